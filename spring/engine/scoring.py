@@ -1,0 +1,112 @@
+"""Log-likelihoods of responses, for many rows and adapters in one pass.
+
+Logits exist only at response positions and only for a chunk at a time: no tensor of the vocabulary's
+width over prompt tokens is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spring.engine.lora import AdapterBank
+from spring.engine.packing import head, hidden_states, pack_rows
+from spring.engine.parallel import each
+
+CHUNK = 256  # response positions whose logits exist at the same time
+
+Progress = Callable[[int], object]  # told how many tokens were done
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt and the response that is scored or learned, as token ids; the slot that reads it."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    slot: int = -1
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+def token_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Consecutive indices whose sizes add up to at most `budget`; an oversized one stands alone."""
+    batch: list[int] = []
+    total = 0
+    for index, size in enumerate(sizes):
+        if batch and total + size > budget:
+            yield batch
+            batch, total = [], 0
+        batch.append(index)
+        total += size
+    if batch:
+        yield batch
+
+
+def token_logps(
+    model: Any,
+    bank: AdapterBank | None,
+    texts: Sequence[Text],
+    *,
+    budget: int,
+    progress: Progress = lambda _: None,
+) -> list[np.ndarray]:
+    """log p of every response token of every text (nats, float32), in the order given.
+
+    Rows of one slot and of similar length share a batch of at most `budget` tokens.
+    """
+    order = sorted(range(len(texts)), key=lambda i: (texts[i].slot, -len(texts[i])))
+    found: dict[int, np.ndarray] = {}
+
+    def score(batch: list[int]) -> None:
+        rows = [texts[order[i]] for i in batch]
+        for i, logps in zip(batch, _score_batch(model, bank, rows), strict=True):
+            found[order[i]] = logps
+        progress(sum(len(row) for row in rows))
+
+    each(score, token_batches([len(text) for text in (texts[i] for i in order)], budget), model.device)
+    assert len(found) == len(texts), "a text was lost while sorting by length"
+    return [found[i] for i in range(len(texts))]
+
+
+@torch.inference_mode()
+def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> list[np.ndarray]:
+    device = next(model.parameters()).device
+    # the last token predicts nothing that is scored
+    pack = pack_rows(
+        [(row.prompt + row.response)[:-1] for row in rows], [r.slot for r in rows], device=device
+    )
+    if bank is None:
+        hidden = hidden_states(model, pack)
+    else:
+        with bank.routed(pack):
+            hidden = hidden_states(model, pack)
+    hidden = hidden[response_positions(rows).to(device)]
+    targets = torch.tensor([token for row in rows for token in row.response], device=device)
+    layer = head(model)
+    logps = torch.cat(
+        [target_logps(layer(h), t) for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)]
+    )
+    return [x.numpy() for x in logps.cpu().split([len(row.response) for row in rows])]
+
+
+def response_positions(rows: Iterable[Text]) -> Tensor:
+    """Where in the pack of `rows` (each without its last token) the response tokens are predicted."""
+    positions: list[int] = []
+    start = 0
+    for row in rows:
+        first = start + len(row.prompt) - 1
+        positions.extend(range(first, first + len(row.response)))
+        start += len(row) - 1
+    return torch.tensor(positions)
+
+
+def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """log-softmax of [n, V] at the targets [n], in float32."""
+    return torch.log_softmax(logits, 1, dtype=torch.float32).gather(1, targets[:, None])[:, 0]

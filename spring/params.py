@@ -1,0 +1,327 @@
+"""The parameters of an experiment as strict, frozen models.
+
+The values live in `params.yaml` and nowhere else; this module says which keys exist, what they mean and
+what is allowed. Keys that are unknown, missing or out of range are refused by name. Off is `null`.
+
+An arm is written in `params.yaml` as its difference from the block `arm`, which is SPRInG with the paper's
+settings: `spring: {}` is the method itself, `spring-parametric: {decode: {lmbda: 0.0}}` one change to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message names key, value, constraint and remedy."""
+
+
+class Strict(BaseModel):
+    """Rejects unknown keys and changes after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+class PersonasSource(Strict):
+    """Seeded users whose writing preferences drift in known ways (spring/sources/personas.py)."""
+
+    users: PositiveInt
+    interactions: PositiveInt  # per user
+    drift: tuple[Literal["abrupt", "gradual", "recurring", "transient", "noise"], ...]
+    noise_share: Share  # share of a user's interactions that are boilerplate or gibberish
+
+
+class ChangelogsSource(Strict):
+    """Debian changelog entries found on this machine: package and version -> entry, per maintainer."""
+
+    root: str
+    max_per_user: PositiveInt | None
+
+
+class GitSource(Strict):
+    """Commits of a repository: subject -> body, per author."""
+
+    repository: str
+    revision: str
+
+
+class TableSource(Strict):
+    """A parquet, CSV or JSONL file with a column mapping."""
+
+    path: str
+    task: Name  # which of `prompts` the rows answer
+    user_id: str
+    interaction_id: str | None  # null: the row number
+    response: str
+    timestamp: str | None  # a datetime or date column; or null, with `year` and perhaps `month`
+    year: str | None
+    month: str | None
+    query: dict[str, str]  # name in the prompt -> column
+    rating: str | None
+
+
+class Ingest(Strict):
+    """Which interactions are read, and what is refused."""
+
+    source: Literal["personas", "changelogs", "git", "table"]
+    min_interactions: PositiveInt  # users with fewer are left out and listed
+    max_users: PositiveInt | None  # the users with most interactions first
+    max_interactions: PositiveInt | None  # per user, the latest
+    min_chars: PositiveInt
+    max_chars: PositiveInt
+    max_quarantined: Share  # of all rows; above it the stage stops
+    personas: PersonasSource
+    changelogs: ChangelogsSource
+    git: GitSource
+    table: TableSource
+
+
+class Prompt(Strict):
+    """How one task is put to the model; {FIELD} stands for a query field."""
+
+    system: str
+    user: str
+
+
+class Split(Strict):
+    """Chronological split of each user's interactions inside each period."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    hold_out: Literal["test", "validation"]  # validation: choose hyperparameters without the test items
+
+
+# --- what is computed with --------------------------------------------------------------------------------
+
+
+class Model(Strict):
+    """The frozen base model and how it is run."""
+
+    id: str  # `smollm2-135m-instruct` (packaged), a hub id, or a folder
+    revision: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
+    max_length: PositiveInt  # tokens of prompt and response together; longer responses are cut
+    memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
+
+
+class Lora(Strict):
+    """Low-rank adapters (section 4.1)."""
+
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: tuple[str, ...] = Field(min_length=1)
+
+
+class Select(Strict):
+    """Drift score and selection (Eq. 1, 2)."""
+
+    scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
+    alpha: Annotated[float, Field(ge=0)]  # weight of the quality term; .inf: quality alone
+    share: PositiveShare
+    normalise: Literal["token", "sequence"]
+
+
+class Train(Strict):
+    """How an arm's adapters learn."""
+
+    start: Literal["previous", "base"]  # warm start, or a fresh adapter each period
+    data: Literal["drift", "current", "cumulative"]  # selected items, all of this period, all so far
+    select: Select
+    replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
+    lora: Lora
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_ratio: Share
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    grad_clip: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _replay_fits_the_batch(self) -> Train:
+        replayed = round(self.replay_share * self.batch_size)
+        if self.replay_share > 0 and not 1 <= replayed < self.batch_size:
+            raise ValueError(
+                f"train.replay_share {self.replay_share} is {replayed} of {self.batch_size} items a batch; "
+                f"between 1 and {self.batch_size - 1} must be replayed"
+            )
+        return self
+
+
+class Memory(Strict):
+    """What retrieval searches (Eq. 3, 4)."""
+
+    scope: Literal["buffer", "period", "history"]  # replay buffer, this period's train items, all so far
+    policy: Literal[
+        "global-highest", "cluster-wise", "cluster-round", "random", "loss", "novelty", "recent", "reservoir"
+    ]
+    capacity: PositiveInt  # N_max, per user
+    first_period: Annotated[int, Field(ge=0)]  # the paper's buffer is empty after period 0
+
+
+class Retrieve(Strict):
+    """Retrieval and relevance gate (Eq. 5, 6)."""
+
+    by: Literal["bm25", "dense", "hybrid"]
+    top_k: PositiveInt
+    gate: Literal["strict", "soft"] | None
+    sigma: Literal["q2", "q3"] | Annotated[float, Field(ge=0)]  # quantile of past scores, or a number
+
+
+class Adaptive(Strict):
+    """Drop the second path once both distributions agree [ours]."""
+
+    threshold: Annotated[float, Field(gt=0)]  # Jensen-Shannon divergence, nats
+    patience: PositiveInt  # tokens in a row
+
+
+class Decode(Strict):
+    """Interpolated generation (Eq. 7, 8)."""
+
+    lmbda: Share  # weight of the retrieval path
+    repetition_penalty: Annotated[float, Field(ge=1)]
+    max_new_tokens: PositiveInt
+    adaptive: Adaptive | None
+
+
+class Arm(Strict):
+    """Training recipe + memory + retrieval + decoding: one column of the comparison."""
+
+    train: Train | None  # null: the base model, no adapter
+    memory: Memory | None  # null: no retrieval
+    retrieve: Retrieve
+    decode: Decode
+
+    @model_validator(mode="after")
+    def _buffer_is_there_to_replay(self) -> Arm:
+        if self.train and self.train.replay_share > 0 and (not self.memory or self.memory.scope != "buffer"):
+            raise ValueError("train.replay_share > 0 needs memory.scope: buffer to draw from")
+        return self
+
+    @property
+    def recipe(self) -> str | None:
+        """Names the adapters of this arm; arms with the same recipe share them."""
+        if self.train is None:
+            return None
+        replayed = self.memory if self.train.replay_share > 0 else None
+        return fingerprint({"train": self.train, "memory": replayed})
+
+    @property
+    def memory_id(self) -> str | None:
+        """Names the memory of this arm; arms with the same memory share it."""
+        if self.memory is None:
+            return None
+        if self.memory.scope != "buffer":
+            return fingerprint({"scope": self.memory.scope})
+        return fingerprint({"recipe": self.recipe, "memory": self.memory})
+
+
+# --- what is made of it -----------------------------------------------------------------------------------
+
+
+class Evaluate(Strict):
+    """Metrics and their uncertainty."""
+
+    against: Name  # the arm that paired differences are taken from
+    resamples: PositiveInt
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Report(Strict):
+    """Tables, plots and the page."""
+
+    title: str
+    sample_users: PositiveInt  # users drawn in the drift plot
+
+
+class Tracking(Strict):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"]
+    project: Name
+    entity: str | None
+    tags: tuple[str, ...]
+    log_text: bool  # sample generations hold user text: off unless asked for
+    init_timeout: PositiveInt  # seconds
+
+
+class Params(Strict):
+    """A whole `params.yaml`."""
+
+    experiment: Name
+    seed: Annotated[int, Field(ge=0)]
+    periods: dict[int, int | Literal["base"]]  # each period, and the state its learning starts from
+    ingest: Ingest
+    prompts: dict[str, Prompt]
+    split: Split
+    model: Model
+    arms: dict[Name, Arm] = Field(min_length=1)
+    evaluate: Evaluate
+    report: Report
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        expected: dict[int, int | str] = {t: t - 1 if t else "base" for t in range(len(self.periods))}
+        if self.periods != expected or len(expected) < 2:
+            raise ValueError(
+                f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
+                f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
+            )
+        if self.evaluate.against not in self.arms:
+            raise ValueError(
+                f"evaluate.against is {self.evaluate.against!r}, not one of the arms {sorted(self.arms)}"
+            )
+        return self
+
+
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Short, stable name of any combination of parameter models and JSON values."""
+    plain = json.dumps(value, sort_keys=True, default=lambda model: model.model_dump(mode="json"))
+    return hashlib.sha256(plain.encode()).hexdigest()[:length]
+
+
+def merge(base: Any, change: Any) -> Any:
+    """`change` laid over `base`: mappings are merged key by key, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+    return change
+
+
+def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
+    """Checks a parsed parameter file; raises `ParameterError` that names every bad key."""
+    tree = dict(tree)
+    base, arms = tree.pop("arm", None), tree.get("arms")
+    if not isinstance(base, dict) or not isinstance(arms, dict):
+        raise ParameterError(
+            f"{where}: needs the block `arm` (what every arm starts from) and the block `arms`"
+        )
+    periods = tree.get("periods")
+    if isinstance(periods, dict) and any(not isinstance(key, str) for key in periods):
+        raise ParameterError(
+            f'{where}: write the keys of `periods` in quotes, as in {{"0": base, "1": 0}}; '
+            f"DVC makes no stages of unquoted ones"
+        )
+    tree["arms"] = {name: merge(base, change or {}) for name, change in arms.items()}
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+            value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
+            lines.append(f"  {key}{value} {item['msg']}")
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n" + "\n".join(lines)) from None

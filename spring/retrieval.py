@@ -1,0 +1,254 @@
+"""Which memories of a user a query gets to see: retrieval and relevance gate (Eq. 5, 6).
+
+N is the number of documents of one user, D the width of an embedding.
+
+[paper] The top 2 of the buffer by BM25; an item enters the context only if Sim(q, h) > sigma, with sigma the
+third quartile (Q3) of retrieval scores (ablation: 0, Q2). If none passes, generation is purely parametric.
+[ours]  Document text = query + response. sigma comes from past scores only. `dense`, `hybrid`, the `soft`
+gate. The BM25 variant, which the paper does not name: see `Bm25`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+By = Literal["bm25", "dense", "hybrid"]
+Gate = Literal["strict", "soft"]
+
+WORD = re.compile(r"\w+")
+FAISS_GPU_MAX_K = 2048  # faiss refuses to return more results per query on a GPU
+
+
+def query_text(query: str) -> str:
+    """The values of a query's prompt fields, one a line; field names are not searched [ours].
+
+    `query` is a JSON object as in the column `query` of the interactions; `ValueError` if it is not.
+    """
+    fields = json.loads(query)
+    if not isinstance(fields, dict):
+        raise ValueError(f"query is {query!r}; it must be a JSON object of prompt fields")
+    return "\n".join("" if value is None else str(value) for value in fields.values())
+
+
+def document_text(query: str, response: str) -> str:
+    """What stands in the index for an interaction: the query's values and the response [ours]."""
+    return f"{query_text(query)}\n{response}"
+
+
+def tokenise(text: str) -> list[str]:
+    """Lower-case runs of letters, digits and underscores (Unicode); no stop words, no stemming [ours]."""
+    return WORD.findall(text.lower())
+
+
+class Index(Protocol):
+    """Scores all N documents of one user against a query."""
+
+    def scores(self, query: str, embedding: Any) -> Floats:
+        """Sim(q, h) of each document. [N]."""
+
+
+class Bm25:
+    """BM25 as in Lucene: k1 = 1.5, b = 0.75, idf = ln(1 + (N - df + 0.5) / (df + 0.5)), no factor k1 + 1.
+
+    Kamphuis et al. 2020, "Which BM25 do you mean?"; computed by bm25s. [ours] The classic Okapi idf, ln((N -
+    df + 0.5) / (df + 0.5)), is negative for words in more than half of the documents, and the floor that
+    rank_bm25 puts under it is a share of the *average* idf, which is itself negative in collections of a few
+    documents, as every buffer starts out. There a shared word would lower a score, and sigma = 0 would mean
+    nothing. Here scores are never negative and are zero exactly where no word is shared, so sigma = 0 reads
+    "shares a word". The constant factor k1 + 1 = 2.5 that Okapi has moves every score and quartile alike.
+    A word that a query holds twice counts twice.
+    """
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        import bm25s
+
+        words = [tokenise(document) for document in documents]
+        self.df = Counter(word for document in words for word in dict.fromkeys(document))
+        self.vocabulary = {word: i for i, word in enumerate(self.df)}
+        self.n = len(documents)
+        if self.vocabulary:
+            self.index = bm25s.BM25(method="lucene", k1=1.5, b=0.75, dtype="float64")
+            ids = [[self.vocabulary[word] for word in document] for document in words]
+            self.index.index((ids, self.vocabulary), create_empty_token=False, show_progress=False)
+
+    def scores(self, query: str, embedding: Any = None) -> Floats:
+        """BM25 of each document, never negative. [N]."""
+        known = [self.vocabulary[word] for word in tokenise(query) if word in self.vocabulary]
+        return self.index.get_scores_from_ids(known) if known else np.zeros(self.n)
+
+    def upper_bound(self, query: str) -> float:
+        """Sum of the idf of the query's words, known or not: no document can reach it."""
+        df = np.array([self.df[word] for word in tokenise(query)], dtype=np.float64)
+        return float(np.log1p((self.n - df + 0.5) / (df + 0.5)).sum())
+
+
+class Dense:
+    """Cosine of sentence embeddings by an exact FAISS index, on a GPU where faiss sees one [ours]."""
+
+    def __init__(self, embeddings: Any) -> None:
+        import faiss
+
+        vectors = unit(embeddings)
+        self.n = len(vectors)
+        self.index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
+        self.index.add(vectors)
+        if faiss.get_num_gpus() > 0 and self.n <= FAISS_GPU_MAX_K:
+            self.index = faiss.index_cpu_to_gpu(gpu_resources(), 0, self.index)
+
+    def scores(self, query: str, embedding: Any) -> Floats:
+        """Cosine of each document, in [-1, 1]. [N]."""
+        assert embedding is not None, "dense retrieval needs the embedding of the query"
+        found, places = self.index.search(unit(embedding)[None], self.n)
+        scores = np.empty(self.n)
+        scores[places[0]] = found[0]
+        return scores
+
+
+@cache
+def gpu_resources() -> Any:
+    """Scratch memory on the GPU, once per process: every instance would reserve its own."""
+    import faiss
+
+    return faiss.StandardGpuResources()
+
+
+def unit(embeddings: Any) -> NDArray[np.float32]:
+    """Embeddings at length one, along the last axis; `ValueError` for a zero vector."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not np.all(lengths > 0):
+        raise ValueError("an embedding has length 0 or is not a number: its cosine is undefined")
+    return np.ascontiguousarray(vectors / lengths, dtype=np.float32)
+
+
+class Hybrid:
+    """Mean of the lexical and the dense score, both in [0, 1] [ours].
+
+    Lexical: BM25 over its upper bound, the share of the query's idf that a document covers. Dense: the
+    cosine, negative ones as 0. Not reciprocal ranks, nor scores over the query's own best: both give the best
+    document of any query the same score, however bad it is, and a gate could not tell.
+    """
+
+    def __init__(self, lexical: Bm25, dense: Dense) -> None:
+        self.lexical, self.dense = lexical, dense
+
+    def scores(self, query: str, embedding: Any) -> Floats:
+        """Score of each document, in [0, 1]. [N]."""
+        bound = self.lexical.upper_bound(query)
+        share = self.lexical.scores(query) / bound if bound > 0 else np.zeros(self.lexical.n)
+        return (share + np.clip(self.dense.scores(query, embedding), 0, 1)) / 2
+
+
+def build_index(by: By, documents: Sequence[str], embeddings: Any) -> Index:
+    """The index that `by` names."""
+    if by == "bm25":
+        return Bm25(documents)
+    assert embeddings is not None and len(embeddings) == len(documents), (
+        "one embedding per document is needed"
+    )
+    dense = Dense(embeddings)
+    return dense if by == "dense" else Hybrid(Bm25(documents), dense)
+
+
+class Retriever:
+    """Searches the memory of one user (Eq. 5).
+
+    documents: N texts (`document_text`); times: [N] numbers or datetimes, for ties; embeddings: [N, D] of the
+    documents, for `dense` and `hybrid` only. No documents at all is fine: nothing is ever found.
+    """
+
+    def __init__(self, documents: Sequence[str], *, by: By, times: Any, embeddings: Any = None) -> None:
+        assert len(times) == len(documents), (len(times), len(documents))
+        self.times = np.asarray(times)
+        self.index = build_index(by, documents, embeddings) if len(documents) else None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def scores(self, query: str, embedding: Any = None) -> Floats:
+        """Sim(q, h) of every document h. [N]. `query` is a `query_text`, `embedding` its embedding [D]."""
+        return self.index.scores(query, embedding) if self.index else np.zeros(0)
+
+    def top(self, query: str, k: int, embedding: Any = None) -> tuple[NDArray[np.int64], Floats]:
+        """Indices and scores of the min(k, N) best documents, best first; ties: latest, then first row."""
+        scores = self.scores(query, embedding)
+        recency = np.unique(self.times, return_inverse=True)[1]
+        best = np.lexsort((-recency, -scores))[:k]
+        return best, scores[best]
+
+
+# --- the gate ---------------------------------------------------------------------------------------------
+
+
+QUANTILES = {"q2": 0.5, "q3": 0.75}
+
+
+def sigma_from(past_scores: Any, sigma: Literal["q2", "q3"] | float) -> float:
+    """Threshold of the gate (Eq. 6): a quartile of past retrieval scores, or the given number.
+
+    Without past scores a quartile is infinite, so that the gate stays closed [ours]: nothing is known of
+    what relevant means, and the adapter alone is what the method falls back on.
+    """
+    past = finite(past_scores)
+    if not isinstance(sigma, str):
+        return float(sigma)
+    return float(np.quantile(past, QUANTILES[sigma])) if past.size else math.inf
+
+
+def scale_from(past_scores: Any) -> float:
+    """Width of the soft gate, in units of the score: IQR / (2 ln 3) of past scores; 0 without any [ours].
+
+    This is the scale of the logistic distribution with that interquartile range. With sigma = q2 the weight
+    is then its distribution function: 0.25 at the first quartile, 0.75 at the third.
+    """
+    past = finite(past_scores)
+    if not past.size:
+        return 0.0
+    low, high = np.quantile(past, [0.25, 0.75])
+    return float(high - low) / (2 * math.log(3))
+
+
+def relevance_gate(scores: Any, *, gate: Gate | None, sigma: float, scale: float | None = None) -> Floats:
+    """Weight of each retrieved item: an item enters the context if its weight is above 0 (Eq. 6). [K] -> [K].
+
+    strict: 1 if Sim > sigma, else 0 [paper]. soft: logistic of (Sim - sigma) / scale, and the strict step
+    where the scale is 0 [ours]. None: everything that was retrieved passes.
+    """
+    scores = finite(scores)
+    assert not math.isnan(sigma), sigma
+    if gate is None:
+        return np.ones(len(scores))
+    if gate == "strict":
+        return (scores > sigma).astype(np.float64)
+    assert scale is not None and scale >= 0, "the soft gate needs a scale (scale_from)"
+    if scale == 0 or math.isinf(sigma):
+        return (scores > sigma).astype(np.float64)
+    return 0.5 * (1 + np.tanh((scores - sigma) / (2 * scale)))  # the logistic, without overflow
+
+
+def effective_lambda(lmbda: float, weights: Any) -> float:
+    """Weight of the retrieval path: lmbda times the mean weight of the items that passed, 0 if none did.
+
+    Under the strict gate this is lmbda as soon as one item passes [paper]; the soft gate scales it [ours].
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    passed = weights[weights > 0]
+    return lmbda * float(passed.mean()) if passed.size else 0.0
+
+
+def finite(scores: Any) -> Floats:
+    """Retrieval scores as an array; `ValueError` for one that is not finite."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(scores))).size:
+        raise ValueError(f"retrieval score {bad[0]} is {scores[bad[0]]}: scores must be finite")
+    return scores

@@ -1,0 +1,1 @@
+"""The stages of the experiment, one module each; `python -m tasks.STAGE` runs one."""

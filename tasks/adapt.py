@@ -1,0 +1,221 @@
+"""Stage `adapt@t`: score drift under the previous adapter, select, train (Eq. 1, 2)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from spring import drift
+from spring.params import Select, Train
+from spring.retrieval import document_text
+from tasks.files import DATA, read_parquet, write_parquet
+from tasks.scoring import ScoreJob, score
+from tasks.training import TrainJob, train
+from tasks.workbench import Adapter, Row, Workbench, recipe_of, user_folder
+
+SCORES: dict[str, Any] = {
+    "recipe": pl.String,
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "period": pl.Int32,
+    "logp_base": pl.Float64,
+    "logp_adap": pl.Float64,
+    "tokens": pl.Int32,
+    "novelty": pl.Float64,
+    "quality": pl.Float64,
+    "drift_score": pl.Float64,
+    "selected": pl.Boolean,
+}
+
+
+INDEX: dict[str, Any] = {
+    "recipe": pl.String,
+    "user_id": pl.String,
+    "period": pl.Int32,
+    "cell": pl.String,
+    "folder": pl.String,
+    "chosen": pl.List(pl.String),
+    "items": pl.Int32,
+    "steps": pl.Int32,
+    "tokens": pl.Int64,
+    "seconds": pl.Float64,
+}
+CURVES: dict[str, Any] = {
+    "recipe": pl.String,
+    "user_id": pl.String,
+    "period": pl.Int32,
+    "step": pl.Int32,
+    "loss": pl.Float64,
+    "lr": pl.Float64,
+    "grad_norm": pl.Float64,
+}
+
+
+@dataclass
+class Case:
+    """One recipe and user in this period."""
+
+    recipe: str
+    user: str
+    train: Train
+    rows: list[Row]  # train rows of this period, with logp and tokens under the base model
+    past: list[Row]  # train rows of earlier periods
+    replay: list[Row]  # the buffer, for recipes that replay
+    previous: Adapter | None
+    scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
+    chosen: list[Row] = field(default_factory=list)
+
+
+def main() -> None:
+    """The state after period t-1 and period t's rows -> data/adapt/{t}/."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--period", type=int, required=True)
+    period = parser.parse_args().period
+    bench = Workbench()
+    cases = read_cases(bench, period)
+    choose(bench, cases, period)
+    jobs = [
+        TrainJob(
+            case.train,
+            case.chosen,
+            case.replay,
+            case.previous if case.train.start == "previous" else None,
+            bench.seed(case.user, period),
+        )
+        for case in cases
+    ]
+    keys = train(bench, jobs, f"adapt@{period} train")
+    write(bench, cases, keys, period)
+
+
+def read_cases(bench: Workbench, period: int) -> list[Case]:
+    """Every recipe for every user, in a fixed order."""
+    scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
+        "interaction_id", "logp", "tokens"
+    )
+    rows = read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "train")
+    users = by_user(rows.join(scored, on="interaction_id", how="left", maintain_order="left"))
+    past: dict[str, list[Row]] = {}
+    buffers = pl.DataFrame(schema={"memory": pl.String, "user_id": pl.String, "interaction_id": pl.String})
+    previous: dict[tuple[str, str], Adapter] = {}
+    if period > 0:
+        folder = DATA / "consolidate" / str(period - 1)
+        past = by_user(read_parquet(folder / "history.parquet"))
+        buffers = read_parquet(folder / "buffers.parquet")
+        previous = bench.adapters(period - 1)
+    cases = []
+    for recipe, arm in bench.recipes.items():
+        how = recipe_of(arm)
+        for user, mine in users.items():
+            history = past.get(user, [])
+            kept: set[str] = set()
+            if how.replay_share > 0:
+                mask = (pl.col("memory") == arm.memory_id) & (pl.col("user_id") == user)
+                kept = set(buffers.filter(mask)["interaction_id"])
+            replay = [row for row in history if row["interaction_id"] in kept]
+            cases.append(Case(recipe, user, how, mine, history, replay, previous.get((recipe, user))))
+    return cases
+
+
+def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
+    """Rows of each user, in order."""
+    return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
+
+
+def choose(bench: Workbench, cases: list[Case], period: int) -> None:
+    """Sets `chosen` of every case, and the scores of those that select by drift."""
+    for case in cases:
+        if case.train.data == "cumulative":
+            case.chosen = case.past + case.rows
+        elif case.train.data == "current" or period == 0:
+            case.chosen = case.rows
+    selecting = [case for case in cases if case.train.data == "drift" and period > 0]
+    jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
+    for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
+        select(bench, case, found.logp, period)
+
+
+def select(bench: Workbench, case: Case, logp_adap: np.ndarray, period: int) -> None:
+    """Scores one user's rows and keeps the drift set (Eq. 1, 2)."""
+    how: Select = case.train.select
+    logp_base = np.array([row["logp"] for row in case.rows])
+    tokens = np.array([row["tokens"] for row in case.rows])
+    embeddings = past = None
+    if how.scorer == "embedding":
+        texts = [document_text(row["query"], row["response"]) for row in case.past + case.rows]
+        vectors = bench.embedder.embed(texts)
+        past, embeddings = vectors[: len(case.past)], vectors[len(case.past) :]
+    batch = drift.Batch(
+        logp_base=logp_base,
+        logp_adap=logp_adap,
+        tokens=tokens,
+        seed=bench.seed(case.user, period),
+        embeddings=embeddings,
+        past_embeddings=past,
+    )
+    scores = drift.score(how, batch)
+    kept = set(drift.select_drift(scores, share=how.share).tolist())
+    new = drift.novelty(logp_base=logp_base, logp_adap=logp_adap, tokens=tokens, normalise=how.normalise)
+    good = drift.quality(logp_base=logp_base, tokens=tokens, normalise=how.normalise)
+    case.chosen = [row for i, row in enumerate(case.rows) if i in kept]
+    case.scores = [
+        {
+            "recipe": case.recipe,
+            "user_id": case.user,
+            "interaction_id": row["interaction_id"],
+            "period": period,
+            "logp_base": logp_base[i],
+            "logp_adap": logp_adap[i],
+            "tokens": tokens[i],
+            "novelty": new[i],
+            "quality": good[i],
+            "drift_score": scores[i],
+            "selected": i in kept,
+        }
+        for i, row in enumerate(case.rows)
+    ]
+
+
+def write(bench: Workbench, cases: list[Case], keys: list[str], period: int) -> None:
+    """Lays the stage's output out from the cells."""
+    out = DATA / "adapt" / str(period)
+    shutil.rmtree(out, ignore_errors=True)
+    index, curves = [], []
+    for case, key in zip(cases, keys, strict=True):
+        cell = bench.store.path(key)
+        folder = f"adapters/{case.recipe}/{user_folder(case.user)}"
+        (out / folder).mkdir(parents=True)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            shutil.copyfile(cell / name, out / folder / name)
+        curve = json.loads((cell / "curve.json").read_text())
+        common = {"recipe": case.recipe, "user_id": case.user, "period": period}
+        index.append(
+            {
+                **common,
+                "cell": key,
+                "folder": folder,
+                "chosen": [row["interaction_id"] for row in case.chosen],
+                "items": curve["items"],
+                "steps": len(curve["loss"]),
+                "tokens": curve["tokens"],
+                "seconds": curve["seconds"],
+            }
+        )
+        for step in range(len(curve["loss"])):
+            curves.append(
+                {**common, "step": step, **{k: curve[k][step] for k in ("loss", "lr", "grad_norm")}}
+            )
+    write_parquet(pl.DataFrame(index, schema=INDEX), out / "index.parquet")
+    write_parquet(pl.DataFrame(curves, schema=CURVES), out / "curves.parquet")
+    scores = [row for case in cases for row in case.scores]
+    write_parquet(pl.DataFrame(scores, schema=SCORES), out / "scores.parquet")
+
+
+if __name__ == "__main__":
+    main()

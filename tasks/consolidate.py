@@ -1,0 +1,199 @@
+"""Stage `consolidate@t`: what each arm remembers after period t (Eq. 3, 4), and how memories score."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from spring import drift
+from spring.params import Arm, Memory, Select
+from spring.replay import Candidates, consolidate
+from spring.retrieval import document_text, query_text
+from tasks.adapt import by_user
+from tasks.files import DATA, read_parquet, write_parquet
+from tasks.memory import Library
+from tasks.scoring import ScoreJob, score
+from tasks.workbench import Row, Workbench
+
+BUFFERS: dict[str, Any] = {
+    "memory": pl.String,
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "from_period": pl.Int32,
+    "score": pl.Float64,
+    "rank": pl.Int32,
+    "seen": pl.Int32,  # interactions offered to this buffer so far
+}
+GATE_SCORES: dict[str, Any] = {
+    "memory": pl.String,
+    "by": pl.String,
+    "period": pl.Int32,
+    "user_id": pl.String,
+    "known_at": pl.Datetime("us", "UTC"),  # time of the later of query and item
+    "score": pl.Float64,
+}
+DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
+EMBEDDED = ("cluster-wise", "cluster-round")
+
+
+def main() -> None:
+    """The state after adapt@t and the memory of period t-1 -> data/consolidate/{t}/."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--period", type=int, required=True)
+    period = parser.parse_args().period
+    bench = Workbench()
+    out = DATA / "consolidate" / str(period)
+    rows = read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "train")
+    scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
+        "interaction_id", "logp", "tokens"
+    )
+    history = rows.join(scored, on="interaction_id", how="left", maintain_order="left")
+    buffers = pl.DataFrame(schema=BUFFERS)
+    gate_scores = pl.DataFrame(schema=GATE_SCORES)
+    if period > 0:
+        before = DATA / "consolidate" / str(period - 1)
+        history = pl.concat([read_parquet(before / "history.parquet"), history])
+        history = history.sort("user_id", maintain_order=True)
+        buffers = read_parquet(before / "buffers.parquet")
+        gate_scores = read_parquet(before / "gate_scores.parquet")
+    buffers = update_buffers(bench, history, buffers, period)
+    library = Library(bench, history, buffers, period)
+    gate_scores = pl.concat([gate_scores, score_pairs(bench, library, rows, period)])
+    write_parquet(history, out / "history.parquet")
+    write_parquet(buffers, out / "buffers.parquet")
+    write_parquet(gate_scores, out / "gate_scores.parquet")
+
+
+def update_buffers(
+    bench: Workbench, history: pl.DataFrame, before: pl.DataFrame, period: int
+) -> pl.DataFrame:
+    """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), scored under the updated adapter."""
+    past = by_user(history)
+    learned = read_parquet(DATA / "adapt" / str(period) / "index.parquet")
+    chosen = {(r, u): set(ids) for r, u, ids in learned.select("recipe", "user_id", "chosen").iter_rows()}
+    adapters = bench.adapters(period)
+    cases: list[tuple[str, Arm, str, list[Row]]] = []
+    for name, arm in bench.memories.items():
+        memory = arm.memory
+        if memory is None or memory.scope != "buffer" or period < memory.first_period:
+            continue
+        for user, rows in past.items():
+            new = chosen.get((arm.recipe or "", user))
+            if new is None:  # an arm that trains nothing is offered everything
+                new = {row["interaction_id"] for row in rows if row["period"] == period}
+            held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
+            known = {row["interaction_id"]: row for row in held.to_dicts()}
+            candidates = [
+                {**row, "held": known.get(row["interaction_id"])}
+                for row in rows
+                if row["interaction_id"] in known
+                or (row["interaction_id"] in new and row["period"] == period)
+            ]
+            cases.append((name, arm, user, candidates))
+    jobs = [
+        ScoreJob(candidates, adapters.get((arm.recipe, user)) if arm.recipe else None)
+        for _, arm, user, candidates in cases
+    ]
+    found = score(bench, jobs, f"consolidate@{period}")
+    kept = [
+        row
+        for (name, arm, user, candidates), scores in zip(cases, found, strict=True)
+        for row in _keep(bench, name, arm, user, candidates, scores.logp, period)
+    ]
+    return pl.DataFrame(kept, schema=BUFFERS)
+
+
+def _keep(
+    bench: Workbench,
+    name: str,
+    arm: Arm,
+    user: str,
+    rows: list[Row],
+    logp_adap: np.ndarray,
+    period: int,
+) -> list[dict[str, Any]]:
+    """The rows of buffers.parquet of one user and memory."""
+    memory: Memory | None = arm.memory
+    assert memory is not None
+    select = arm.train.select if arm.train else DEFAULT_SELECT
+    logp_base = np.array([row["logp"] for row in rows], dtype=np.float64)
+    tokens = np.array([row["tokens"] for row in rows], dtype=np.int32)
+    known: dict[str, Any] = {"logp_adap": logp_adap, "tokens": tokens, "normalise": select.normalise}
+    embeddings = None
+    if memory.policy in EMBEDDED:
+        embeddings = bench.embedder.embed([document_text(row["query"], row["response"]) for row in rows])
+    seen = max((row["held"]["seen"] for row in rows if row["held"]), default=0)
+    scores = drift.drift_score(logp_base=logp_base, **known, alpha=select.alpha)
+    candidates = Candidates(
+        scores=scores,
+        losses=drift.loss(**known),
+        novelties=drift.novelty(logp_base=logp_base, **known),
+        times=[row["timestamp"] for row in rows],
+        previous_rank=[row["held"]["rank"] if row["held"] else -1 for row in rows],
+        seen=seen,
+        embeddings=embeddings,
+    )
+    moment = -1 if memory.policy == "reservoir" else period  # one stream through all periods
+    ranked = consolidate(
+        candidates, policy=memory.policy, capacity=memory.capacity, seed=bench.seed(user, moment + 1_000)
+    )
+    offered = seen + sum(row["held"] is None for row in rows)
+    return [
+        {
+            "memory": name,
+            "user_id": user,
+            "interaction_id": rows[i]["interaction_id"],
+            "from_period": rows[i]["period"],
+            "score": scores[i],
+            "rank": rank,
+            "seen": offered,
+        }
+        for rank, i in enumerate(ranked.tolist())
+    ]
+
+
+def score_pairs(bench: Workbench, library: Library, rows: pl.DataFrame, period: int) -> pl.DataFrame:
+    """Retrieval scores of this period's train queries against each memory, themselves left out [ours].
+
+    Their quartiles are the gate's threshold (Eq. 6): calibrated on the past alone.
+    """
+    searches = {
+        (arm.memory_id, arm.retrieve.by)
+        for arm in bench.params.arms.values()
+        if arm.memory_id and (arm.retrieve.gate == "soft" or calibrated(arm))
+    }
+    tables = [pl.DataFrame(schema=GATE_SCORES)]
+    for memory, by in sorted(searches):
+        for user, queries in by_user(rows).items():
+            shelf = library.shelf(memory, user, by)
+            items = pl.DataFrame(
+                {
+                    "item": [r["interaction_id"] for r in shelf.rows],
+                    "at": [r["timestamp"] for r in shelf.rows],
+                },
+                schema={"item": pl.String, "at": pl.Datetime("us", "UTC")},
+            )
+            for row in queries:
+                pairs = items.select(
+                    pl.lit(memory).alias("memory"),
+                    pl.lit(by).alias("by"),
+                    pl.lit(period, pl.Int32).alias("period"),
+                    pl.lit(user).alias("user_id"),
+                    pl.max_horizontal("at", pl.lit(row["timestamp"])).alias("known_at"),
+                    pl.Series("score", shelf.scores(query_text(row["query"])), dtype=pl.Float64),
+                    "item",
+                )
+                tables.append(pairs.filter(pl.col("item") != row["interaction_id"]).drop("item"))
+    return pl.concat(tables)
+
+
+def calibrated(arm: Arm) -> bool:
+    """Whether the gate's threshold is a quantile of past scores."""
+    return arm.retrieve.gate is not None and isinstance(arm.retrieve.sigma, str)
+
+
+if __name__ == "__main__":
+    main()

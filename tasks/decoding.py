@@ -1,0 +1,190 @@
+"""Cells of generations: one arm's responses to one user's test queries, and the references' likelihood."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spring.params import Decode, Lora
+from spring.store import cell_key, code_digest
+from tasks.scoring import CODE, place
+from tasks.workbench import Adapter, Row, Workbench, missing, progress
+
+if TYPE_CHECKING:
+    from spring.engine.decoding import Query
+    from spring.engine.lora import AdapterBank
+    from spring.engine.scoring import Text
+
+COMMIT = 48  # jobs in flight at the same time; they become visible together
+
+
+@dataclass(frozen=True)
+class Request:
+    """A test row, the memory rows that passed the gate, and the weight of the path that sees them."""
+
+    row: Row
+    context: Sequence[Row]
+    lmbda: float
+    candidates: int  # memory rows retrieved before the gate
+    sigma: float | None
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """One arm and user."""
+
+    arm: str
+    user: str
+    requests: Sequence[Request]
+    decode: Decode
+    adapter: Adapter | None
+
+
+def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
+    """Per job and request: text, tokens, logp, ref_tokens, row_steps, seconds. Missing cells are computed."""
+    keys = [_key(bench, job) for job in jobs]
+    groups: dict[tuple[Lora | None, Decode], list[int]] = defaultdict(list)
+    for i in missing(bench, keys):
+        adapter = jobs[i].adapter
+        groups[adapter.lora if adapter else None, _loop(jobs[i].decode)].append(i)
+    if groups:
+        total = sum(len(jobs[i].requests) for members in groups.values() for i in members)
+        with progress(total, what, "text") as done:
+            for (lora, decode), members in groups.items():
+                for start in range(0, len(members), COMMIT):
+                    chosen = members[start : start + COMMIT]
+                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, decode, done)
+    return [json.loads((bench.store.path(key) / "generations.json").read_text()) for key in keys]
+
+
+def _loop(decode: Decode) -> Decode:
+    """Settings of the loop; lambda belongs to the query, so arms that differ in it decode together."""
+    return decode.model_copy(update={"lmbda": 0.0})
+
+
+def _key(bench: Workbench, job: GenerateJob) -> str:
+    def plain(row: Row) -> list[str]:
+        return [row["task"], row["query"], row["response"]]
+
+    return cell_key(
+        kind="generate",
+        code=code_digest(*CODE, "spring/engine/decoding", "tasks/decoding"),
+        **bench.identity,
+        prompts=bench.asked([request.row for request in job.requests]),
+        decode=_loop(job.decode),
+        adapter=job.adapter.key if job.adapter else None,
+        requests=[[plain(r.row), [plain(c) for c in r.context], r.lmbda] for r in job.requests],
+    )
+
+
+def _compute(
+    bench: Workbench,
+    jobs: dict[str, GenerateJob],
+    lora: Lora | None,
+    decode: Decode,
+    done: Callable[[int], object],
+) -> None:
+    from spring.engine.budget import decoding_rows, scoring_tokens
+    from spring.engine.decoding import generate as generate_many
+
+    base, memory_gb = bench.base, bench.params.model.memory_gb
+    adapters = {job.adapter.key: job.adapter for job in jobs.values() if job.adapter}
+    slots = {key: slot for slot, key in enumerate(adapters)}
+    with bench.bank(lora, len(slots)) as bank:
+        for key, slot in slots.items():
+            place(bank, slot, adapters[key])
+        queries: list[Query] = []
+        references: list[tuple[Text, Text | None]] = []
+        for job in jobs.values():
+            slot = slots[job.adapter.key] if job.adapter else -1
+            for request in job.requests:
+                query, reference = _prepare(bench, request, slot)
+                queries.append(query)
+                references.append(reference)
+        longest = max(len(prompt) for query in queries for prompt, _ in query.paths)
+        _check_length(base.model, longest + decode.max_new_tokens)
+        budget = scoring_tokens(base.model, memory_gb)
+        answers = generate_many(
+            base.model,
+            bank,
+            queries,
+            decode,
+            stop=_stop_tokens(base) | {bench.prompter.end},
+            max_rows=decoding_rows(base.model, memory_gb, length=longest + decode.max_new_tokens),
+            budget=budget,
+            progress=done,
+        )
+        logps = _reference_logps(base.model, bank, queries, references, budget)
+    results = [
+        {
+            "text": bench.prompter.decode(answer.tokens),
+            "tokens": len(answer.tokens),
+            "logp": logp,
+            "ref_tokens": len(reference[0].response),
+            "row_steps": answer.row_steps,
+            "seconds": answer.seconds,
+        }
+        for answer, logp, reference in zip(answers, logps, references, strict=True)
+    ]
+    with bench.store.batch() as batch:
+        first = 0
+        for key, job in jobs.items():
+            mine = results[first : first + len(job.requests)]
+            first += len(mine)
+            (batch.cell(key) / "generations.json").write_text(json.dumps(mine))
+
+
+def _prepare(bench: Workbench, request: Request, slot: int) -> tuple[Query, tuple[Text, Text | None]]:
+    """Token ids of a request: what is generated from, and the reference with and without context."""
+    from spring.engine.decoding import Query
+
+    row = request.row
+    context = [(item["query"], item["response"]) for item in request.context]
+    alone = bench.prompter.text(row["task"], row["query"], row["response"], slot=slot)
+    given = None
+    if context:
+        given = bench.prompter.text(row["task"], row["query"], row["response"], context=context, slot=slot)
+    query = Query(alone.prompt, given.prompt if given else None, request.lmbda, slot)
+    return query, (alone, given)
+
+
+def _reference_logps(
+    model: Any,
+    bank: AdapterBank | None,
+    queries: Sequence[Query],
+    references: Sequence[tuple[Text, Text | None]],
+    budget: int,
+) -> list[float]:
+    """log p of each reference under what the arm decodes with: one path, or the mixture of both (Eq. 8)."""
+    from spring.engine.scoring import token_logps
+
+    texts: list[Text] = []
+    for query, (alone, given) in zip(queries, references, strict=True):
+        texts += [{query.prompt: alone, query.context_prompt: given}[prompt] for prompt, _ in query.paths]  # type: ignore[misc]
+    found = iter(token_logps(model, bank, texts, budget=budget))
+    sums = []
+    for query in queries:
+        paths = [np.log(weight) + next(found).astype(np.float64) for _, weight in query.paths]
+        sums.append(float(np.logaddexp.reduce(paths).sum()))
+    return sums
+
+
+def _stop_tokens(base: Any) -> set[int]:
+    """Tokens that end a response: the tokenizer's end of turn and what the model's own config names."""
+    ends = base.model.generation_config.eos_token_id
+    named = ends if isinstance(ends, list) else [ends]
+    return {base.tokenizer.eos_token_id, *(token for token in named if token is not None)}
+
+
+def _check_length(model: Any, tokens: int) -> None:
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most and tokens > most:
+        raise ValueError(
+            f"a prompt with its context and decode.max_new_tokens takes {tokens} tokens, the model reads "
+            f"{most}; lower retrieve.top_k, decode.max_new_tokens or ingest.max_chars"
+        )

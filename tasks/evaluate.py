@@ -1,0 +1,259 @@
+"""Stage evaluate: what was generated -> scores per item and user, and data/metrics.json with intervals.
+
+    data/evaluate/items.parquet      arm, user_id, interaction_id, period, and the four metrics
+    data/evaluate/users.parquet      arm, user_id, period, items, and the means of the four metrics
+    data/evaluate/plots/periods.csv  per arm and period: each metric with its interval (for `dvc plots`)
+    data/evaluate/plots/curves.csv   per recipe, period and step: median training loss over users
+    data/metrics.json                everything the report, W&B and the flow read
+
+A mean is taken over a user's items within a period, then over periods, then over users: every user counts
+once, however much they write. `adapter_bytes` is what the last period's adapters take on disk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
+from spring.params import Params
+from spring.statistics import Interval, detection, mean_interval, paired_difference
+from tasks.files import DATA, atomic, load_params, read_parquet, write_json, write_parquet
+
+METRICS = (*TEXT_METRICS, "logp_per_token")
+METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
+KEYS = ["user_id", "interaction_id"]
+
+
+def main() -> None:
+    """Runs the stage."""
+    params = load_params()
+    generations, tests = read_generations(params), read_tests(params)
+    check_coverage(generations, tests, list(params.arms))
+    items = score_items(generations, tests, synonyms=wordnet_is_installed())
+    users = user_means(items)
+    write_parquet(items, DATA / "evaluate/items.parquet")
+    write_parquet(users, DATA / "evaluate/users.parquet")
+    write_csv(period_table(params, users), DATA / "evaluate/plots/periods.csv")
+    write_csv(median_curves(params), DATA / "evaluate/plots/curves.csv")
+    write_json(rounded(all_metrics(params, users, generations)), METRICS_FILE)
+
+
+def stream(params: Params) -> list[int]:
+    """The periods that are evaluated: all but the profiling period 0."""
+    return [period for period in params.periods if period > 0]
+
+
+def read_generations(params: Params) -> pl.DataFrame:
+    """Every arm's generations over the stream."""
+    return pl.concat(read_parquet(DATA / f"generate/{t}/generations.parquet") for t in stream(params))
+
+
+def read_tests(params: Params) -> pl.DataFrame:
+    """The test interactions of the stream: what every arm must have answered."""
+    frame = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in stream(params))
+    return frame.filter(pl.col("part") == "test")
+
+
+def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[str]) -> None:
+    """Every arm must have answered each test item once and nothing else; `ValueError` names what is wrong."""
+    wanted = pl.DataFrame({"arm": arms}, schema={"arm": pl.String}).join(tests.select(KEYS), how="cross")
+    keys = ["arm", *KEYS]
+    repeated = generations.group_by(keys).len().filter(pl.col("len") > 1)
+    faults = {
+        "missing": wanted.join(generations, on=keys, how="anti"),
+        "not test items of any arm in params.yaml": generations.join(wanted, on=keys, how="anti"),
+        "generated more than once": repeated,
+    }
+    for fault, rows in faults.items():
+        if rows.is_empty():
+            continue
+        rows = rows.sort(keys)
+        some = ", ".join("/".join(row) for row in rows.select(keys).head(5).iter_rows())
+        raise ValueError(
+            f"data/generate: {rows.height} generations are {fault} (arm/user/interaction): "
+            f"{some}{' ...' if rows.height > 5 else ''}; run `dvc repro --force` on the stages generate"
+        )
+
+
+def score_items(generations: pl.DataFrame, tests: pl.DataFrame, *, synonyms: bool) -> pl.DataFrame:
+    """One row per arm and test item with all `METRICS`, sorted by arm, user and period."""
+    rows = generations.join(tests.select(*KEYS, "response"), on=KEYS, how="inner", validate="m:1")
+    rows = rows.sort("arm", "user_id", "period", "interaction_id")
+    scores = score_texts(list(rows.select("response", "text").iter_rows()), synonyms=synonyms)
+    items = rows.select(
+        "arm", *KEYS, "period", (pl.col("logp") / pl.col("ref_tokens")).alias("logp_per_token")
+    )
+    assert items["logp_per_token"].is_finite().all(), "generate left a reference without a likelihood"
+    items = items.with_columns(pl.Series(name, values) for name, values in scores.items())
+    return items.select("arm", *KEYS, "period", *METRICS)
+
+
+def user_means(items: pl.DataFrame) -> pl.DataFrame:
+    """Means over a user's items within a period."""
+    groups = items.group_by("arm", "user_id", "period", maintain_order=True)
+    return groups.agg(pl.len().alias("items"), *(pl.col(metric).mean() for metric in METRICS))
+
+
+def interval_settings(params: Params) -> dict[str, Any]:
+    """What every interval is made with."""
+    return {
+        "resamples": params.evaluate.resamples,
+        "confidence": params.evaluate.confidence,
+        "seed": params.seed,
+    }
+
+
+def over_periods(users: pl.DataFrame, arm: str) -> pl.DataFrame:
+    """One row per user of `arm`: the means over periods."""
+    rows = users.filter(pl.col("arm") == arm).group_by("user_id", maintain_order=True)
+    return rows.agg(pl.col(metric).mean() for metric in METRICS).sort("user_id")
+
+
+def period_table(params: Params, users: pl.DataFrame) -> pl.DataFrame:
+    """Per arm and period: each metric's mean over users with its interval."""
+    settings, rows = interval_settings(params), []
+    for arm in params.arms:
+        for period in stream(params):
+            here = users.filter((pl.col("arm") == arm) & (pl.col("period") == period))
+            row: dict[str, Any] = {"arm": arm, "period": period}
+            for metric in METRICS:
+                found = mean_interval(here[metric].to_numpy(), **settings)
+                row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
+            rows.append(row)
+    floats = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(floats, pl.Float64))
+
+
+def median_curves(params: Params) -> pl.DataFrame:
+    """Per recipe (named by the arms that share it), period and step: the median training loss over users."""
+    names = {recipe: " + ".join(arms) for recipe, arms in arms_by_recipe(params).items()}
+    curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
+    curves = curves.filter(pl.col("recipe").is_in(list(names)))
+    curves = curves.with_columns(pl.col("recipe").replace_strict(names, return_dtype=pl.String).alias("arms"))
+    medians = curves.group_by("arms", "period", "step").agg(pl.col("loss").median(), pl.len().alias("users"))
+    return medians.sort("arms", "period", "step")
+
+
+def arms_by_recipe(params: Params) -> dict[str, list[str]]:
+    """The arms that share each set of adapters."""
+    shared: dict[str, list[str]] = {}
+    for name, arm in params.arms.items():
+        if arm.recipe is not None:
+            shared.setdefault(arm.recipe, []).append(name)
+    return shared
+
+
+def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) -> dict[str, Any]:
+    """The whole of data/metrics.json."""
+    interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
+    against = over_periods(users, params.evaluate.against)
+    arms: dict[str, Any] = {}
+    paired: dict[str, Any] = {}
+    for name in params.arms:
+        means = over_periods(users, name)
+        quality = arm_metrics(params, users.filter(pl.col("arm") == name), means)
+        arms[name] = quality | costs(params, name, generations.filter(pl.col("arm") == name))
+        if name != params.evaluate.against:
+            paired[name] = paired_metrics(params, means, against)
+    return {
+        "experiment": params.experiment,
+        "users": interactions["user_id"].n_unique(),
+        "interactions": interactions.height,
+        "periods": stream(params),
+        "seed": params.seed,
+        "against": params.evaluate.against,
+        "rouge": ROUGE_SETTING,
+        "meteor": meteor_setting(wordnet_is_installed()),
+        "arms": arms,
+        "paired": paired,
+        "drift": drift_metrics(params),
+    }
+
+
+def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:
+    """One arm's metrics: mean over users with its interval, and the mean of each period."""
+    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in METRICS).sort("period")
+    found = {}
+    for metric in METRICS:
+        interval = mean_interval(means[metric].to_numpy(), **interval_settings(params))
+        periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
+        found[metric] = as_json(interval, "mean") | {"periods": periods}
+    return found
+
+
+def paired_metrics(params: Params, means: pl.DataFrame, against: pl.DataFrame) -> dict[str, Any]:
+    """One arm's differences from `evaluate.against`, user by user."""
+    assert means["user_id"].equals(against["user_id"]), "coverage was checked, so both have the same users"
+    settings = interval_settings(params)
+    return {
+        metric: as_json(
+            paired_difference(means[metric].to_numpy(), against=against[metric].to_numpy(), **settings),
+            "difference",
+        )
+        for metric in METRICS
+    }
+
+
+def as_json(interval: Interval, name: str) -> dict[str, float | None]:
+    """An interval under the name of its middle."""
+    return {name: interval.mean, "low": interval.low, "high": interval.high}
+
+
+def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
+    """What one arm took over all periods, as if it shared no training; and how often its gate let text in."""
+    recipe, last = params.arms[arm].recipe, max(params.periods)
+    trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
+    trained = trained.filter(pl.col("recipe") == (recipe or ""))
+    retrieves = params.arms[arm].memory is not None
+    return {
+        "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
+        "seconds_train": float(trained["seconds"].sum()),
+        "seconds_generate": float(generations["seconds"].sum()),
+        "tokens_trained": int(trained["tokens"].sum()),
+        "tokens_generated": int(generations["tokens"].sum()),
+        "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
+    }
+
+
+def bytes_under(folder: Path) -> int:
+    """Size of all files in `folder`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing: run `dvc repro`, whose adapt stages write it")
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def drift_metrics(params: Params) -> dict[str, Any]:
+    """How well each arm that selects by drift tells real changes from the rest, on sources with labels."""
+    labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("is_drift")
+    scores = pl.concat(read_parquet(DATA / f"adapt/{t}/scores.parquet") for t in stream(params))
+    found = {}
+    for name, arm in params.arms.items():
+        if arm.train is not None and arm.train.data == "drift":
+            rows = scores.filter(pl.col("recipe") == arm.recipe).join(labels, on="interaction_id")
+            found[name] = detection(
+                rows["drift_score"].to_numpy(),
+                selected=rows["selected"].to_numpy(),
+                real=rows["is_drift"].to_numpy(),
+                kinds=rows["drift"].to_numpy(),
+            )
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six decimals: the last bits differ between machines, and DVC should not see them."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def write_csv(frame: pl.DataFrame, path: Path) -> None:
+    """Writes a table for `dvc plots`."""
+    with atomic(path) as temporary:
+        frame.write_csv(temporary, float_precision=6)
+
+
+if __name__ == "__main__":
+    main()

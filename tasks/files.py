@@ -1,0 +1,86 @@
+"""Where every artifact of the experiment lies, and how it is read and written.
+
+data/model/                     the base model            (stage model)
+data/ingest/                    interactions.parquet, labels.parquet, quarantine.parquet, left_out.parquet
+data/split/{t}.parquet          interactions of period t with their part: train or test
+data/score_base/{t}.parquet     log-likelihoods under the base model
+data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
+data/consolidate/{t}/           buffers.parquet, gate_scores.parquet
+data/generate/{t}/              generations.parquet
+data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv
+data/report/                    report.html, tables and plots
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from spring.params import ParameterError, Params, parse
+
+DATA = Path("data")
+PARAMS = Path("params.yaml")
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Reads and checks the parameter file (`ParameterError` names every bad key)."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError(f"{path} does not exist; run from the root of the project") from None
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not valid YAML: {error}") from None
+    return parse(tree, where=str(path))
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A table that an earlier stage wrote."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
+    return pl.read_parquet(path)
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Writes a table; half a file is never left behind."""
+    with atomic(path) as temporary:
+        frame.write_parquet(temporary)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a text file; half a file is never left behind."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes JSON, sorted and indented so that differences read well."""
+    write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
+
+
+class atomic:
+    """Gives a temporary path beside `path` and moves it there when the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".writing-", suffix=self.path.suffix)
+        os.close(handle)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            umask = os.umask(0)
+            os.umask(umask)
+            self.temporary.chmod(0o666 & ~umask)
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)

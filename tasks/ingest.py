@@ -1,0 +1,136 @@
+"""Stage `ingest`: a source -> data/ingest/*.parquet, and what became of every row -> data/ingest.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import string
+from collections.abc import Iterable
+
+import polars as pl
+
+from spring.params import Ingest, ParameterError, Prompt
+from spring.quarantine import Checked, check_rows, leave_out
+from spring.rows import RawRow, Skip, rows_of
+from spring.sources import changelogs, git, table
+from tasks.files import DATA, load_params, write_json, write_parquet
+
+log = logging.getLogger(__name__)
+
+LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
+# Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
+REFUSED = DATA / "ingest-quarantine.parquet"
+
+
+class QuarantineError(ValueError):
+    """So many rows are bad that the source or its mapping must be wrong."""
+
+
+def main() -> None:
+    """Reads the source, checks every row, applies the limits and writes tables and counts."""
+    params = load_params()
+    rows, labels = read_source(params.ingest, seed=params.seed)
+    checked = check_rows(rows, min_chars=params.ingest.min_chars, max_chars=params.ingest.max_chars)
+    stop_if_spoiled(checked, params.ingest)
+    interactions, left_out = leave_out(
+        checked.interactions,
+        min_interactions=params.ingest.min_interactions,
+        max_users=params.ingest.max_users,
+        max_interactions=params.ingest.max_interactions,
+    )
+    metrics = count(checked, interactions, left_out)
+    if interactions.is_empty():
+        raise ValueError(
+            f"no user has min_interactions = {params.ingest.min_interactions} of them: {metrics}"
+        )
+    check_prompts(interactions, params.prompts)
+    labels = interactions.select("interaction_id").join(labels, "interaction_id", maintain_order="left")
+    write_parquet(interactions, DATA / "ingest" / "interactions.parquet")
+    write_parquet(labels, DATA / "ingest" / "labels.parquet")
+    write_parquet(checked.quarantine, DATA / "ingest" / "quarantine.parquet")
+    write_parquet(left_out, DATA / "ingest" / "left_out.parquet")
+    write_json({"source": params.ingest.source, **metrics}, DATA / "ingest.json")
+    REFUSED.unlink(missing_ok=True)
+    for name, value in metrics.items():
+        log.info("%s: %s", name, value)
+
+
+def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip], pl.DataFrame]:
+    """Raw rows of the source in use, and the labels of those whose drift is known."""
+    labels = pl.DataFrame(schema=LABELS)
+    match ingest.source:
+        case "personas":
+            from spring.sources.personas import generate  # the other sources do without it
+
+            frame = generate(ingest.personas, seed=seed)
+            return rows_of(frame), frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
+        case "changelogs":
+            return changelogs.read(ingest.changelogs), labels
+        case "git":
+            return git.read(ingest.git), labels
+        case "table":
+            return table.read(ingest.table), labels
+
+
+def stop_if_spoiled(checked: Checked, ingest: Ingest) -> None:
+    """Raises `QuarantineError` if more rows than `max_quarantined` are bad, or none was read at all."""
+    if checked.read == 0:
+        raise QuarantineError(
+            f"ingest.{ingest.source} gave no rows (skipped: {checked.skipped}): check that block"
+        )
+    share = checked.quarantine.height / checked.read
+    if share > ingest.max_quarantined:
+        write_parquet(checked.quarantine, REFUSED)
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in count_reasons(checked.quarantine).items())
+        raise QuarantineError(
+            f"{checked.quarantine.height} of {checked.read} rows ({share:.1%}) cannot be used, and "
+            f"ingest.max_quarantined allows {ingest.max_quarantined:.1%}. By reason: {reasons}. Each is in "
+            f"{REFUSED} with row, field and value. Mend the source or the block ingest.{ingest.source}, or "
+            f"raise ingest.max_quarantined to go on without these rows."
+        )
+
+
+def count(checked: Checked, interactions: pl.DataFrame, left_out: pl.DataFrame) -> dict[str, object]:
+    """What became of every row: rows_read = kept + quarantined + left out."""
+    left = int(left_out["interactions"].sum())
+    assert checked.read == interactions.height + checked.quarantine.height + left, "a row was lost"
+    users_all, users = (frame["user_id"].n_unique() for frame in (checked.interactions, interactions))
+    by_reason = left_out.group_by("reason").agg(pl.col("interactions").sum()).sort("reason")
+    return {
+        "rows_read": checked.read,
+        "rows_kept": interactions.height,
+        "rows_quarantined": checked.quarantine.height,
+        "rows_left_out": left,
+        "users_kept": users,
+        "users_left_out": users_all - users,
+        "quarantined": count_reasons(checked.quarantine),
+        "left_out": dict(by_reason.iter_rows()),
+        "skipped": dict(sorted(checked.skipped.items())),
+    }
+
+
+def count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
+    """Rows in quarantine by reason, most frequent first."""
+    counts = quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
+    return dict(counts.iter_rows())
+
+
+def check_prompts(interactions: pl.DataFrame, prompts: dict[str, Prompt]) -> None:
+    """Raises `ParameterError` if a task has no prompt or its prompt asks for a field that a query lacks."""
+    for (task,), rows in interactions.group_by("task", maintain_order=True):
+        if task not in prompts:
+            raise ParameterError(
+                f"the rows are of task {task!r}, which prompts lacks: it has {sorted(prompts)}"
+            )
+        given = set.intersection(*(set(json.loads(query)) for query in rows["query"]))
+        prompt = prompts[str(task)]
+        asked = {name for _, name, _, _ in string.Formatter().parse(prompt.system + prompt.user) if name}
+        if asked - given:
+            raise ParameterError(
+                f"prompts.{task} asks for {sorted(asked - given)}; the queries of ingest have {sorted(given)}"
+            )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

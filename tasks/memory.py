@@ -1,0 +1,72 @@
+"""The memories of a period, per user, ready to be searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from spring.retrieval import Retriever, document_text
+from tasks.workbench import Row, Workbench
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One user's memory and its index."""
+
+    rows: list[Row]
+    index: Retriever
+    embed: Any  # texts -> [N, D]; null for BM25
+
+    def scores(self, query: str) -> np.ndarray:
+        """Sim(q, h) of every row."""
+        return self.index.scores(query, self._vector(query))
+
+    def top(self, query: str, k: int) -> tuple[list[Row], np.ndarray]:
+        """The best k rows, best first, and their scores."""
+        best, scores = self.index.top(query, k, self._vector(query))
+        return [self.rows[i] for i in best.tolist()], scores
+
+    def _vector(self, query: str) -> Any:
+        return self.embed([query])[0] if self.embed and self.rows else None
+
+
+class Library:
+    """Every memory of every user after a period: buffers, the period's train rows, the whole history."""
+
+    def __init__(self, bench: Workbench, history: pl.DataFrame, buffers: pl.DataFrame, period: int) -> None:
+        self.bench, self.period = bench, period
+        self.history: dict[str, list[Row]] = {
+            str(key[0]): part.to_dicts() for key, part in history.group_by(["user_id"], maintain_order=True)
+        }
+        self.held: dict[tuple[str, str], set[str]] = {}
+        for memory, user, item in buffers.select("memory", "user_id", "interaction_id").iter_rows():
+            self.held.setdefault((memory, user), set()).add(item)
+        self._shelves: dict[tuple[str, str, str], Shelf] = {}
+
+    def rows(self, memory: str, user: str) -> list[Row]:
+        """What `memory` holds of `user`, in time order."""
+        settings = self.bench.memories[memory].memory
+        assert settings is not None
+        rows = self.history.get(user, [])
+        if settings.scope == "history":
+            return rows
+        if settings.scope == "period":
+            return [row for row in rows if row["period"] == self.period]
+        held = self.held.get((memory, user), set())
+        return [row for row in rows if row["interaction_id"] in held]
+
+    def shelf(self, memory: str, user: str, by: str) -> Shelf:
+        """The index of one user's memory."""
+        key = (memory, user, by)
+        if key not in self._shelves:
+            rows = self.rows(memory, user)
+            documents = [document_text(row["query"], row["response"]) for row in rows]
+            embed = None if by == "bm25" else self.bench.embedder.embed
+            vectors = embed(documents) if embed and documents else None
+            times = [row["timestamp"] for row in rows]
+            index = Retriever(documents, by=by, times=times, embeddings=vectors)  # type: ignore[arg-type]
+            self._shelves[key] = Shelf(rows, index, embed)
+        return self._shelves[key]

@@ -1,0 +1,182 @@
+"""The one-page report: what the numbers say in words, and everything the template `report.html.j2` shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from spring.params import Arm, Params
+from tasks.plots import METRIC_NAMES, drift_keys
+from tasks.svg import COLOURS, arm_styles, glyph
+from tasks.table import Table, excludes_zero, interval, number, tables
+
+FEW_USERS = 20  # below, percentile intervals are clearly too narrow
+MOST_NAMED = 4  # arms named in one sentence; more are counted
+NOTE = (
+    "Intervals are over users only: they hold neither the variation between training runs (this is one seed) "
+    "nor a correction for looking at several arms and metrics."
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One query with its reference and what every arm wrote: (arm, text, ROUGE-1, contexts)."""
+
+    user: str
+    period: int
+    query: dict[str, str]
+    reference: str
+    answers: list[tuple[str, str, float, int]]
+
+
+def names(arms: Sequence[str]) -> str:
+    """Arms as a list in a sentence."""
+    return arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
+
+
+def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, str]]:
+    """What the numbers say, claim by claim: (heading, sentence)."""
+    said = [(title, metric_reading(metrics, order, metric)) for metric, title in METRIC_NAMES.items()]
+    said += [("Drift", sentence) for sentence in drift_reading(metrics, order)]
+    users = metrics["users"]
+    few = ""
+    if users == 1:
+        few = "A single user gives no intervals at all. "
+    elif users < FEW_USERS:
+        few = f"Intervals from only {users} users are rough and too narrow. "
+    return [*said, ("Caution", few + NOTE)]
+
+
+def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -> str:
+    """The arm with the highest mean, whether it can be told from the one compared with, and who else can."""
+    against, paired = metrics["against"], metrics["paired"]
+    means = {arm: metrics["arms"][arm][metric]["mean"] for arm in order}
+    best = [arm for arm in order if means[arm] == max(means.values())]
+    if against in best:
+        text = f"No arm has a higher mean than {against} ({number(means[against])})."
+    else:
+        found = paired[best[0]][metric]
+        limits = interval(found["low"], found["high"], signed=True)
+        verdict = "the interval excludes zero"
+        if not limits:
+            verdict = "a single user gives no interval"
+        elif not excludes_zero(found):
+            verdict = "the interval includes zero, so these data do not tell the two apart"
+        have = "has" if len(best) == 1 else "have"
+        text = (
+            f"{names(best)} {have} the highest mean, {number(means[best[0]])}: "
+            f"{number(found['difference'], signed=True)} {limits} against {against}; {verdict}."
+        )
+    for side, sign in (("above", 1), ("below", -1)):
+        others = [arm for arm in order if arm in paired and arm not in best]
+        others = [arm for arm in others if excludes_zero(paired[arm][metric])]
+        others = [arm for arm in others if sign * paired[arm][metric]["difference"] > 0]
+        if others:
+            start = "Arms" if against in best else "Other arms"
+            shown = names(others) if len(others) <= MOST_NAMED else f"{len(others)} of {len(order) - 1}"
+            text += f" {start} with the whole interval {side} zero: {shown}."
+    return text
+
+
+def drift_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
+    """How well the first arm that selects by drift finds the real changes; the others are in the table."""
+    arms = [arm for arm in order if arm in metrics["drift"]]
+    if not arms:
+        return []
+    found = metrics["drift"][arms[0]]
+    if found["auroc"] is None or found["precision"] is None:
+        return ["The source has no labels that would tell real changes from the rest."]
+    text = (
+        f"Under {arms[0]}, a real change scores above the rest with probability {number(found['auroc'])} "
+        f"(0.5 is chance); {found['precision']:.0%} of what was selected is a real change, where a blind "
+        f"selection would reach {found['share_drift']:.0%}."
+    )
+    different = any(metrics["drift"][arm] != found for arm in arms)
+    return [text + " Other selections are in the table below." * different]
+
+
+def arm_description(arm: Arm) -> dict[str, str]:
+    """An arm in words, for the table of arms."""
+    learns, starts, memory, context = "nothing", "–", "none", "–"
+    if arm.train is not None:
+        chosen = f"{arm.train.select.scorer}, top {arm.train.select.share:.0%}"
+        learns = {"drift": f"drift set ({chosen})", "current": "this period", "cumulative": "all so far"}[
+            arm.train.data
+        ]
+        if arm.train.replay_share > 0:
+            learns += f", {arm.train.replay_share:.0%} replayed"
+        starts = {"previous": "previous adapter", "base": "base model"}[arm.train.start]
+    if arm.memory is not None:
+        scopes = {"period": "this period", "history": "all so far"}
+        buffer = f"buffer of {arm.memory.capacity}, {arm.memory.policy}"
+        memory = scopes.get(arm.memory.scope, buffer)
+        gate = f"{arm.retrieve.gate} gate, sigma {arm.retrieve.sigma}" if arm.retrieve.gate else "no gate"
+        context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate}"
+    mixed = f"{arm.decode.lmbda:g}" if arm.memory is not None else "–"
+    return {
+        "learns from": learns,
+        "starts from": starts,
+        "memory": memory,
+        "retrieval": context,
+        "lambda": mixed,
+    }
+
+
+def parameters(params: Params) -> str:
+    """All parameters, written out arm by arm."""
+    return yaml.safe_dump(
+        json.loads(json.dumps(params.model_dump(mode="json"))), sort_keys=False, allow_unicode=True
+    )
+
+
+def render(
+    params: Params,
+    metrics: dict[str, Any],
+    *,
+    drawings: dict[str, list[str]],
+    drift_rows: pl.DataFrame,
+    drift_arm: str | None,
+    samples: list[Sample],
+) -> str:
+    """The page; `drawings` are SVG elements per section, everything else is escaped by the template."""
+    order, styles = list(params.arms), arm_styles(params)
+    shown: dict[str, Table] = {table.name: table for table in tables(metrics, order)}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number}
+    return environment.get_template("report.html.j2").render(
+        params=params,
+        metrics=metrics,
+        metric_names=METRIC_NAMES,
+        order=order,
+        keys={
+            arm: Markup(glyph(style.colour, style.marker, dash=style.dash)) for arm, style in styles.items()
+        },
+        colours=COLOURS,
+        reading=reading(metrics, order),
+        tables=shown,
+        drawings={name: [Markup(svg) for svg in drawn] for name, drawn in drawings.items()},
+        drift_arm=drift_arm,
+        drift_keys=[
+            (Markup(glyph(c, m, filled=filled)), text) for c, m, filled, text in drift_keys(drift_rows)
+        ],
+        samples=samples,
+        descriptions={name: arm_description(arm) for name, arm in params.arms.items()},
+        parameters=parameters(params),
+        excludes_zero=excludes_zero,
+        interval=interval,
+    )

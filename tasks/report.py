@@ -1,0 +1,215 @@
+"""Stage report: data/metrics.json and the stages' tables -> data/report/.
+
+    report.html   one page that needs nothing else: no network, no other file
+    tables/       arms, periods-METRIC, paired, drift, cost as JSON, CSV and Markdown
+    plots/        periods, paired, drift, curves, cost as SVG
+
+`python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
+tables of an experiment that has been evaluated and says where its report lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from spring.params import Params
+from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, stream
+from tasks.files import DATA, load_params, read_parquet, write_json, write_text
+from tasks.page import Sample, names, render
+from tasks.plots import (
+    METRIC_NAMES,
+    arm_handles,
+    cost_panel,
+    curves_panel,
+    drift_handles,
+    drift_panel,
+    paired_panel,
+    periods_panel,
+)
+from tasks.svg import arm_styles, draw, inline
+from tasks.table import as_markdown, as_plain, tables
+
+FOLDER = DATA / "report"
+Panel = Callable[[Axes], None]
+
+
+def main() -> None:
+    """Runs the stage, or prints its tables."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
+    arguments = parser.parse_args()
+    params, metrics = load_params(), read_metrics()
+    if arguments.print:
+        print_tables(params, metrics)
+        return
+    build(params, metrics)
+    from tasks.tracking import log_experiment  # wandb is slow to import and not needed to print
+
+    log_experiment(params, metrics)
+
+
+def read_metrics() -> dict[str, Any]:
+    """data/metrics.json; raises `FileNotFoundError` where nothing has been evaluated."""
+    if not METRICS_FILE.exists():
+        raise FileNotFoundError(f"{METRICS_FILE} is missing: run `dvc repro`, whose stage evaluate writes it")
+    return json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+
+
+def print_tables(params: Params, metrics: dict[str, Any]) -> None:
+    """The tables of arms x metrics, over all periods and per period, and where the report lies."""
+    for table in tables(metrics, list(params.arms)):
+        if table.name == "arms" or table.name.startswith("periods-"):
+            print(as_plain(table))
+    page = FOLDER / "report.html"
+    print(f"Report: {page.resolve() if page.exists() else 'not yet written, run `dvc repro report`'}")
+
+
+def build(params: Params, metrics: dict[str, Any]) -> None:
+    """Writes data/report/."""
+    write_tables(metrics, list(params.arms))
+    drift_arm, drift_rows = sample_drift(params)
+    panels = all_panels(params, metrics, drift_rows)
+    arms = arm_handles(arm_styles(params))
+    keys = {"periods": arms, "cost": arms, "drift": drift_handles(drift_rows)}
+    drawings = {}
+    for name, drawn in panels.items():
+        size = panel_size(name, len(params.arms))
+        drawings[name] = page_drawings(drawn, name=name, size=size)
+        if drawn:
+            svg = composite(list(drawn.values()), keys.get(name, []), size)
+            write_text(svg, FOLDER / f"plots/{name}.svg")
+    page = render(
+        params,
+        metrics,
+        drawings=drawings,
+        drift_rows=drift_rows,
+        drift_arm=drift_arm,
+        samples=sample_generations(params),
+    )
+    write_text(page, FOLDER / "report.html")
+
+
+def write_tables(metrics: dict[str, Any], order: list[str]) -> None:
+    """Every table in three formats."""
+    for table in tables(metrics, order):
+        write_json(table.rows, FOLDER / f"tables/{table.name}.json")
+        write_text(
+            pl.DataFrame(table.rows, infer_schema_length=None).write_csv(),
+            FOLDER / f"tables/{table.name}.csv",
+        )
+        write_text(as_markdown(table), FOLDER / f"tables/{table.name}.md")
+
+
+def sample_users(params: Params, frame: pl.DataFrame) -> list[str]:
+    """The users shown one by one: the first by name."""
+    return sorted(frame["user_id"].unique())[: params.report.sample_users]
+
+
+def sample_drift(params: Params) -> tuple[str | None, pl.DataFrame]:
+    """The first arm that selects by drift, and its sample users' scores with labels, in time order."""
+    arm = next((name for name, arm in params.arms.items() if arm.train and arm.train.data == "drift"), None)
+    recipe = params.arms[arm].recipe if arm else ""
+    scores = pl.concat(read_parquet(DATA / f"adapt/{t}/scores.parquet") for t in stream(params))
+    order = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in stream(params))
+    order = order.select("interaction_id", "timestamp").with_row_index("order")
+    labels = read_parquet(DATA / "ingest/labels.parquet").select("interaction_id", "drift", "is_drift")
+    rows = scores.filter((pl.col("recipe") == recipe) & pl.col("user_id").is_in(sample_users(params, scores)))
+    rows = rows.join(order, on="interaction_id").join(labels, on="interaction_id", how="left")
+    return arm, rows.sort("user_id", "period", "timestamp", "order").drop("order")
+
+
+def all_panels(
+    params: Params, metrics: dict[str, Any], drift_rows: pl.DataFrame
+) -> dict[str, dict[str, Panel]]:
+    """Section -> description -> what paints one pair of axes."""
+    styles, recipes = arm_styles(params), arms_by_recipe(params)
+    limits = {f"{metric}{end}": pl.Float64 for metric in METRICS for end in ("", "_low", "_high")}
+    table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
+    curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
+    panels: dict[str, dict[str, Panel]] = {"periods": {}, "paired": {}, "drift": {}, "curves": {}, "cost": {}}
+    for metric, title in METRIC_NAMES.items():
+        panels["periods"][f"{title} over periods"] = partial(
+            periods_panel, table=table, metric=metric, styles=styles
+        )
+        panels["paired"][f"{title}: differences"] = partial(
+            paired_panel, metrics=metrics, metric=metric, styles=styles
+        )
+        panels["cost"][f"{title} over cost"] = partial(
+            cost_panel, metrics=metrics, metric=metric, styles=styles
+        )
+    for user in sorted(drift_rows["user_id"].unique()):
+        rows = drift_rows.filter(pl.col("user_id") == user)
+        panels["drift"][f"Drift scores of {user}"] = partial(drift_panel, rows=rows, user=user)
+    for recipe, arms in recipes.items():
+        rows = curves.filter(pl.col("recipe") == recipe)
+        if not rows.is_empty():
+            title = arms[0] if len(arms) == 1 else f"{arms[0]}, shared with {len(arms) - 1} more"
+            panels["curves"][f"Training loss of {names(arms)}"] = partial(
+                curves_panel, rows=rows, title=title, colour=styles[arms[0]].colour
+            )
+    return panels
+
+
+def panel_size(name: str, arms: int) -> tuple[float, float]:
+    """Inches of one pair of axes: two stand side by side, save for drift; a forest grows with its arms."""
+    return {"drift": (8.6, 2.7), "paired": (3.9, max(2.4, 0.9 + 0.24 * arms))}.get(name, (3.9, 2.75))
+
+
+def page_drawings(panels: dict[str, Panel], *, name: str, size: tuple[float, float]) -> list[str]:
+    """A section's panels one by one, for the page, which arranges them by the width at hand."""
+    drawn = []
+    for number, (description, panel) in enumerate(panels.items()):
+        svg = draw(size, lambda figure, panel=panel: panel(figure.subplots()), paper=False)  # type: ignore[misc]
+        drawn.append(inline(svg, f"{name}-{number}", description))
+    return drawn
+
+
+def composite(panels: list[Panel], key: list[Line2D], size: tuple[float, float]) -> str:
+    """All panels of a section, each of `size` inches, as one drawing with its key below."""
+    width, height = size
+    columns = 1 if width > 6 or len(panels) == 1 else 2
+    rows = -(-len(panels) // columns)
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, panel in zip(grid, panels, strict=False):
+            panel(axes)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        if key:
+            figure.legend(handles=key, loc="outside lower center", ncols=min(4, len(key)))
+
+    return draw((width * columns, height * rows + 0.2 * -(-len(key) // 4)), paint, paper=True)
+
+
+def sample_generations(params: Params) -> list[Sample]:
+    """For the sample users: the last period's first test query, its reference and every arm's answer."""
+    last = max(params.periods)
+    tests = read_parquet(DATA / f"split/{last}.parquet").filter(pl.col("part") == "test")
+    answers = read_parquet(DATA / f"generate/{last}/generations.parquet")
+    scores = read_parquet(DATA / "evaluate/items.parquet").select("arm", "interaction_id", "rouge1")
+    answers = answers.join(scores, on=["arm", "interaction_id"])
+    samples = []
+    for user in sample_users(params, tests):
+        test = tests.filter(pl.col("user_id") == user).row(0, named=True)
+        here = answers.filter(pl.col("interaction_id") == test["interaction_id"])
+        by_arm = {row["arm"]: row for row in here.iter_rows(named=True)}
+        texts = [
+            (arm, by_arm[arm]["text"], by_arm[arm]["rouge1"], len(by_arm[arm]["contexts"]))
+            for arm in params.arms
+        ]
+        samples.append(Sample(user, last, json.loads(test["query"]), test["response"], texts))
+    return samples
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Cells of log-likelihoods: one user's rows under one adapter."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spring.params import Lora
+from spring.store import cell_key, code_digest
+from tasks.workbench import Adapter, Row, Workbench, missing, progress
+
+if TYPE_CHECKING:
+    from spring.engine.lora import AdapterBank
+
+CODE = tuple(f"spring/engine/{name}" for name in ("packing", "lora", "scoring", "parallel", "budget"))
+CODE += ("spring/prompts", "spring/model", "spring/device")  # what every cell is computed with
+SLOTS = 16  # adapters in memory at once
+COMMIT = 32  # jobs that become visible together
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Rows of one user to be scored under one adapter (null: the base model)."""
+
+    rows: Sequence[Row]
+    adapter: Adapter | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Sums of log p over response tokens (nats), and the number of those tokens; both [N]."""
+
+    logp: np.ndarray
+    tokens: np.ndarray
+
+
+def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]:
+    """Log-likelihoods for every job, in order; only missing cells are computed."""
+    keys = [_key(bench, job) for job in jobs]
+    todo = missing(bench, keys)
+    groups: dict[Lora | None, list[int]] = defaultdict(list)
+    for i in todo:
+        adapter = jobs[i].adapter
+        groups[adapter.lora if adapter else None].append(i)
+    if todo:
+        with progress(sum(len(jobs[i].rows) for g in groups.values() for i in g), what, "text") as done:
+            for lora, members in groups.items():
+                size = COMMIT if lora is None else SLOTS
+                for start in range(0, len(members), size):
+                    chosen = members[start : start + size]
+                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, done)
+    return [_read(bench, key) for key in keys]
+
+
+def _key(bench: Workbench, job: ScoreJob) -> str:
+    return cell_key(
+        kind="score",
+        code=code_digest(*CODE, "tasks/scoring"),
+        **bench.identity,
+        prompts=bench.asked(job.rows),
+        adapter=job.adapter.key if job.adapter else None,
+        rows=[[row["task"], row["query"], row["response"]] for row in job.rows],
+    )
+
+
+def _compute(
+    bench: Workbench,
+    jobs: dict[str, ScoreJob],
+    lora: Lora | None,
+    done: Callable[[int], object],
+) -> None:
+    from spring.engine.budget import scoring_tokens
+    from spring.engine.scoring import token_logps
+
+    base = bench.base
+    with bench.bank(lora, len(jobs)) as bank:
+        texts = []
+        for slot, job in enumerate(jobs.values()):
+            place(bank, slot, job.adapter)
+            at = slot if job.adapter else -1
+            texts += [bench.prompter.text(r["task"], r["query"], r["response"], slot=at) for r in job.rows]
+        budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        found = token_logps(base.model, bank, texts, budget=budget)
+    with bench.store.batch() as batch:
+        first = 0
+        for key, job in jobs.items():
+            mine = found[first : first + len(job.rows)]
+            first += len(mine)
+            cell = {"logp": [float(x.sum(dtype=np.float64)) for x in mine], "tokens": [len(x) for x in mine]}
+            (batch.cell(key) / "scores.json").write_text(json.dumps(cell))
+            done(len(mine))
+
+
+def place(bank: AdapterBank | None, slot: int, adapter: Adapter | None) -> None:
+    """Loads an adapter into a slot of the bank."""
+    if adapter is not None:
+        from spring.engine.lora import load_adapter
+
+        assert bank is not None
+        bank.load_state(slot, load_adapter(adapter.folder))
+
+
+def _read(bench: Workbench, key: str) -> Scores:
+    cell = json.loads((bench.store.path(key) / "scores.json").read_text())
+    return Scores(np.array(cell["logp"], dtype=np.float64), np.array(cell["tokens"], dtype=np.int32))

@@ -1,0 +1,166 @@
+"""The report's tables: as rows for files (every number) and as short text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.plots import METRIC_NAMES
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` hold raw numbers, one key per column; `shown` the same rows as text under readable headings."""
+
+    name: str
+    title: str
+    rows: list[dict[str, Any]]
+    shown: list[dict[str, str]]
+
+
+def number(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
+    """A number as text with a true minus sign, a dash for none."""
+    return ABSENT if value is None else f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """An interval as text; empty where there is none."""
+    return "" if low is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+
+
+def excludes_zero(found: dict[str, Any]) -> bool:
+    """Whether an entry of `paired` has its whole interval on one side of zero."""
+    return found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
+
+
+def size(count: float) -> str:
+    """Bytes as text."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("the last unit takes everything")
+
+
+def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
+    """All tables of metrics.json, arms in `order`."""
+    made = [arms_table(metrics, order), *(period_table(metrics, order, metric) for metric in METRIC_NAMES)]
+    made += [paired_table(metrics, order), drift_table(metrics, order), cost_table(metrics, order)]
+    return made
+
+
+def arms_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """Arms x metrics: mean over periods and users with its interval."""
+    rows, shown = [], []
+    for arm in order:
+        row: dict[str, Any] = {"arm": arm}
+        text = {"arm": arm}
+        for metric, title in METRIC_NAMES.items():
+            found = metrics["arms"][arm][metric]
+            row |= {metric: found["mean"], f"{metric}_low": found["low"], f"{metric}_high": found["high"]}
+            text[title] = f"{number(found['mean'])} {interval(found['low'], found['high'])}".strip()
+        rows.append(row)
+        shown.append(text)
+    return Table("arms", "Mean over periods, with its interval over users", rows, shown)
+
+
+def period_table(metrics: dict[str, Any], order: Sequence[str], metric: str) -> Table:
+    """One metric: arms x periods."""
+    rows, shown = [], []
+    for arm in order:
+        found = metrics["arms"][arm][metric]
+        periods = {str(period): found["periods"][str(period)] for period in metrics["periods"]}
+        rows.append({"arm": arm, "mean": found["mean"], **periods})
+        texts = {f"period {period}": number(value) for period, value in periods.items()}
+        shown.append({"arm": arm, **texts, "mean": number(found["mean"])})
+    return Table(f"periods-{metric}", f"{METRIC_NAMES[metric]} per period", rows, shown)
+
+
+def paired_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """Every arm's difference from the arm compared with, user by user."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if arm in metrics["paired"]):
+        text = {"arm": arm}
+        for metric, title in METRIC_NAMES.items():
+            found = metrics["paired"][arm][metric]
+            rows.append({"arm": arm, "metric": metric, **found, "excludes_zero": excludes_zero(found)})
+            limits = interval(found["low"], found["high"], signed=True)
+            text[title] = f"{number(found['difference'], signed=True)} {limits}".strip()
+        shown.append(text)
+    return Table("paired", f"Difference from {metrics['against']}, paired by user", rows, shown)
+
+
+def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """How well drift scores find the real changes; no rows where no arm selects or nothing is labelled."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if metrics["drift"].get(arm, {}).get("items")):
+        found = metrics["drift"][arm]
+        kinds = {f"auroc {kind}": value for kind, value in sorted(found["by_type"].items())}
+        plain = {key: found[key] for key in ("auroc", "precision", "share_drift", "items")}
+        rows.append({"arm": arm, **plain, **kinds})
+        shown.append(
+            {
+                "arm": arm,
+                "AUROC": number(found["auroc"]),
+                "precision of selection": number(found["precision"]),
+                "precision by chance": number(found["share_drift"]),
+                **{f"AUROC {kind}": number(value) for kind, value in sorted(found["by_type"].items())},
+            }
+        )
+    return Table("drift", "Drift scores against the true labels", rows, shown)
+
+
+def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """What every arm took, as if it shared no training."""
+    keys = (
+        "seconds_train",
+        "seconds_generate",
+        "tokens_trained",
+        "tokens_generated",
+        "adapter_bytes",
+        "pass_rate",
+    )
+    rows, shown = [], []
+    for arm in order:
+        found = metrics["arms"][arm]
+        rows.append({"arm": arm, **{key: found[key] for key in keys}})
+        shown.append(
+            {
+                "arm": arm,
+                "training, s": number(found["seconds_train"], digits=1),
+                "generation, s": number(found["seconds_generate"], digits=1),
+                "tokens trained on": f"{found['tokens_trained']:,}",
+                "tokens generated": f"{found['tokens_generated']:,}",
+                "adapters": size(found["adapter_bytes"]) if found["adapter_bytes"] else ABSENT,
+                "queries with context": ABSENT if found["pass_rate"] is None else f"{found['pass_rate']:.0%}",
+            }
+        )
+    return Table("cost", "Cost", rows, shown)
+
+
+def as_markdown(table: Table) -> str:
+    """A pipe table under its title."""
+    if not table.shown:
+        return f"**{table.title}**\n\nNothing to show.\n"
+    heads = list(table.shown[0])
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *(list(row.values()) for row in table.shown)]
+    return f"**{table.title}**\n\n" + "".join(
+        f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines
+    )
+
+
+def as_plain(table: Table) -> str:
+    """Aligned columns for a terminal."""
+    lines = [list(table.shown[0]), *(list(row.values()) for row in table.shown)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    texts = [
+        "  ".join(
+            cell.rjust(w) if column else cell.ljust(w)
+            for column, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return f"{table.title}\n" + "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]]) + "\n"

@@ -1,0 +1,119 @@
+"""Cells of adapters: one user's lesson under one recipe."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from spring.params import Select, Train
+from spring.store import cell_key, code_digest
+from tasks.scoring import CODE
+from tasks.workbench import Adapter, Row, Workbench, missing, progress
+
+if TYPE_CHECKING:
+    from spring.engine.training import Lesson
+
+SLOTS = 16  # adapters trained at the same time; they become visible together
+
+NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
+HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One user's train rows, rows replayed from the buffer, and the adapter learning starts from."""
+
+    recipe: Train
+    rows: Sequence[Row]
+    replay: Sequence[Row]
+    start: Adapter | None  # null: a fresh adapter
+    seed: int
+
+
+def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
+    """Keys of the cells of all jobs, in order; only missing cells are computed.
+
+    A cell is a PEFT folder with `curve.json` beside the weights.
+    """
+    keys = [_key(bench, job) for job in jobs]
+    todo = missing(bench, keys)
+    groups: dict[Train, list[int]] = defaultdict(list)
+    for i in todo:
+        groups[_how(jobs[i].recipe)].append(i)
+    if todo:
+        from spring.engine.training import plan_batches
+
+        plans = (plan_batches(_lesson(bench, jobs[i], weights=False), jobs[i].recipe) for i in todo)
+        tokens = sum(len(text) for plan in plans for batch in plan for text in batch)
+        with progress(tokens, what, "tok") as done:
+            for how, members in groups.items():
+                for start in range(0, len(members), SLOTS):
+                    chosen = members[start : start + SLOTS]
+                    _compute(bench, how, {keys[i]: _lesson(bench, jobs[i]) for i in chosen}, done)
+    return keys
+
+
+def _how(recipe: Train) -> Train:
+    """The recipe without what only decides *which* rows are learned: equal ones can train together."""
+    return recipe.model_copy(update={"start": "base", "data": "current", "select": NO_SELECTION})
+
+
+def _key(bench: Workbench, job: TrainJob) -> str:
+    def plain(rows: Sequence[Row]) -> list[list[str]]:
+        return [[row["task"], row["query"], row["response"]] for row in rows]
+
+    return cell_key(
+        kind="train",
+        code=code_digest(*CODE, "spring/engine/training", "tasks/training"),
+        **bench.identity,
+        prompts=bench.asked([*job.rows, *job.replay]),
+        recipe=job.recipe.model_dump(mode="json", include=HOW),
+        start=job.start.key if job.start else None,
+        seed=job.seed,
+        rows=plain(job.rows),
+        replay=plain(job.replay),
+    )
+
+
+def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
+    """What the engine is told; without `weights` the adapter it starts from is not read."""
+    from spring.engine.lora import load_adapter
+    from spring.engine.training import Lesson
+
+    def texts(rows: Sequence[Row]) -> list[Any]:
+        return [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
+
+    start = load_adapter(job.start.folder) if job.start and weights else None
+    return Lesson(texts(job.rows), start, job.seed, texts(job.replay))
+
+
+def _compute(bench: Workbench, how: Train, lessons: dict[str, Lesson], done: Callable[[int], object]) -> None:
+    from spring.engine.budget import training_tokens
+    from spring.engine.lora import save_adapter
+    from spring.engine.training import train as train_many
+
+    base = bench.base
+    budget = training_tokens(base.model, bench.params.model.memory_gb)
+    began = perf_counter()
+    with bench.bank(how.lora, len(lessons)) as bank:
+        assert bank is not None
+        learned = train_many(base.model, bank, list(lessons.values()), how, budget=budget, progress=done)
+    seconds = perf_counter() - began
+    tokens = sum(one.tokens for one in learned)
+    with bench.store.batch() as batch:
+        for (key, lesson), one in zip(lessons.items(), learned, strict=True):
+            folder = batch.cell(key)
+            save_adapter(one.state, how.lora, folder, base_model=bench.params.model.id)
+            curve = {
+                "loss": one.loss,
+                "lr": one.lr,
+                "grad_norm": one.grad_norm,
+                "items": len(lesson.texts),
+                "tokens": one.tokens,
+                "seconds": seconds * one.tokens / tokens,
+            }
+            (folder / "curve.json").write_text(json.dumps(curve))

@@ -1,0 +1,160 @@
+"""Rows packed without padding come out as each row alone through the plain model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from spring.engine.packing import ATTENTION, KeyValueCache, head, hidden_states, pack_rows, runs_packed
+
+CPU = torch.device("cpu")
+RAGGED = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 3], [9], [20, 21, 22, 23, 24, 25], [100] * 9]
+WINDOWED = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 5},
+    "qwen2": {"use_sliding_window": True, **WINDOWED},
+    "qwen3": {"head_dim": 16},  # heads wider than hidden_size / heads
+    "gemma3_text": {"head_dim": 8, **WINDOWED},
+    "phi3": {},  # one projection for queries, keys and values
+    "olmo2": {},
+    "gpt_neox": {},
+    "qwen3_moe": {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "cohere": {},  # scales its logits
+    "granite": {"logits_scaling": 3.0},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},  # convolution over neighbouring tokens
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},  # attention of its own
+    "stablelm": {},  # does not pass arguments on to attention
+}
+
+
+def alone(model: Any, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Logits [N, V] of the plain model, one row at a time."""
+    with torch.no_grad():
+        return torch.cat([model(torch.tensor([list(row)])).logits[0] for row in rows])
+
+
+def packed(model: Any, rows: Sequence[Sequence[int]], cache: KeyValueCache | None = None) -> Tensor:
+    """Logits [N, V] of all rows in one pack."""
+    with torch.no_grad():
+        return head(model)(hidden_states(model, pack_rows(rows, [-1] * len(rows), device=CPU, cache=cache)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pack_equals_each_row_alone(kind: str, make_model: Callable[..., Any]) -> None:
+    """Ragged lengths with a one-token row; the window of 5 is shorter than most rows."""
+    plain, model = (make_model(kind, **KINDS[kind]) for _ in range(2))
+    expected = alone(plain, RAGGED)
+    assert runs_packed(model)
+    assert model.config._attn_implementation == ATTENTION
+    assert plain.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(packed(model, RAGGED), expected, rtol=0, atol=1e-5)
+    assert expected.std() > 0.5  # 1e-5 is small next to the logits
+
+
+def test_rows_do_not_see_each_other(tiny: Any) -> None:
+    """What one row holds changes nothing in the others, to the last bit."""
+    other = [RAGGED[0][::-1], [77], *RAGGED[2:]]
+    assert torch.equal(packed(tiny, RAGGED)[13:], packed(tiny, other)[13:])
+    assert not torch.allclose(packed(tiny, RAGGED)[:13], packed(tiny, other)[:13])
+
+
+def test_a_window_matters(make_model: Callable[..., Any]) -> None:
+    """Otherwise the windowed kinds above would prove nothing."""
+    narrow, wide = make_model("mistral", sliding_window=5), make_model("mistral", sliding_window=None)
+    narrow, wide = packed(narrow, RAGGED), packed(wide, RAGGED)
+    torch.testing.assert_close(narrow[:5], wide[:5], rtol=0, atol=1e-5)
+    assert (narrow[5:12] - wide[5:12]).abs().max() > 0.1
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 319), min_size=1, max_size=9), min_size=1, max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_any_lengths(rows: list[list[int]], make_model: Callable[..., Any]) -> None:
+    torch.testing.assert_close(packed(make_model(), rows), alone(make_model(), rows), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text"])
+def test_cache_equals_whole_rows(kind: str, make_model: Callable[..., Any]) -> None:
+    """Prompts first, then token by token; beyond 64 tokens the cache grows; then rows leave and join."""
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(0, 320, n).tolist() for n in (62, 1, 30, 7)]
+    model, plain = (make_model(kind, **KINDS[kind]) for _ in range(2))
+    cache = KeyValueCache(4)
+    packed(model, rows, cache)
+
+    def add_one() -> None:
+        tokens = [[int(generator.integers(320))] for _ in rows]
+        found = packed(model, tokens, cache)
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            row += token
+            expected = alone(plain, [row])[-1]
+            torch.testing.assert_close(found[i], expected, rtol=0, atol=2e-5)
+
+    for _ in range(4):
+        add_one()
+    cache.keep([2, 0])
+    rows = [rows[2], rows[0]]
+    add_one()
+    fresh = KeyValueCache(2)
+    packed(model, [[8, 9], [4] * 150], fresh)
+    cache.join(fresh)
+    rows += [[8, 9], [4] * 150]
+    assert cache.lengths == [35, 67, 2, 150]
+    add_one()
+    add_one()
+
+
+def test_an_emptied_cache_takes_new_rows(make_model: Callable[..., Any]) -> None:
+    model, cache = make_model(), KeyValueCache(1)
+    packed(model, [[3, 4, 5]], cache)
+    cache.keep([])
+    assert cache.used == 0
+    fresh = KeyValueCache(1)
+    packed(model, [[6, 7]], fresh)
+    cache.join(fresh)
+    expected = alone(make_model(), [[6, 7, 8]])[-1:]
+    torch.testing.assert_close(packed(model, [[8]], cache), expected, rtol=0, atol=1e-5)
+
+
+def test_pad_and_unpad_by_hand() -> None:
+    """Two rows of 1 and 3 tokens, one head of width 1: [a, b, c, d] -> [[a, 0, 0], [b, c, d]]."""
+    pack = pack_rows([[1], [2, 3, 4]], [0, 1], device=CPU)
+    assert pack.position_ids.tolist() == [[0, 0, 1, 2]]
+    assert pack.row.tolist() == [0, 1, 1, 1]
+    x = torch.tensor([10.0, 20, 30, 40]).view(1, 1, 4, 1)
+    padded = pack.pad(x)
+    assert padded[:, 0, :, 0].tolist() == [[10, 0, 0], [20, 30, 40]]
+    assert pack.unpad(padded)[0, :, 0, 0].tolist() == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_models_that_would_be_wrong_are_found_out(kind: str, make_model: Callable[..., Any]) -> None:
+    assert not runs_packed(make_model(kind, **REFUSED[kind]))
+
+
+def test_soft_capping_is_refused(make_model: Callable[..., Any]) -> None:
+    """Gemma 2 caps attention logits and final logits."""
+    model = make_model("gemma2", head_dim=8)
+    with pytest.raises(NotImplementedError, match="soft-capping"):
+        packed(model, RAGGED)
+    with pytest.raises(NotImplementedError, match="logit"):
+        head(model)
+
+
+@pytest.mark.slow
+def test_default_model(real_model: Any, real_folder: Any) -> None:
+    """SmolLM2-135M in float32: logits spread by about 4, packed ones are off by less than 1e-3."""
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.float32)
+    rows = [[1, *range(200, 240)], [1, 504], [1, *range(900, 911)]]
+    torch.testing.assert_close(packed(real_model.model, rows), alone(plain, rows), rtol=0, atol=1e-3)

@@ -1,0 +1,83 @@
+"""Parameters are refused by name, value and constraint, before any work."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spring.params import ParameterError, merge, parse
+
+TREE = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    tree = copy.deepcopy(TREE)
+    *parents, last = path.split(".")
+    at = tree
+    for key in parents:
+        at = at[key]
+    at[last] = value
+    return tree
+
+
+def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
+    params = parse(TREE)
+    assert params.arms["spring"] == params.arms["spring-parametric"].model_copy(
+        update={"decode": params.arms["spring"].decode, "memory": params.arms["spring"].memory}
+    )
+    assert params.arms["spring"].train.select.share == 0.3
+    assert params.arms["base"].train is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("arm.decode.lmbda", 2, "decode.lmbda is 2"),
+        ("arm.train.select.share", 0, "train.select.share is 0"),
+        ("arm.train.select.scorer", "magic", "train.select.scorer is 'magic'"),
+        ("arm.memory.capacity", 0, "memory.capacity is 0"),
+        ("arm.train.lora.target_modules", [], "target_modules"),
+        ("arms.spring", {"decode": {"lambda": 0.5}}, "arms.spring.decode.lambda"),
+        ("split.test_share", 1, "split.test_share is 1"),
+        ("ingest.source", "kaggle", "ingest.source is 'kaggle'"),
+        ("evaluate.against", "nobody", "evaluate.against is 'nobody'"),
+        ("periods", {"0": "base", "2": 0}, "must be a chain"),
+        ("unknown", 1, "unknown is 1"),
+        ("arms.spring", {"train": {"replay_share": 0.5}, "memory": None}, "needs memory.scope: buffer"),
+    ],
+)
+def test_bad_values_are_named(path, value, named):
+    with pytest.raises(ParameterError, match="nothing was run") as error:
+        parse(changed(path, value))
+    assert named in str(error.value)
+
+
+def test_a_missing_key_is_named():
+    tree = copy.deepcopy(TREE)
+    del tree["model"]["dtype"]
+    with pytest.raises(ParameterError, match=r"model\.dtype"):
+        parse(tree)
+
+
+def test_merge_replaces_leaves_and_keeps_the_rest():
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "d": None}) == {
+        "a": {"b": 9, "c": 2},
+        "d": None,
+    }
+
+
+def test_arms_that_train_alike_share_adapters_and_only_those():
+    """spring and spring-parametric differ in decoding alone; oppu-each learns other data."""
+    arms = parse(TREE).arms
+    assert arms["spring"].recipe == arms["spring-parametric"].recipe
+    assert arms["spring"].recipe != arms["oppu-each"].recipe
+    assert arms["base"].recipe is None
+
+
+def test_replay_in_training_makes_the_memory_part_of_the_recipe():
+    arms = parse(changed("arms.replayed", {"train": {"replay_share": 0.5}})).arms
+    other = parse(changed("arms.replayed", {"train": {"replay_share": 0.5}, "memory": {"capacity": 9}})).arms
+    assert arms["replayed"].recipe != other["replayed"].recipe

@@ -1,0 +1,482 @@
+"""Stages evaluate and report on a made-up experiment: numbers, coverage, and a page that is safe to open."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from tasks import evaluate, report
+from tasks.files import load_params
+from tasks.page import metric_reading, reading
+from tasks.plots import METRIC_NAMES
+from tasks.table import number, size
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "<script>alert('text')</script>"
+HOSTILE_USER = '"><img src=https://example.org/x.png>$x$'
+WORDS = ("the", "drift", "of", "user", "is", "learned", "from", "what", "changed", "and", "not", "stayed")
+TYPES = ("abrupt", "gradual", "noise")
+KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.Int32}
+SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean}
+CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
+INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64}
+
+
+def write_params(root: Path, **changes: object) -> None:
+    """The repository's parameters, with three periods and few resamples."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    tree["periods"] = {"0": "base", "1": 0, "2": 1}
+    tree["evaluate"] |= {"resamples": 200}
+    tree["report"] |= {"title": f"A report {HOSTILE}", "sample_users": 2}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path)
+
+
+def write_experiment(root: Path, users: int = 5, labelled: bool = True, per_period: int = 8) -> None:
+    """Everything that the stages before evaluate would have written under `root`/data."""
+    params, random = load_params(root / "params.yaml"), np.random.default_rng(0)
+    names = [HOSTILE_USER, *(f"user-{place}" for place in range(1, users))]
+    recipes = evaluate.arms_by_recipe(params)
+    kinds: dict[str, str] = {}
+    for period in params.periods:
+        rows = []
+        for place, user in enumerate(names):
+            for turn in range(per_period):
+                key = f"{place}-{period}-{turn}"
+                kind = TYPES[place % 3] if random.random() < 0.4 else "stable"
+                kinds[key] = kind
+                rows.append(
+                    {
+                        "user_id": user,
+                        "interaction_id": key,
+                        "timestamp": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=100 * period + turn),
+                        "task": "review",
+                        "query": json.dumps({"PRODUCT": f"thing {HOSTILE}"}),
+                        "response": f"{HOSTILE} {' '.join(random.choice(WORDS, 12))}",
+                        "rating": None,
+                        "period": period,
+                        "part": "test" if turn >= per_period - 1 else "train",
+                    }
+                )
+        split = pl.DataFrame(rows, schema_overrides={"rating": pl.Float64, "period": pl.Int32})
+        write(split, root / f"data/split/{period}.parquet")
+        write_adapt(root, split, list(recipes), kinds, random)
+        if period:
+            write_generations(root, split, list(params.arms), random)
+    table = pl.DataFrame({"interaction_id": list(kinds), "drift": list(kinds.values())})
+    table = table.with_columns(is_drift=pl.col("drift").is_in(["abrupt", "gradual"]))
+    write(table if labelled else table.clear(), root / "data/ingest/labels.parquet")
+
+
+def write_adapt(
+    root: Path,
+    split: pl.DataFrame,
+    recipes: list[str],
+    kinds: dict[str, str],
+    random: np.random.Generator,
+) -> None:
+    period = split["period"][0]
+    scores, curves, index = (
+        [pl.DataFrame(schema=SCORES)],
+        [pl.DataFrame(schema=CURVES)],
+        [pl.DataFrame(schema=INDEX)],
+    )
+    for place, recipe in enumerate(recipes):
+        for (user,), rows in split.filter(pl.col("part") == "train").group_by("user_id", maintain_order=True):
+            lift = np.array(
+                [{"stable": 0.0, "noise": -1.0}.get(kinds[key], 0.8) for key in rows["interaction_id"]]
+            )
+            drift = random.normal(-2, 0.5, rows.height) + lift
+            score = {
+                "drift_score": drift if period else [None] * rows.height,
+                "selected": drift >= np.sort(drift)[-2],
+            }
+            keys = {"recipe": recipe, "user_id": user, "period": period}
+            scores.append(pl.DataFrame(keys | {"interaction_id": rows["interaction_id"]} | score, SCORES))
+            steps = 6 + 4 * place
+            loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
+            curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
+            index.append(pl.DataFrame(keys | {"tokens": [100], "seconds": [1.5]}, INDEX))
+            weights = root / f"data/adapt/{period}/adapters/{recipe}/{len(index)}/adapter.safetensors"
+            weights.parent.mkdir(parents=True)
+            weights.write_bytes(b"0" * 10)
+    for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
+        write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
+
+
+def write_generations(root: Path, split: pl.DataFrame, arms: list[str], random: np.random.Generator) -> None:
+    rows = []
+    for place, arm in enumerate(arms):
+        for test in split.filter(pl.col("part") == "test").iter_rows(named=True):
+            kept = [word for word in test["response"].split() if random.random() < 0.35 + 0.1 * place]
+            rows.append(
+                {
+                    "arm": arm,
+                    "user_id": test["user_id"],
+                    "interaction_id": test["interaction_id"],
+                    "period": test["period"],
+                    "text": " ".join(kept),
+                    "tokens": len(kept),
+                    "logp": -10.0 * (3 - 0.3 * place) + random.normal(0, 1),
+                    "ref_tokens": 10,
+                    "contexts": ["0-0-0"] if place % 2 else [],
+                    "candidates": 2,
+                    "sigma": None,
+                    "seconds": 0.25,
+                }
+            )
+    schema: dict[str, Any] = {"period": pl.Int32, "contexts": pl.List(pl.String), "sigma": pl.Float64}
+    period = split["period"][0]
+    write(pl.DataFrame(rows, schema_overrides=schema), root / f"data/generate/{period}/generations.parquet")
+
+
+def run(root: Path) -> None:
+    """Both stages, without the hook for W&B."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        evaluate.main()
+        report.build(load_params(), report.read_metrics())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment that has been evaluated and reported; tests only read it."""
+    root = tmp_path_factory.mktemp("experiment")
+    write_params(root)
+    write_experiment(root)
+    run(root)
+    return root
+
+
+@pytest.fixture
+def unscored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment that is ready for evaluate, and the current folder."""
+    write_params(tmp_path)
+    write_experiment(tmp_path, users=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "data/metrics.json").read_text(encoding="utf-8"))
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------
+
+
+def test_means_are_over_items_then_periods_then_users(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    generations = pl.concat(
+        pl.read_parquet(finished / f"data/generate/{t}/generations.parquet") for t in (1, 2)
+    )
+    for arm, found in metrics["arms"].items():
+        rows = generations.filter(pl.col("arm") == arm).to_dicts()
+        per_user: dict[str, dict[int, list[float]]] = {}
+        for row in rows:
+            values = per_user.setdefault(row["user_id"], {}).setdefault(row["period"], [])
+            values.append(row["logp"] / row["ref_tokens"])
+        users = [np.mean([np.mean(values) for values in periods.values()]) for periods in per_user.values()]
+        assert found["logp_per_token"]["mean"] == pytest.approx(np.mean(users), abs=1e-6)
+        of_period = [np.mean(periods[2]) for periods in per_user.values()]
+        assert found["logp_per_token"]["periods"]["2"] == pytest.approx(np.mean(of_period), abs=1e-6)
+
+
+def test_paired_differences_are_differences_of_means(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    assert set(metrics["paired"]) == set(metrics["arms"]) - {"base"}
+    for arm, differences in metrics["paired"].items():
+        for metric, found in differences.items():
+            gap = metrics["arms"][arm][metric]["mean"] - metrics["arms"]["base"][metric]["mean"]
+            assert found["difference"] == pytest.approx(gap, abs=2e-6)
+            assert found["low"] <= found["difference"] <= found["high"]
+
+
+def test_costs_follow_the_recipe(finished: Path) -> None:
+    """5 users x 3 periods of 1.5 s and 100 tokens; adapters of 10 bytes; 10 answers of 0.25 s."""
+    arms = metrics_of(finished)["arms"]
+    for arm in ("spring", "spring-parametric", "oppu-each"):
+        assert arms[arm]["seconds_train"] == 22.5
+        assert arms[arm]["tokens_trained"] == 1500
+        assert arms[arm]["adapter_bytes"] == 50
+    assert arms["base"]["seconds_train"] == arms["base"]["adapter_bytes"] == 0
+    assert arms["base"]["seconds_generate"] == 2.5
+    assert arms["base"]["pass_rate"] is None and arms["oppu-each"]["pass_rate"] is None
+    assert arms["rag-accum"]["pass_rate"] == 1.0 and arms["spring"]["pass_rate"] == 1.0
+
+
+def test_drift_is_measured_for_arms_that_select(finished: Path) -> None:
+    drift = metrics_of(finished)["drift"]
+    assert set(drift) == {"spring", "spring-parametric"}
+    assert drift["spring"] == drift["spring-parametric"]
+    assert set(drift["spring"]["by_type"]) == set(TYPES)
+    assert drift["spring"]["items"] == 2 * 5 * 7  # periods x users x train items
+    assert drift["spring"]["auroc"] > 0.7  # the made-up scores of real changes are lifted by 1.6 deviations
+    assert drift["spring"]["by_type"]["noise"] < 0.3
+    assert drift["spring"]["precision"] > drift["spring"]["share_drift"]
+
+
+def test_plots_hold_every_arm_and_period(finished: Path) -> None:
+    table = pl.read_csv(finished / "data/evaluate/plots/periods.csv")
+    assert table.height == 5 * 2
+    curves = pl.read_csv(finished / "data/evaluate/plots/curves.csv")
+    assert set(curves["arms"]) == {"oppu-each", "spring + spring-parametric"}
+    assert set(curves["users"]) == {5}
+
+
+def damage(root: Path, change: str) -> None:
+    path = root / "data/generate/2/generations.parquet"
+    table = pl.read_parquet(path)
+    last = table.tail(1)
+    others = {
+        "missing": table.head(-1),
+        "more than once": pl.concat([table, last]),
+        "not test items": pl.concat([table, last.with_columns(pl.lit("other").alias("interaction_id"))]),
+    }
+    write(others[change], path)
+
+
+@pytest.mark.parametrize("change", ["missing", "more than once", "not test items"])
+def test_coverage_is_checked_and_items_are_named(unscored: Path, change: str) -> None:
+    damage(unscored, change)
+    named = "other" if change == "not test items" else "1-2-7"
+    with pytest.raises(ValueError, match=rf"1 generations are .*{change}.*spring-parametric/user-1/{named}"):
+        evaluate.main()
+
+
+def test_missing_adapters_are_named(unscored: Path) -> None:
+    shutil.rmtree(unscored / "data/adapt/2/adapters")
+    with pytest.raises(FileNotFoundError, match=r"data/adapt/2/adapters/.* is missing"):
+        evaluate.main()
+
+
+# --- report -----------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Collects tags, what they point to, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[tuple[str, str]] = []
+        self.handlers: list[str] = []
+        self.styles, self.scripts, self.words = "", "", ""
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.inside = tag
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                self.links.append((tag, value or ""))
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name == "style":
+                self.styles += value or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "style":
+            self.styles += data
+        elif self.inside == "script":
+            self.scripts += data
+        else:
+            self.words += data
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path) -> Page:
+    return Page((finished / "data/report/report.html").read_text(encoding="utf-8"))
+
+
+def test_page_needs_no_network(page: Page) -> None:
+    assert len(page.links) > 10
+    assert [link for link in page.links if not link[1].startswith(("#", "data:"))] == []
+    assert "@import" not in page.styles and "http" not in page.styles
+    assert "http" not in page.scripts and "fetch(" not in page.scripts
+    assert not {"iframe", "object", "embed", "base", "form"} & set(page.tags)
+
+
+def test_hostile_text_stays_text(page: Page) -> None:
+    assert page.tags.count("script") == 1  # the page's own
+    assert "alert" not in page.scripts
+    assert "img" not in page.tags and page.handlers == []
+    assert page.words.count(HOSTILE) >= 5  # title, reference, query
+    assert page.words.count(HOSTILE_USER) >= 2  # sample's heading and drift drawing
+
+
+def test_page_references_resolve_and_ids_are_unique(finished: Path, page: Page) -> None:
+    text = (finished / "data/report/report.html").read_text(encoding="utf-8")
+    ids = [part.split('"', 1)[0] for part in text.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for _, link in page.links if link.startswith("#")} <= set(ids)
+
+
+def test_tables_agree_with_metrics(finished: Path) -> None:
+    metrics, folder = metrics_of(finished), finished / "data/report/tables"
+    for row in json.loads((folder / "arms.json").read_text()):
+        for metric in METRIC_NAMES:
+            found = metrics["arms"][row["arm"]][metric]
+            assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == [
+                found["mean"], found["low"], found["high"],
+            ]  # fmt: skip
+    for row in pl.read_csv(folder / "paired.csv").iter_rows(named=True):
+        found = metrics["paired"][row["arm"]][row["metric"]]
+        assert {key: row[key] for key in ("difference", "low", "high")} == found
+        assert row["excludes_zero"] == (found["low"] > 0 or found["high"] < 0)
+    for row in pl.read_csv(folder / "periods-rougeL.csv").iter_rows(named=True):
+        assert {key: row[key] for key in ("1", "2")} == metrics["arms"][row["arm"]]["rougeL"]["periods"]
+    markdown = (folder / "arms.md").read_text(encoding="utf-8")
+    assert f"| spring | {number(metrics['arms']['spring']['rouge1']['mean'])} [" in markdown
+
+
+def test_report_is_the_same_in_another_process(finished: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (finished / "data/report").rglob("*") if path.is_file()}
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("report"))
+    code = "from tasks import report as r; r.build(r.load_params(), r.read_metrics())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True)
+    assert len(before) > 20
+    for path, content in before.items():
+        assert (copy / path.relative_to(finished)).read_bytes() == content, path.name
+
+
+def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
+    """No interval from one user, no drift without an arm that selects: said, not drawn and not invented."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    write_params(tmp_path, arms={name: tree["arms"][name] for name in ("base", "rag-accum")})
+    write_experiment(tmp_path, users=1, labelled=False)
+    run(tmp_path)
+    metrics = metrics_of(tmp_path)
+    assert metrics["drift"] == {}
+    found = metrics["paired"]["rag-accum"]["rouge1"]
+    assert found["low"] is None and found["high"] is None and found["difference"] is not None
+    page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
+    for text in (
+        "A single user gives no intervals",
+        "No arm of this experiment selects",
+        "No arm of this experiment trains",
+    ):
+        assert text in page.words
+    assert not (tmp_path / "data/report/plots/drift.svg").exists()
+
+
+def test_drift_without_labels_is_null(unscored: Path) -> None:
+    labels = unscored / "data/ingest/labels.parquet"
+    write(pl.read_parquet(labels).clear(), labels)
+    evaluate.main()
+    drift = metrics_of(unscored)["drift"]["spring"]
+    assert drift == {"auroc": None, "by_type": {}, "precision": None, "share_drift": None, "items": 0}
+
+
+def test_print_shows_tables_and_place(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "argv", ["report", "--print"])
+    report.main()
+    printed = capsys.readouterr().out
+    assert "ROUGE-1 per period" in printed and "period 2" in printed
+    assert printed.rstrip().endswith(f"Report: {finished / 'data/report/report.html'}")
+    lines = [line for line in printed.splitlines() if line.startswith("spring ")]
+    assert len(lines) == 1 + len(METRIC_NAMES)
+
+
+def test_stages_do_not_import_torch() -> None:
+    code = "import sys, tasks.evaluate, tasks.report; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert "matplotlib" in loaded.stdout.split()
+    assert not {"torch", "transformers", "wandb"} & set(loaded.stdout.split())
+
+
+# --- the reading ------------------------------------------------------------------------------------------
+
+
+def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
+    """metrics.json with base at 0.3 and each arm's (difference, low, high) on every metric."""
+    means = {"base": 0.3} | {arm: 0.3 + values[0] for arm, values in arms.items()}
+    keys = ("difference", "low", "high")
+    return {
+        "users": 50,
+        "against": "base",
+        "arms": {arm: {metric: {"mean": mean} for metric in METRIC_NAMES} for arm, mean in means.items()},
+        "paired": {
+            arm: {metric: dict(zip(keys, values, strict=True)) for metric in METRIC_NAMES}
+            for arm, values in arms.items()
+        },
+        "drift": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        (
+            {"a": (0.02, 0.01, 0.03)},
+            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base; the interval excludes "
+            "zero.",
+        ),
+        (
+            {"a": (0.02, -0.01, 0.05), "b": (0.01, 0.005, 0.015), "c": (-0.02, -0.03, -0.01)},
+            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base; the interval includes "
+            "zero, so these data do not tell the two apart. Other arms with the whole interval above zero: "
+            "b. Other arms with the whole interval below zero: c.",
+        ),
+        (
+            {"a": (-0.02, -0.03, -0.01)},
+            "No arm has a higher mean than base (0.300). Arms with the whole interval below zero: a.",
+        ),
+    ],
+)
+def test_reading_says_what_the_intervals_say(arms: dict[str, Any], expected: str) -> None:
+    assert metric_reading(made_up(**arms), ["base", *arms], "rouge1") == expected
+
+
+def test_reading_of_drift() -> None:
+    """Labels missing: said; selections that differ: pointed to; the shares as percentages."""
+    metrics = made_up(a=(0.02, 0.01, 0.03))
+    assert [heading for heading, _ in reading(metrics, ["base", "a"])] == [*METRIC_NAMES.values(), "Caution"]
+    found = {"auroc": 0.75, "by_type": {}, "precision": 0.5, "share_drift": 0.25, "items": 8}
+    metrics["drift"] = {"a": found}
+    sentence = dict(reading(metrics, ["base", "a"]))["Drift"]
+    assert "probability 0.750" in sentence and "50% of what" in sentence and "reach 25%" in sentence
+    assert "Other selections" not in sentence
+    metrics["drift"]["base"] = found | {"auroc": 0.5}
+    assert "Other selections" in dict(reading(metrics, ["base", "a"]))["Drift"]
+    metrics["drift"] = {"a": found | {"auroc": None}}
+    assert "no labels" in dict(reading(metrics, ["base", "a"]))["Drift"]
+
+
+def test_reading_is_cautious() -> None:
+    metrics = made_up(a=(0.02, 0.01, 0.03))
+    assert "one seed" in reading(metrics, ["base", "a"])[-1][1]
+    assert "only 8 users" not in reading(metrics, ["base", "a"])[-1][1]
+    metrics["users"] = 8
+    assert "only 8 users are rough" in reading(metrics, ["base", "a"])[-1][1]
+
+
+@pytest.mark.parametrize(("count", "text"), [(7, "7 B"), (1500, "1.5 kB"), (2_340_000, "2.3 MB")])
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text
