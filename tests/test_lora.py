@@ -322,10 +322,10 @@ def test_dropout_in_a_batch(make_model: Callable[..., Any]) -> None:
 
     together = run([3, 2], [0, 1], {0: 10, 1: 20})
     single = run([3], [0], {0: 10})
-    assert torch.equal(together[:3], single)
+    torch.testing.assert_close(together[:3], single)  # not bitwise: processors sum 5 rows unlike 3
     assert not torch.allclose(run([3], [0], {0: 11}), single)
     assert not torch.allclose(run([3], [0], None), single)
-    assert torch.equal(run([3], [0], None), run([3, 2], [0, 1], None)[:3])
+    torch.testing.assert_close(run([3], [0], None), run([3, 2], [0, 1], None)[:3])
 
 
 def test_layers_draw_different_masks(make_model: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import wandb
 import yaml
 
 from tasks.files import load_params
@@ -95,6 +96,7 @@ def logged(root: Path, **tracking: object) -> dict[str, dict[str, Any]]:
         patch.setenv("WANDB_ERROR_REPORTING", "false")
         patch.chdir(root)
         log_experiment(load_params(), made_metrics())
+        wandb.teardown()  # as when the stage ends: W&B's own process writes the last records and is gone
     runs = [read(folder) for folder in sorted((root / "wandb").glob("offline-run-*"))]
     return {run["run"]["display_name"]: run for run in runs}
 
