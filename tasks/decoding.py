@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from spring.params import Decode, Lora
 from spring.store import cell_key, code_digest
 from tasks.scoring import CODE, place
@@ -17,8 +15,6 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 
 if TYPE_CHECKING:
     from spring.engine.decoding import Query
-    from spring.engine.lora import AdapterBank
-    from spring.engine.scoring import Text
 
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
@@ -99,16 +95,11 @@ def _compute(
         for key, slot in slots.items():
             place(bank, slot, adapters[key])
         queries: list[Query] = []
-        references: list[tuple[Text, Text | None]] = []
         for job in jobs.values():
             slot = slots[job.adapter.key] if job.adapter else -1
-            for request in job.requests:
-                query, reference = _prepare(bench, request, slot)
-                queries.append(query)
-                references.append(reference)
+            queries += [_prepare(bench, request, slot) for request in job.requests]
         longest = max(len(prompt) for query in queries for prompt, _ in query.paths)
         _check_length(base.model, longest + decode.max_new_tokens)
-        budget = scoring_tokens(base.model, memory_gb)
         answers = generate_many(
             base.model,
             bank,
@@ -116,20 +107,19 @@ def _compute(
             decode,
             stop=_stop_tokens(base) | {bench.prompter.end},
             max_rows=decoding_rows(base.model, memory_gb, length=longest + decode.max_new_tokens),
-            budget=budget,
+            budget=scoring_tokens(base.model, memory_gb),
             progress=done,
         )
-        logps = _reference_logps(base.model, bank, queries, references, budget)
     results = [
         {
             "text": bench.prompter.decode(answer.tokens),
             "tokens": len(answer.tokens),
-            "logp": logp,
-            "ref_tokens": len(reference[0].response),
+            "logp": float(answer.reference.sum()),
+            "ref_tokens": len(answer.reference),
             "row_steps": answer.row_steps,
             "seconds": answer.seconds,
         }
-        for answer, logp, reference in zip(answers, logps, references, strict=True)
+        for answer in answers
     ]
     with bench.store.batch() as batch:
         first = 0
@@ -139,39 +129,17 @@ def _compute(
             (batch.cell(key) / "generations.json").write_text(json.dumps(mine))
 
 
-def _prepare(bench: Workbench, request: Request, slot: int) -> tuple[Query, tuple[Text, Text | None]]:
-    """Token ids of a request: what is generated from, and the reference with and without context."""
+def _prepare(bench: Workbench, request: Request, slot: int) -> Query:
+    """Token ids of a request, without and with its context, and of the reference."""
     from spring.engine.decoding import Query
 
     row = request.row
     context = [(item["query"], item["response"]) for item in request.context]
-    alone = bench.prompter.text(row["task"], row["query"], row["response"], slot=slot)
-    given = None
-    if context:
-        given = bench.prompter.text(row["task"], row["query"], row["response"], context=context, slot=slot)
-    query = Query(alone.prompt, given.prompt if given else None, request.lmbda, slot)
-    return query, (alone, given)
-
-
-def _reference_logps(
-    model: Any,
-    bank: AdapterBank | None,
-    queries: Sequence[Query],
-    references: Sequence[tuple[Text, Text | None]],
-    budget: int,
-) -> list[float]:
-    """log p of each reference under what the arm decodes with: one path, or the mixture of both (Eq. 8)."""
-    from spring.engine.scoring import token_logps
-
-    texts: list[Text] = []
-    for query, (alone, given) in zip(queries, references, strict=True):
-        texts += [{query.prompt: alone, query.context_prompt: given}[prompt] for prompt, _ in query.paths]  # type: ignore[misc]
-    found = iter(token_logps(model, bank, texts, budget=budget))
-    sums = []
-    for query in queries:
-        paths = [np.log(weight) + next(found).astype(np.float64) for _, weight in query.paths]
-        sums.append(float(np.logaddexp.reduce(paths).sum()))
-    return sums
+    alone = bench.prompter.text(row["task"], row["query"], row["response"])
+    given = bench.prompter.text(row["task"], row["query"], row["response"], context=context)
+    return Query(
+        alone.prompt, given.prompt if context else None, request.lmbda, slot, reference=alone.response
+    )
 
 
 def _stop_tokens(base: Any) -> set[int]:

@@ -17,7 +17,9 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
 
-CODE = tuple(f"spring/engine/{name}" for name in ("packing", "lora", "scoring", "parallel", "budget"))
+CODE = tuple(
+    f"spring/engine/{name}" for name in ("packing", "attention", "lora", "scoring", "parallel", "budget")
+)
 CODE += ("spring/prompts", "spring/model", "spring/device")  # what every cell is computed with
 SLOTS = 16  # adapters in memory at once
 COMMIT = 32  # jobs that become visible together

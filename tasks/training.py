@@ -96,12 +96,16 @@ def _compute(bench: Workbench, how: Train, lessons: dict[str, Lesson], done: Cal
     from spring.engine.lora import save_adapter
     from spring.engine.training import train as train_many
 
-    base = bench.base
-    budget = training_tokens(base.model, bench.params.model.memory_gb)
+    base, memory_gb = bench.base, bench.params.model.memory_gb
+    longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
+    checkpoint = longest > training_tokens(base.model, memory_gb)  # one text alone would not fit
+    budget = training_tokens(base.model, memory_gb, checkpoint=checkpoint)
     began = perf_counter()
     with bench.bank(how.lora, len(lessons)) as bank:
         assert bank is not None
-        learned = train_many(base.model, bank, list(lessons.values()), how, budget=budget, progress=done)
+        learned = train_many(
+            base.model, bank, list(lessons.values()), how, budget=budget, checkpoint=checkpoint, progress=done
+        )
     seconds = perf_counter() - began
     tokens = sum(one.tokens for one in learned)
     with bench.store.batch() as batch:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.engine.decoding import Answer, Query, generate, interpolate, jensen_shannon
+from spring.engine.decoding import Answer, Query, _Batch, generate, interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.params import Adaptive, Decode, Lora
 
@@ -157,6 +157,77 @@ def test_any_admission_gives_the_same(max_rows: int, budget: int, seed: int, set
     assert len({len(answer.tokens) for answer in expected}) > 1
 
 
+def test_references_are_scored_on_the_way(setup: Setup) -> None:
+    """log p under the mixture, of references of 1 to 9 tokens; decoding is as without them."""
+    plain = setup[2]
+    generator = np.random.default_rng(3)
+    refs = [tuple(generator.integers(0, 320, 1 + i % 9).tolist()) for i in range(12)]
+    asked = [replace(query, reference=ref) for query, ref in zip(queries(count=12), refs, strict=True)]
+    settings = decode(most=4)
+    found = run(setup, asked, settings, budget=40)
+    without = run(setup, queries(count=12), settings)
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in without]
+    for query, answer in zip(asked, found, strict=True):
+        for i, token in enumerate(query.reference):
+            p = sum(
+                weight * next_distribution(plain[query.slot], [*prompt, *query.reference[:i]])[token]
+                for prompt, weight in query.paths
+            )
+            assert answer.reference[i] == pytest.approx(math.log(p), abs=2e-5)
+        assert len(answer.reference) == len(query.reference)
+
+
+def test_equal_prompts_are_read_once(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three queries share a prompt in slot 0, a fourth has it in slot 1; then all decode by themselves."""
+    first = Query((5, 6, 7), (9, 5, 6, 7), 0.5, 0)
+    asked = [first, replace(first, lmbda=0.9), replace(first, context_prompt=None), replace(first, slot=1)]
+    alone = [run(setup, [query], decode())[0].tokens for query in asked]
+    rows: list[int] = []
+    real = _Batch._prefill
+
+    def count(self: _Batch, reads: Any) -> Any:
+        rows.append(len(reads))
+        return real(self, reads)
+
+    monkeypatch.setattr(_Batch, "_prefill", count)
+    assert [answer.tokens for answer in run(setup, asked, decode())] == alone
+    assert sum(rows) == 4 and len({tuple(tokens) for tokens in alone}) > 1
+
+
+@pytest.mark.parametrize("when", [0, 3])
+def test_out_of_memory_starts_again_with_half(
+    when: int, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step, or the reading of prompts, that has no memory for more than 5 rows."""
+    asked, settings = queries(count=12), decode()
+    expected = run(setup, asked, settings)
+    real, steps = _Batch._hidden, 0
+
+    def small(self: _Batch, pack: Any) -> Any:
+        nonlocal steps
+        steps += pack.stepping
+        if steps >= when and pack.stepping == (when > 0) and len(pack.lengths) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, pack)
+
+    monkeypatch.setattr(_Batch, "_hidden", small)
+    with pytest.warns(UserWarning, match="half as many"):
+        found = run(setup, asked, settings)
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
+    assert [answer.row_steps for answer in found] == [
+        answer.row_steps for answer in run(setup, asked, settings)
+    ]
+
+
+def test_other_errors_are_not_taken_for_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: _Batch, pack: Any) -> Any:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(_Batch, "_hidden", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(setup, queries(), decode())
+
+
 def test_reordering_changes_nothing(setup: Setup) -> None:
     asked = queries()
     found = run(setup, asked, decode(), max_rows=5)
@@ -268,17 +339,17 @@ def test_adaptive_extremes(setup: Setup) -> None:
 
 def test_interpolate_by_hand() -> None:
     """0.25 (0.8, 0.2) + 0.75 (0.4, 0.6) = (0.5, 0.5); a mixture of logits would be (0.53, 0.47)."""
-    logps = torch.tensor([[0.8, 0.2], [0.4, 0.6]]).log()
-    torch.testing.assert_close(interpolate(logps, [0.25, 0.75]).exp(), torch.tensor([0.5, 0.5]))
-    single = interpolate(logps[:1], [1.0])
-    assert torch.equal(single, logps[0])
-    single += 1
-    assert logps[0, 0] < 0, "the given log-probabilities stay as they are"
+    first, second = torch.tensor([[[0.8, 0.2]], [[0.4, 0.6]]]).log()
+    found = interpolate(first, second, torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(found.exp(), torch.tensor([[0.5, 0.5]]))
+    logps = [first[0].numpy(), second[0].numpy()]
+    np.testing.assert_allclose(np.exp(mixture(logps, [0.25, 0.75])), [0.5, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(mixture(logps[:1], [1.0]), logps[0], rtol=1e-6)
 
 
 def test_interpolate_does_not_underflow() -> None:
     """p = e^-200 is 0 in float32; half of e^-200 and e^-201 is e^-200 (1 + 1/e) / 2."""
-    found = interpolate(torch.tensor([[-200.0], [-201.0]]), [0.5, 0.5])
+    found = interpolate(torch.tensor([[-200.0]]), torch.tensor([[-201.0]]), torch.tensor([[0.5, 0.5]]))
     assert found.item() == pytest.approx(-200 + math.log((1 + math.exp(-1)) / 2), rel=1e-6)
 
 

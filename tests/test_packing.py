@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spring.engine.packing import ATTENTION, KeyValueCache, head, hidden_states, pack_rows, runs_packed
+from spring.engine.attention import ATTENTION, RowAttention, head, hidden_states, runs_packed
+from spring.engine.packing import Block, KeyValueCache, _blocks, gather, pack_rows
 
 CPU = torch.device("cpu")
 RAGGED = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 3], [9], [20, 21, 22, 23, 24, 25], [100] * 9]
@@ -88,7 +90,7 @@ def test_cache_equals_whole_rows(kind: str, make_model: Callable[..., Any]) -> N
     generator = np.random.default_rng(0)
     rows = [generator.integers(0, 320, n).tolist() for n in (62, 1, 30, 7)]
     model, plain = (make_model(kind, **KINDS[kind]) for _ in range(2))
-    cache = KeyValueCache(4)
+    cache = KeyValueCache()
     packed(model, rows, cache)
 
     def add_one() -> None:
@@ -101,28 +103,47 @@ def test_cache_equals_whole_rows(kind: str, make_model: Callable[..., Any]) -> N
 
     for _ in range(4):
         add_one()
-    cache.keep([2, 0])
+    cache = gather([cache], [(0, 2), (0, 0)])
     rows = [rows[2], rows[0]]
     add_one()
-    fresh = KeyValueCache(2)
+    fresh = KeyValueCache()
     packed(model, [[8, 9], [4] * 150], fresh)
-    cache.join(fresh)
-    rows += [[8, 9], [4] * 150]
-    assert cache.lengths == [35, 67, 2, 150]
+    cache = gather([cache, fresh], [(1, 0), (0, 0), (1, 0), (0, 1), (1, 1)])
+    rows = [[8, 9], rows[0], [8, 9], rows[1], [4] * 150]  # one of them twice
+    assert cache.lengths == [2, 35, 2, 67, 150] and len(cache.blocks) > 1
     add_one()
     add_one()
 
 
-def test_an_emptied_cache_takes_new_rows(make_model: Callable[..., Any]) -> None:
-    model, cache = make_model(), KeyValueCache(1)
-    packed(model, [[3, 4, 5]], cache)
-    cache.keep([])
-    assert cache.used == 0
-    fresh = KeyValueCache(1)
-    packed(model, [[6, 7]], fresh)
-    cache.join(fresh)
-    expected = alone(make_model(), [[6, 7, 8]])[-1:]
-    torch.testing.assert_close(packed(model, [[8]], cache), expected, rtol=0, atol=1e-5)
+def test_blocks_by_hand() -> None:
+    """A block ends where its longest row has more than 64 and a quarter beyond its shortest."""
+    found = _blocks([100, 150, 189, 190, 10])
+    assert found == [Block(0, 3, 192), Block(3, 4, 192), Block(4, 5, 64)]
+    assert _blocks([]) == []
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("heads", [4, 2])
+def test_gradients_are_those_of_torch(heads: int, window: int | None) -> None:
+    """Queries, keys and values of rows of 7, 1 and 12 tokens, against scaled_dot_product_attention."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 20, 8), (heads, 20, 8), (heads, 20, 8)]
+    q, k, v = (torch.randn(s, generator=generator, requires_grad=True) for s in shapes)
+    weight = torch.randn(4, 20, 8, generator=generator)
+    spans = [(0, 7), (7, 8), (8, 20)]
+    out = RowAttention.apply(q, k, v, spans, 0.3, window)
+    found = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    rows = []
+    for start, stop in spans:
+        n = stop - start
+        behind = torch.arange(n)[:, None] - torch.arange(n)[None]
+        mask = (behind >= 0) & (behind < (window or n))
+        row = (x[None, :, start:stop] for x in (q, k, v))
+        rows.append(F.scaled_dot_product_attention(*row, attn_mask=mask, scale=0.3, enable_gqa=True)[0])
+    expected = torch.cat(rows, 1)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+    for one, other in zip(found, torch.autograd.grad((expected * weight).sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 def test_pad_and_unpad_by_hand() -> None:

@@ -5,21 +5,33 @@ The budget is that of all batches that run side by side (spring/engine/parallel.
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
 
 from spring.engine.parallel import cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 GIGABYTE = 1e9
 CPU_TOKENS = 1024  # more per batch does not raise the rate of a core
 GPU_TOKENS = 65536
 
 
-def training_tokens(model: Any, memory_gb: float) -> int:
-    """Tokens whose activations for the backward pass fit into `memory_gb`."""
+def training_tokens(model: Any, memory_gb: float, *, checkpoint: bool = False) -> int:
+    """Tokens whose activations for the backward pass fit into `memory_gb`.
+
+    With `checkpoint` every layer keeps its input alone, and one at a time the rest.
+    """
     config = model.config.get_text_config()
     size = model.dtype.itemsize
     per_layer = (16 * config.hidden_size + 5 * config.intermediate_size) * size + 12 * config.hidden_size
-    return _bounded(model, memory_gb * GIGABYTE / (per_layer * config.num_hidden_layers))
+    layers = config.num_hidden_layers
+    per_token = per_layer + layers * config.hidden_size * size if checkpoint else per_layer * layers
+    return _bounded(model, memory_gb * GIGABYTE / per_token)
 
 
 def scoring_tokens(model: Any, memory_gb: float) -> int:
@@ -42,3 +54,35 @@ def decoding_rows(model: Any, memory_gb: float, *, length: int) -> int:
 def _bounded(model: Any, tokens: float) -> int:
     most = GPU_TOKENS if model.device.type == "cuda" else CPU_TOKENS
     return max(64, min(most, int(tokens / cores(model.device))))
+
+
+# --- when the estimate was wrong --------------------------------------------------------------------------
+
+
+def halved(work: Callable[[list[Item]], list[Result]], items: list[Item]) -> list[Result]:
+    """`work` of all items, one result each; out of memory, of the first and the second half by themselves."""
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(items) == 1:
+            raise
+    warn_of_memory(len(items))  # outside the handler: the error holds on to the tensors of the failed attempt
+    middle = len(items) // 2
+    return halved(work, items[:middle]) + halved(work, items[middle:])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch says that an allocation failed, on a GPU or (in words only) on the processor."""
+    words = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or words
+
+
+def warn_of_memory(rows: int) -> None:
+    """Tells that a batch was too large and is cut in half."""
+    warnings.warn(
+        f"out of memory with {rows} rows at once: going on with half as many. "
+        f"Lower model.memory_gb in params.yaml to save the failed attempts.",
+        stacklevel=3,
+    )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

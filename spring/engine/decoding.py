@@ -16,12 +16,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from spring.engine.attention import head, hidden_states
+from spring.engine.budget import halved, out_of_memory, warn_of_memory
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import KeyValueCache, head, hidden_states, pack_rows
-from spring.engine.scoring import Progress
+from spring.engine.packing import KeyValueCache, gather, pack_rows
+from spring.engine.parallel import each
+from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
 from spring.params import Decode
 
 
@@ -30,13 +34,14 @@ class Query:
     """What one response is generated from, as token ids.
 
     `prompt` is the query alone, `context_prompt` the query with its retrieved context (null: the gate is
-    closed). `lmbda` is the weight of the second.
+    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way.
     """
 
     prompt: tuple[int, ...]
     context_prompt: tuple[int, ...] | None
     lmbda: float
     slot: int = -1
+    reference: tuple[int, ...] = ()
 
     @property
     def paths(self) -> list[tuple[tuple[int, ...], float]]:
@@ -47,14 +52,25 @@ class Query:
             return [(self.context_prompt, 1.0)]
         return [(self.prompt, 1 - self.lmbda), (self.context_prompt, self.lmbda)]
 
+    @property
+    def reads(self) -> list[_Read]:
+        """What the model reads for it, one per path; equal ones are read once."""
+        return [(self.slot, prompt, self.reference) for prompt, _ in self.paths]
+
+
+_Read = tuple[int, tuple[int, ...], tuple[int, ...]]  # slot, prompt, reference
+
 
 @dataclass
 class Answer:
-    """Generated token ids without the stop token, and what they cost."""
+    """Generated token ids without the stop token, what they cost, and the reference's likelihood."""
 
     tokens: list[int] = field(default_factory=list)
     row_steps: int = 0  # rows decoded over all steps: 2 per token with an open gate, else 1
     seconds: float = 0.0  # its share of the wall time of the batches it was in
+    reference: np.ndarray = field(
+        default_factory=lambda: np.zeros(0)
+    )  # log p per token (nats), of the mixture
 
 
 @dataclass
@@ -82,14 +98,24 @@ def generate(
 ) -> list[Answer]:
     """Greedy responses in the order of `queries`.
 
-    At most `max_rows` rows are in flight and `budget` prompt tokens are read at once; finished rows leave
-    the batch and waiting queries take their room. `progress` is told of finished queries.
+    At most `max_rows` rows are in flight (out of memory, half as many) and `budget` tokens of prompts are
+    read at once; finished rows leave the batch and waiting queries take their room. `progress` is told of
+    finished queries.
     """
-    batch = _Batch(model, bank, queries, settings, frozenset(stop))
+    batch = _Batch(model, bank, queries, settings, frozenset(stop), budget)
     waiting = deque(range(len(queries)))
+    max_rows = min(max_rows, sum(len(query.paths) for query in queries))
     while waiting or batch.flights:
-        batch.admit(waiting, max_rows=max_rows, budget=budget)
-        progress(batch.advance())
+        try:
+            batch.admit(waiting, max_rows)
+            progress(batch.advance())
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or max_rows <= 2:
+                raise
+        warn_of_memory(max_rows)  # outside the handler, which holds on to the tensors of the failed attempt
+        max_rows //= 2
+        batch.restart(waiting)
     return batch.answers
 
 
@@ -103,119 +129,148 @@ class _Batch:
         queries: Sequence[Query],
         settings: Decode,
         stop: frozenset[int],
+        budget: int,
     ) -> None:
         self.model, self.bank, self.queries, self.settings, self.stop = model, bank, queries, settings, stop
+        self.budget = budget
         self.device = next(model.parameters()).device
         self.answers = [Answer() for _ in queries]
         self.flights: list[_Flight] = []
-        self.cache = KeyValueCache(0)
+        self.cache = gather([], [])
 
-    def admit(self, waiting: deque[int], *, max_rows: int, budget: int) -> None:
+    def admit(self, waiting: deque[int], max_rows: int) -> None:
         """Reads the prompts of as many waiting queries as fit, and decodes their first token."""
+        chosen: list[int] = []
+        rows = sum(len(flight.rows) for flight in self.flights)
         while waiting:
-            room = max_rows - len(self.cache.lengths)
-            chosen: list[int] = []
-            rows = tokens = 0
-            while waiting:
-                paths = self.queries[waiting[0]].paths
-                size = sum(len(prompt) for prompt, _ in paths)
-                alone = not chosen and not self.flights  # whatever its size, one query always goes on
-                if not alone and (rows + len(paths) > room or (chosen and tokens + size > budget)):
-                    break
-                chosen.append(waiting.popleft())
-                rows, tokens = rows + len(paths), tokens + size
-            if not chosen:
-                return
-            self._read(chosen)
+            rows += len(self.queries[waiting[0]].paths)
+            if rows > max_rows and (chosen or self.flights):  # whatever its size, one query always goes on
+                break
+            chosen.append(waiting.popleft())
+        try:
+            if chosen:
+                self._read(chosen)
+        except (RuntimeError, MemoryError):
+            waiting.extendleft(reversed(chosen))
+            raise
 
     def _read(self, chosen: Sequence[int]) -> None:
+        """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
         began = time.perf_counter()
-        prompts: list[tuple[int, ...]] = []
-        flights: list[_Flight] = []
-        first = len(self.cache.lengths)
+        reads = list(dict.fromkeys(read for number in chosen for read in self.queries[number].reads))
+        reads.sort(key=lambda read: len(read[1]) + len(read[2]))
+        batches = token_batches([len(prompt) + len(reference) for _, prompt, reference in reads], self.budget)
+
+        def run(batch: list[int]) -> list[_Prompt]:
+            return halved(lambda some: self._prefill([reads[i] for i in some]), batch)
+
+        found = [one for batch in each(run, batches, self.device) for one in batch]
+        prompts = dict(zip(reads, found, strict=True))
+        sources = [self.cache, *{id(one.cache): one.cache for one in found}.values()]
+        position = {id(cache): i for i, cache in enumerate(sources)}
+        fresh: list[_Flight] = []
+        paths: list[_Prompt] = []
         for number in chosen:
-            paths = self.queries[number].paths
-            flights.append(
-                _Flight(
-                    number,
-                    [first + len(prompts) + i for i in range(len(paths))],
-                    [weight for _, weight in paths],
-                    self.queries[number].slot,
-                )
-            )
-            prompts += [prompt for prompt, _ in paths]
-        fresh = KeyValueCache(len(prompts))
-        slots = [flight.slot for flight in flights for _ in flight.rows]
-        pack = pack_rows(prompts, slots, device=self.device, cache=fresh)
-        ends = torch.tensor(pack.lengths, device=self.device).cumsum(0) - 1
-        logits = self._logits(pack, ends)
-        self.cache.join(fresh)
-        self._choose(flights, logits, began)
-        self.flights += flights
-        self._compact()
+            query = self.queries[number]
+            own = [prompts[read] for read in query.reads]
+            weights = [weight for _, weight in query.paths]
+            self.answers[number].reference = mixture([one.reference for one in own], weights)
+            rows = list(range(len(paths), len(paths) + len(own)))
+            fresh.append(_Flight(number, rows, weights, query.slot))
+            paths += own
+        share = 1 - sum(len(read[2]) for read in reads) / sum(len(read[1]) + len(read[2]) for read in reads)
+        logits = torch.stack([one.logits for one in paths])
+        self._choose(fresh, logits, (time.perf_counter() - began) * share)
+        kept = [(0, row) for flight in self.flights for row in flight.rows]
+        kept += [(position[id(paths[i].cache)], paths[i].row) for flight in fresh for i in flight.rows]
+        self.flights += fresh
+        self._gather(sources, kept)
+
+    @torch.inference_mode()
+    def _prefill(self, reads: Sequence[_Read]) -> list[_Prompt]:
+        """Reads prompts with their references behind them; the cache keeps the prompts."""
+        cache = KeyValueCache()
+        rows = [prompt + reference[:-1] for _, prompt, reference in reads]
+        pack = pack_rows(rows, [slot for slot, _, _ in reads], device=self.device, cache=cache)
+        hidden = self._hidden(pack)
+        cache.lengths = [len(prompt) for _, prompt, _ in reads]
+        starts = [start for start, _ in pack.spans()]
+        ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
+        layer = head(self.model)
+        logits = layer(hidden[ends]).float()
+        at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
+        targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
+        chunks = zip(hidden[at].split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
+        logps = torch.cat([torch.zeros(0), *(target_logps(layer(h), t).cpu() for h, t in chunks)])
+        references = logps.split([len(ref) for _, _, ref in reads])
+        return [_Prompt(cache, i, logits[i], ref.numpy()) for i, ref in enumerate(references)]
 
     def advance(self) -> int:
         """Lets finished queries go and decodes one token of every other; gives how many finished."""
         finished = [flight for flight in self.flights if self._finished(flight)]
         if finished:
             self.flights = [flight for flight in self.flights if not self._finished(flight)]
-            self._compact()
+        rows = [row for flight in self.flights for row in flight.rows]
+        if len(rows) < len(self.cache.lengths):
+            self._gather([self.cache], [(0, row) for row in rows])
         if self.flights:
             began = time.perf_counter()
-            last = [[flight.last] for flight in self.flights for _ in flight.rows]
-            slots = [flight.slot for flight in self.flights for _ in flight.rows]
-            pack = pack_rows(last, slots, device=self.device, cache=self.cache)
-            self._choose(self.flights, self._logits(pack, None), began)
-            self._compact()
+            self._choose(self.flights, self._step(), time.perf_counter() - began)
         return len(finished)
 
     def _finished(self, flight: _Flight) -> bool:
         tokens = self.answers[flight.number].tokens
         return flight.last in self.stop or len(tokens) >= self.settings.max_new_tokens
 
-    def _compact(self) -> None:
-        """Keeps only the rows of queries in flight, in their order."""
-        kept = [row for flight in self.flights for row in flight.rows]
-        if len(kept) == len(self.cache.lengths):
-            return
-        self.cache.keep(kept)
-        position = {row: i for i, row in enumerate(kept)}
+    def _gather(self, sources: Sequence[KeyValueCache], rows: Sequence[tuple[int, int]]) -> None:
+        """Puts the rows of all flights, given in the flights' order, into one cache, sorted by length."""
+        order = sorted(range(len(rows)), key=lambda i: sources[rows[i][0]].lengths[rows[i][1]])
+        self.cache = gather(sources, [rows[i] for i in order])
+        place = iter(torch.tensor(order).argsort().tolist())
         for flight in self.flights:
-            flight.rows = [position[row] for row in flight.rows]
+            flight.rows = [next(place) for _ in flight.rows]
 
     @torch.inference_mode()
-    def _logits(self, pack: Any, at: Tensor | None) -> Tensor:
-        """Logits [R, V] of the last token of every row."""
+    def _step(self) -> Tensor:
+        """Logits [R, V] of the token after the last one of every row."""
+        owners = {row: flight for flight in self.flights for row in flight.rows}
+        flights = [owners[row] for row in range(len(owners))]
+        pack = pack_rows(
+            [[flight.last] for flight in flights],
+            [flight.slot for flight in flights],
+            device=self.device,
+            cache=self.cache,
+        )
+        return head(self.model)(self._hidden(pack)).float()
+
+    def _hidden(self, pack: Any) -> Tensor:
         if self.bank is None:
-            hidden = hidden_states(self.model, pack)
-        else:
-            with self.bank.routed(pack):
-                hidden = hidden_states(self.model, pack)
-        return head(self.model)(hidden if at is None else hidden[at]).float()
+            return hidden_states(self.model, pack)
+        with self.bank.routed(pack):
+            return hidden_states(self.model, pack)
 
     @torch.inference_mode()
-    def _choose(self, flights: Sequence[_Flight], logits: Tensor, began: float) -> None:
-        """Appends each query's next token; `logits` [R, V] hold the rows of `flights` in order."""
+    def _choose(self, flights: Sequence[_Flight], logits: Tensor, seconds: float) -> None:
+        """Appends each query's next token; `logits` [R, V] by row, `seconds` spent on all of them."""
+        began = time.perf_counter()
         logps = logits.log_softmax(1)
-        mixed, first = [], 0
-        for flight in flights:
-            paths = logps[first : first + len(flight.rows)]
-            mixed.append(interpolate(paths, flight.weights))
-            first += len(flight.rows)
-        scores = torch.stack(mixed)
+        scores = logps[[flight.rows[0] for flight in flights]]
+        two = [i for i, flight in enumerate(flights) if len(flight.rows) == 2]
+        if two:
+            rows = torch.tensor([flights[i].rows for i in two], device=logps.device)
+            weights = torch.tensor([flights[i].weights for i in two], device=logps.device)
+            scores[two] = interpolate(logps[rows[:, 0]], logps[rows[:, 1]], weights)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
-        seconds = (time.perf_counter() - began) / len(logits)
-        first = 0
+        seconds = (seconds + time.perf_counter() - began) / sum(len(flight.rows) for flight in flights)
         for flight, token in zip(flights, chosen, strict=True):
-            answer, rows = self.answers[flight.number], len(flight.rows)
+            answer = self.answers[flight.number]
             flight.last = token
             if token not in self.stop:
                 answer.tokens.append(token)
-            answer.row_steps += rows
-            answer.seconds += seconds * rows
-            self._settle(flight, logps[first : first + rows])
-            first += rows
+            answer.row_steps += len(flight.rows)
+            answer.seconds += seconds * len(flight.rows)
+            self._settle(flight, logps)
 
     def _penalise(self, flights: Sequence[_Flight], scores: Tensor) -> None:
         """log p -> penalty * log p for tokens already generated (log p <= 0: they become less likely)."""
@@ -232,17 +287,39 @@ class _Batch:
         adaptive = self.settings.adaptive
         if adaptive is None or len(flight.rows) == 1:
             return
-        agreed = jensen_shannon(logps[0], logps[1]) < adaptive.threshold
+        agreed = jensen_shannon(*logps[flight.rows]) < adaptive.threshold
         flight.agreed = flight.agreed + 1 if agreed else 0
         if flight.agreed >= adaptive.patience:
             flight.rows, flight.weights = flight.rows[:1], [1.0]
 
+    def restart(self, waiting: deque[int]) -> None:
+        """Sends all queries in flight back to the others that wait; nothing is in the cache then."""
+        for flight in self.flights:
+            self.answers[flight.number] = Answer()
+        waiting.extendleft(flight.number for flight in reversed(self.flights))
+        self.flights, self.cache = [], gather([], [])
 
-def interpolate(logps: Tensor, weights: Sequence[float]) -> Tensor:
-    """log of the mixture sum_k w_k p_k from log-probabilities [k, ...] -> [...] (Eq. 8)."""
-    if len(weights) == 1:
-        return logps[0].clone()
-    return torch.logaddexp(logps[0] + math.log(weights[0]), logps[1] + math.log(weights[1]))
+
+@dataclass
+class _Prompt:
+    """A prompt that was read: its row in a cache, the next token's logits [V], its reference's log p."""
+
+    cache: KeyValueCache
+    row: int
+    logits: Tensor
+    reference: np.ndarray
+
+
+def mixture(logps: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """log of sum_k w_k p_k, token by token, in float64 (Eq. 8)."""
+    parts = [math.log(weight) + x.astype(np.float64) for weight, x in zip(weights, logps, strict=True)]
+    return np.asarray(np.logaddexp.reduce(parts))
+
+
+def interpolate(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
+    """log(w_1 p_1 + w_2 p_2) from log-probabilities [n, V] and weights [n, 2] (Eq. 8)."""
+    w = weights.log()
+    return torch.logaddexp(first + w[:, :1], second + w[:, 1:])
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> float:

@@ -33,8 +33,19 @@ class Route:
     """Which tokens of a pack use which slot, and the dropout seed of each slot's step."""
 
     runs: list[tuple[int, int, int]]  # slot, first token, token after the last
-    seeds: Mapping[int, int] | None  # slot -> seed; null: no dropout
-    gather: Tensor | None  # [N] slot of each token, when rows are single tokens (decoding)
+    masks: (
+        list[list[tuple[int, int]]] | None
+    )  # per run: tokens and dropout seed of its rows; null: no dropout
+    steps: Steps | None = None  # when every row is a single token (decoding)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Single tokens of many slots, sorted into a padded [S, m] so that each slot's weights are read once."""
+
+    tokens: Tensor  # [n] which tokens have an adapter
+    places: Tensor  # [n] where they stand in [S * m]
+    shape: tuple[int, int]  # S, m: as many tokens as the busiest slot has
 
 
 class BankedLinear(nn.Module):
@@ -47,6 +58,7 @@ class BankedLinear(nn.Module):
         self.number = number
         self.a: list[nn.Parameter] = []  # per slot [r, D]
         self.b: list[nn.Parameter] = []  # per slot [D', r]
+        self.stacked: tuple[Tensor, ...] = ()  # the same as [S, r, D] and [S, D', r]
 
     def forward(self, x: Tensor) -> Tensor:
         """[1, N, D] -> [1, N, D']."""
@@ -55,21 +67,40 @@ class BankedLinear(nn.Module):
         route = bank.route
         if route is None:
             return y
-        if route.gather is not None:
-            a, b = bank.gathered(self.number, route.gather)  # [N, r, D], [N, D', r]
-            update = torch.bmm(b, torch.bmm(a, x[0].float().unsqueeze(2))).squeeze(2)
-            return (y + update * bank.scaling).to(y.dtype)
-        runs = [run for run in route.runs if run[0] >= 0]
-        if not runs:
+        if not route.runs:
             return y
+        if route.steps is not None:
+            return self._step(x, y, route.steps)
         keep = None
-        if route.seeds is not None and bank.config.dropout > 0:
+        if route.masks is not None:
+            p, width = bank.config.dropout, x.shape[2]
             keep = [
-                keep_mask(x[0, start:stop], bank.config.dropout, seed=route.seeds[slot] + self.number)
-                for slot, start, stop in runs
+                torch.cat(
+                    [keep_mask(n, width, p, seed=seed + self.number, device=x.device) for n, seed in mask]
+                )
+                for mask in route.masks
             ]
-        weights = [w for slot, _, _ in runs for w in (self.a[slot], self.b[slot])]
-        return LowRankUpdate.apply(x[0], y[0], runs, keep, bank.config.dropout, bank.scaling, *weights)[None]
+        weights = [w for slot, _, _ in route.runs for w in (self.a[slot], self.b[slot])]
+        out = LowRankUpdate.apply(x[0], y[0], route.runs, keep, bank.config.dropout, bank.scaling, *weights)
+        return out[None]
+
+    def _keep(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+        """The dropout mask of a run, row after row."""
+        p, width = self.bank[0].config.dropout, x.shape[2]
+        parts = [keep_mask(n, width, p, seed=seed + self.number, device=x.device) for n, seed in rows]
+        return torch.cat(parts)
+
+    def _step(self, x: Tensor, y: Tensor, steps: Steps) -> Tensor:
+        """The update of single tokens, all slots in two batched products."""
+        slots, most = steps.shape
+        inputs = x.new_zeros(slots * most, x.shape[2], dtype=torch.float32)
+        inputs[steps.places] = x[0, steps.tokens].float()
+        a, b = self.stacked  # [S, r, D], [S, D', r]
+        inner = torch.bmm(inputs.view(slots, most, -1), a.transpose(1, 2))
+        update = torch.bmm(inner, b.transpose(1, 2)).view(slots * most, -1)[steps.places]
+        out = y.float()
+        out[0, steps.tokens] += update * self.bank[0].scaling
+        return out.to(y.dtype)
 
 
 class LowRankUpdate(torch.autograd.Function):
@@ -107,15 +138,16 @@ class LowRankUpdate(torch.autograd.Function):
         g, n = grads[0], len(ctx.runs)
         x, *saved = ctx.saved_tensors
         weights, inner, keep = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
-        of_x = torch.zeros_like(x)
+        of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         of_weights = []
         for i, (_, start, stop) in enumerate(ctx.runs):
             gi = g[start:stop].float() * ctx.scaling  # [n, D']
             of_inner = gi @ weights[2 * i + 1]  # [n, r]
             part = x[start:stop] * keep[i] if ctx.masked else x[start:stop]
             of_weights += [of_inner.T @ part.float(), gi.T @ inner[i]]
-            piece = (of_inner @ weights[2 * i]).to(x.dtype)
-            of_x[start:stop] = piece * keep[i] if ctx.masked else piece
+            if of_x is not None:
+                piece = (of_inner @ weights[2 * i]).to(x.dtype)
+                of_x[start:stop] = piece * keep[i] if ctx.masked else piece
         return of_x, g, None, None, None, None, *of_weights
 
 
@@ -127,7 +159,6 @@ class AdapterBank:
         self.scaling = config.alpha / config.r
         self.slots = slots
         self._here = threading.local()  # batches may run side by side, each with its own route
-        self._version = 0  # counts changes of the weights, for what is kept of them
         self.layers: dict[str, BankedLinear] = {}
         inside = set(model.get_decoder().modules())  # not the output layer, nor a vision tower
         linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m in inside}
@@ -161,6 +192,7 @@ class AdapterBank:
                 for slot in range(slots):
                     span = self.flat[slot, offset : offset + size].view(shape)
                     views.append(nn.Parameter(span, requires_grad=False))
+                layer.stacked += (self.flat[:, offset : offset + size].view(slots, *shape),)
                 offset += size
 
     def detach(self, model: nn.Module) -> None:
@@ -170,25 +202,18 @@ class AdapterBank:
             setattr(model.get_submodule(parent), child, layer.base)
 
     @contextmanager
-    def training(self) -> Iterator[Tensor]:
-        """Inside the block backward passes add up in the gradient that is given, [S, P] like `flat`."""
-        grad = torch.zeros_like(self.flat)
-        self._version += 1
-        for slot in range(self.slots):
-            offset = 0
-            for view in self._views(slot):
-                view.requires_grad_(True)
-                view.grad = grad[slot, offset : offset + view.numel()].view(view.shape)
-                offset += view.numel()
+    def training(self) -> Iterator[None]:
+        """Inside the block the adapters' parameters take part in autograd."""
+        views = [view for slot in range(self.slots) for view in self.views(slot)]
+        for view in views:
+            view.requires_grad_(True)
         try:
-            yield grad
+            yield
         finally:
-            for slot in range(self.slots):
-                for view in self._views(slot):
-                    view.requires_grad_(False)
-                    view.grad = None
+            for view in views:
+                view.requires_grad_(False)
 
-    def _views(self, slot: int) -> Iterator[nn.Parameter]:
+    def views(self, slot: int) -> Iterator[nn.Parameter]:
         """The parameters of one slot in the order in which they lie in `flat`."""
         for layer in self.layers.values():
             yield layer.a[slot]
@@ -204,7 +229,6 @@ class AdapterBank:
             values = torch.rand(layer.a[slot].shape, generator=generator) * (2 * bound) - bound
             layer.a[slot].data.copy_(values)
             layer.b[slot].data.zero_()
-        self._version += 1
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """The adapter of one slot under PEFT's names, float32 on the CPU."""
@@ -232,7 +256,6 @@ class AdapterBank:
                     f"adapter tensor {name} has shape {tuple(state[name].shape)}, not {tuple(view.shape)}"
                 )
             view.data.copy_(state[name])
-        self._version += 1
 
     # --- a batch ------------------------------------------------------------------------------------------
 
@@ -242,32 +265,44 @@ class AdapterBank:
         return getattr(self._here, "route", None)
 
     @contextmanager
-    def routed(self, pack: Pack, seeds: Mapping[int, int] | None = None) -> Iterator[None]:
-        """Inside the block the model's linear layers apply each row's slot; with `seeds`, dropout too."""
-        gather = None
-        runs = []
-        if pack.cache is not None and pack.longest == 1 and seeds is None:
-            gather = torch.tensor([slot % (self.slots + 1) for slot in pack.slots])
-        else:
-            runs = token_runs(pack.lengths, pack.slots)
-        self._here.route = Route(runs, seeds, gather)
+    def routed(self, pack: Pack, seeds: Sequence[int] | None = None) -> Iterator[None]:
+        """Inside the block the model's linear layers apply each row's slot; with `seeds` [R], dropout too."""
+        with self.using(self._plan(pack, seeds)):
+            yield
+
+    @contextmanager
+    def using(self, route: Route | None) -> Iterator[None]:
+        """Inside the block, in this thread, the batch in hand goes this way."""
+        before = self.route
+        self._here.route = route
         try:
             yield
         finally:
-            self._here.route = None
+            self._here.route = before
 
-    def gathered(self, number: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """A [N, r, D] and B [N, D', r] of one layer for every row; kept while the rows stay the same."""
-        rows = (self._version, tuple(slots.tolist()))
-        if getattr(self._here, "rows", None) != rows:
-            self._here.rows, self._here.gathered = rows, {}
-        kept: dict[int, tuple[Tensor, Tensor]] = self._here.gathered
-        if number not in kept:
-            layer = list(self.layers.values())[number]
-            a = [*layer.a, torch.zeros_like(layer.a[0])]  # the last one stands for the base model
-            b = [*layer.b, torch.zeros_like(layer.b[0])]
-            kept[number] = torch.stack([a[s] for s in rows[1]]), torch.stack([b[s] for s in rows[1]])
-        return kept[number]
+    def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
+        runs = [run for run in token_runs(pack.lengths, pack.slots) if run[0] >= 0]
+        if pack.stepping:
+            return Route(runs, None, _steps(pack.slots, self.slots, self.flat.device))
+        masks = None
+        if seeds is not None and self.config.dropout > 0:
+            rows = groupby(zip(pack.slots, pack.lengths, seeds, strict=True), key=lambda row: row[0])
+            masks = [[(length, seed) for _, length, seed in group] for slot, group in rows if slot >= 0]
+        return Route(runs, masks)
+
+
+def _steps(slots: Sequence[int], count: int, device: torch.device) -> Steps:
+    """Where the single tokens of rows with these slots stand, of `count` slots."""
+    taken = [0] * count
+    tokens, columns = [], []
+    for i, slot in enumerate(slots):
+        if slot >= 0:
+            tokens.append(i)
+            columns.append(taken[slot])
+            taken[slot] += 1
+    most = max(taken)
+    places = [slots[i] * most + column for i, column in zip(tokens, columns, strict=True)]
+    return Steps(torch.tensor(tokens, device=device), torch.tensor(places, device=device), (count, most))
 
 
 def token_runs(lengths: Sequence[int], slots: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -280,15 +315,15 @@ def token_runs(lengths: Sequence[int], slots: Sequence[int]) -> list[tuple[int, 
     return runs
 
 
-def keep_mask(x: Tensor, p: float, *, seed: int) -> Tensor:
-    """Where dropout keeps x: depends on `seed` and the shape alone, so on nobody else in the batch.
+def keep_mask(tokens: int, width: int, p: float, *, seed: int, device: torch.device) -> Tensor:
+    """Where dropout keeps [tokens, width]: depends on `seed` alone, so on nobody else in the batch.
 
     16 random bits per element (p is met to 1/65536): four times cheaper than one draw each.
     """
-    generator = torch.Generator(device=x.device).manual_seed(seed)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+    generator = torch.Generator(device=device).manual_seed(seed)
+    bits = torch.empty(-(-tokens * width // 4), dtype=torch.int64, device=device)
     bits.random_(-(1 << 63), None, generator=generator)  # all 64 bits: the plain call leaves the sign at 0
-    return bits.view(torch.int16)[: x.numel()].view(x.shape) >= round(p * 65536) - 32768
+    return bits.view(torch.int16)[: tokens * width].view(tokens, width) >= round(p * 65536) - 32768
 
 
 # --- PEFT's folder format ---------------------------------------------------------------------------------

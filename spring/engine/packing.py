@@ -1,23 +1,20 @@
-"""Rows of different length in one batch without padding.
+"""Rows of different length in one batch without padding, and the key-value cache of rows being decoded.
 
 The tokens of all rows lie behind one another, [1, N], and go through every linear layer as they are;
-only attention sees rows. It is registered with transformers as the attention implementation
-`spring_packed`, so any decoder-only model that supports the attention interface can be used unchanged.
-A `Pack` travels with the call as a keyword argument and says where each row begins and ends.
+only attention (spring/engine/attention.py) sees rows. A `Pack` travels with the call as a keyword argument
+and says where each row begins and ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
 
-ATTENTION = "spring_packed"
+STEP = 64  # tokens by which a cache grows, so that copies stay rare
 
 
 @dataclass
@@ -44,6 +41,16 @@ class Pack:
             column = torch.arange(len(self.row), device=device) - starts[self.row]
             self.index = self.row * self.longest + column
 
+    @property
+    def stepping(self) -> bool:
+        """Whether every row has one new token behind those the cache holds, as in decoding."""
+        return self.cache is not None and self.cache.read
+
+    def spans(self) -> list[tuple[int, int]]:
+        """First token and token after the last of every row."""
+        ends = torch.tensor(self.lengths).cumsum(0).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
     def pad(self, x: Tensor) -> Tensor:
         """[1, heads, N, d] -> [R, heads, T, d], zeros after the end of each row."""
         heads, width = x.shape[1], x.shape[3]
@@ -66,11 +73,11 @@ def pack_rows(
     device: torch.device,
     cache: KeyValueCache | None = None,
 ) -> Pack:
-    """Packs token rows [R][*] that begin at position 0, or behind what `cache` holds."""
-    starts = list(cache.lengths) if cache is not None else [0] * len(rows)
+    """Packs token rows [R][*] that begin at position 0, or one token each behind what `cache` holds."""
+    starts = [0] * len(rows)
     if cache is not None:
-        cache.lengths = [start + len(row) for start, row in zip(starts, rows, strict=True)]
-        cache.reserve(cache.used)
+        starts = list(cache.lengths) if cache.read else starts
+        cache.extend([len(row) for row in rows])
     positions = [start + j for start, row in zip(starts, rows, strict=True) for j in range(len(row))]
     tokens = [token for row in rows for token in row]
     return Pack(
@@ -82,161 +89,135 @@ def pack_rows(
     )
 
 
+@dataclass
+class Block:
+    """Neighbouring rows of similar length, and the tokens each has room for."""
+
+    first: int
+    stop: int  # row after the last
+    capacity: int
+
+
 class KeyValueCache:
-    """Keys and values of R rows, right-padded: row i holds `lengths[i]` tokens.
+    """Keys and values of R rows, row i of `lengths[i]` tokens, right-padded inside blocks of similar length.
 
-    Tokens carry their rotary position already, so rows need no common alignment.
+    Tokens carry their rotary position already, so rows need no common alignment. Keys lie transposed, as
+    the product with a query reads them.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.lengths = [0] * rows
-        self.capacity = 0
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys, values [R, K, capacity, d]
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.blocks: list[Block] = []
+        self.layers: dict[int, list[tuple[Tensor, Tensor]]] = {}  # per block: [n, K, d, C] and [n, K, C, d]
+        self.read = False  # whether the prompts are in; from then on rows grow token by token
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
 
-    def reserve(self, tokens: int) -> None:
-        """Makes room for `tokens` per row; grows by steps so that copies stay rare."""
-        if tokens <= self.capacity:
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Makes room for new tokens of every row: the whole prompts first, then one each."""
+        self._masks = {}
+        if not self.read:
+            self.lengths = list(tokens)
+            self.blocks = [Block(0, len(tokens), max(tokens))]
             return
-        grown = -(-tokens // 64) * 64
-        for layer, pair in self.layers.items():
-            self.layers[layer] = tuple(F.pad(x, (0, 0, 0, grown - self.capacity)) for x in pair)  # type: ignore[assignment]
-        self.capacity = grown
+        assert set(tokens) == {1}, "after its prompt a row grows by one token at a time"
+        self.lengths = [length + 1 for length in self.lengths]
+        for i, block in enumerate(self.blocks):
+            more = _rounded(max(self.lengths[block.first : block.stop])) - block.capacity
+            if more > 0:
+                block.capacity += more
+                for pairs in self.layers.values():
+                    k, v = pairs[i]
+                    pairs[i] = F.pad(k, (0, more)), F.pad(v, (0, 0, 0, more))
 
-    def append(self, layer: int, keys: Tensor, values: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-        """Stores the new tokens [1, K, N, d] of `pack`; gives all keys and values [R, K, longest, d]."""
-        if layer not in self.layers:
-            shape = (len(self.lengths), keys.shape[1], self.capacity)
-            self.layers[layer] = (
-                keys.new_zeros(*shape, keys.shape[3]),
-                values.new_zeros(*shape, values.shape[3]),
-            )
-        stored = self.layers[layer]
-        for old, new in zip(stored, (keys, values), strict=True):
-            old[pack.row, :, pack.position_ids[0]] = new[0].transpose(0, 1)
-        return stored[0][:, :, : self.used], stored[1][:, :, : self.used]
+    def fill(self, layer: int, keys: Tensor, values: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Stores whole prompts: keys and values [K, N, d], row i at tokens `spans[i]`."""
+        heads, _, width = keys.shape
+        [block] = self.blocks
+        k = keys.new_zeros(len(spans), heads, width, block.capacity)
+        v = values.new_zeros(len(spans), heads, block.capacity, values.shape[2])
+        for i, (start, stop) in enumerate(spans):
+            k[i, :, :, : stop - start] = keys[:, start:stop].transpose(1, 2)
+            v[i, :, : stop - start] = values[:, start:stop]
+        self.layers[layer] = [(k, v)]
 
-    @property
-    def used(self) -> int:
-        """Tokens of the longest row."""
-        return max(self.lengths, default=0)
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Stores one token per row, keys and values [K, R, d]; gives all of the layer, block by block."""
+        last = torch.tensor(self.lengths, device=keys.device) - 1
+        for block, (k, v) in zip(self.blocks, self.layers[layer], strict=True):
+            rows = slice(block.first, block.stop)
+            at = torch.arange(block.stop - block.first, device=k.device)
+            k[at, :, :, last[rows]] = keys[:, rows].transpose(0, 1)
+            v[at, :, last[rows]] = values[:, rows].transpose(0, 1)
+        return self.layers[layer]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drops all rows but these, in this order."""
-        index = torch.tensor(list(rows), dtype=torch.long)
-        self.lengths = [self.lengths[i] for i in rows]
-        self.layers = {
-            layer: (k[index.to(k.device)], v[index.to(v.device)]) for layer, (k, v) in self.layers.items()
+    def mask(self, block: Block, window: int | None) -> Tensor:
+        """What is added to the scores of a block, [n, 1, 1, capacity]: -inf where a row has no token."""
+        key = (block.first, window)
+        if key not in self._masks:
+            device = next(iter(self.layers.values()))[0][0].device
+            column = torch.arange(block.capacity, device=device)
+            end = torch.tensor(self.lengths[block.first : block.stop], device=device)[:, None]
+            seen = column < end
+            if window is not None:
+                seen &= column >= end - window
+            bias = torch.zeros(seen.shape, device=device).masked_fill_(~seen, float("-inf"))
+            self._masks[key] = bias[:, None, None]
+        return self._masks[key]
+
+
+def gather(sources: Sequence[KeyValueCache], rows: Sequence[tuple[int, int]]) -> KeyValueCache:
+    """A cache of chosen rows (source, row), in this order; a row may be taken twice. Empties the sources.
+
+    Rows of similar length should be neighbours: the fewer blocks, the fewer products.
+    """
+    found = KeyValueCache()
+    found.read = True
+    found.lengths = [sources[s].lengths[row] for s, row in rows]
+    found.blocks = _blocks(found.lengths)
+    for layer in next((list(source.layers) for source in sources if source.layers), []):
+        pairs = {
+            (s, i): (block, pair)
+            for s, source in enumerate(sources)
+            for i, (block, pair) in enumerate(zip(source.blocks, source.layers.pop(layer, ()), strict=False))
         }
-
-    def join(self, other: KeyValueCache) -> None:
-        """Adds the rows of `other` behind the rows held."""
-        tokens = max(self.capacity, other.capacity)
-        self.reserve(tokens)
-        other.reserve(tokens)
-        self.lengths += other.lengths
-        self.layers = {
-            layer: (torch.cat([k, other.layers[layer][0]]), torch.cat([v, other.layers[layer][1]]))
-            for layer, (k, v) in self.layers.items()
-        } or other.layers
+        found.layers[layer] = [_take(target, rows, pairs) for target in found.blocks]
+    return found
 
 
-def packed_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    pack: Pack,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention inside each row of `pack`; query [1, H, N, d], key and value [1, K, N, d]."""
-    if softcap is not None:
-        raise NotImplementedError(
-            "attention logit soft-capping (Gemma 2) is not supported; use another model"
-        )
-    if pack.cache is not None:
-        keys, values = pack.cache.append(module.layer_idx, key, value, pack)
-        if pack.longest == 1:
-            return _attend_to_cache(query, keys, values, pack, scaling, sliding_window), None
-        assert pack.lengths == pack.cache.lengths, "several new tokens per row need an empty cache"
-    q, k, v = pack.pad(query), pack.pad(key), pack.pad(value)
-    exact = q.requires_grad and q.device.type == "cpu"  # bfloat16 backward is slow there, and less exact
-    if exact:
-        q, k, v = q.float(), k.float(), v.float()
-    mask = None
-    if sliding_window is not None and pack.longest > sliding_window:
-        mask = _window(pack.longest, sliding_window, q.device)
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
-    )
-    return pack.unpad(out.to(query.dtype)), None
+def _take(
+    target: Block,
+    rows: Sequence[tuple[int, int]],
+    pairs: dict[tuple[int, int], tuple[Block, tuple[Tensor, Tensor]]],
+) -> tuple[Tensor, Tensor]:
+    """Keys and values of one block from the blocks of the sources."""
+    k0, v0 = next(iter(pairs.values()))[1]
+    n, heads = target.stop - target.first, k0.shape[1]
+    k = k0.new_zeros(n, heads, k0.shape[2], target.capacity)
+    v = v0.new_zeros(n, heads, target.capacity, v0.shape[3])
+    for (source, _), (block, (old_k, old_v)) in pairs.items():
+        wanted = [
+            (i, row - block.first)
+            for i, (s, row) in enumerate(rows[target.first : target.stop])
+            if s == source and block.first <= row < block.stop
+        ]
+        if wanted:
+            at, index = torch.tensor(wanted, device=k.device).T
+            used = min(block.capacity, target.capacity)
+            k[at, :, :, :used] = old_k[index, :, :, :used]
+            v[at, :, :used] = old_v[index, :, :used]
+    return k, v
 
 
-def _attend_to_cache(
-    query: Tensor, keys: Tensor, values: Tensor, pack: Pack, scaling: float, window: int | None
-) -> Tensor:
-    """One new token per row: query [1, H, R, d] against keys and values [R, K, used, d] -> [1, R, H, d].
-
-    The H / K query heads that share a key head stand where queries of several tokens would.
-    """
-    rows, groups = len(pack.lengths), keys.shape[1]
-    q = query[0].transpose(0, 1).reshape(rows, groups, -1, query.shape[3])
-    column = torch.arange(keys.shape[2], device=keys.device)
-    position = pack.position_ids[0][:, None]
-    seen = column[None] <= position
-    if window is not None:
-        seen &= column[None] > position - window
-    out = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None, None], scale=scaling)
-    return out.reshape(1, rows, -1, out.shape[3])
+def _blocks(lengths: Sequence[int]) -> list[Block]:
+    """Cuts rows where the longest would have more than a quarter and 64 tokens beyond the shortest."""
+    found: list[Block] = []
+    first = 0
+    for i in range(1, len(lengths) + 1):
+        if i == len(lengths) or max(lengths[first : i + 1]) > 1.25 * min(lengths[first : i + 1]) + STEP:
+            found.append(Block(first, i, _rounded(max(lengths[first:i]))))
+            first = i
+    return found
 
 
-def _window(tokens: int, window: int, device: torch.device) -> Tensor:
-    """[T, T] mask: causal, at most `window` tokens back."""
-    ahead = torch.arange(tokens, device=device)[:, None] - torch.arange(tokens, device=device)[None]
-    return (ahead >= 0) & (ahead < window)
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
-
-
-# --- running the model on a pack --------------------------------------------------------------------------
-
-
-def hidden_states(model: Any, pack: Pack) -> Tensor:
-    """Last hidden states [N, D] of a pack."""
-    if model.config._attn_implementation != ATTENTION:
-        model.set_attn_implementation(ATTENTION)
-    decoder = model.get_decoder()
-    out = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack)
-    return out.last_hidden_state[0]
-
-
-def head(model: Any) -> Any:
-    """The output layer [D -> V]; refuses models that change logits after it."""
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise NotImplementedError("logit soft-capping (Gemma 2) is not supported; use another model")
-    return model.get_output_embeddings()
-
-
-@torch.inference_mode()
-def runs_packed(model: Any) -> bool:
-    """Whether rows in a pack come out as they do alone; recurrent layers or attention sinks would differ.
-
-    Compares logits up to rounding: a wrong model is off by about their spread, bfloat16 by a hundredth of it.
-    """
-    vocabulary = model.get_input_embeddings().num_embeddings
-    rows = [[(37 * i + 11) % vocabulary for i in range(n)] for n in (9, 5)]
-    alone = [model(input_ids=torch.tensor([row], device=model.device), use_cache=False) for row in rows]
-    expected = torch.cat([out.logits[0].float() for out in alone])
-    cache = KeyValueCache(len(rows))
-    pack = pack_rows(rows, [-1, -1], device=model.device, cache=cache)
-    try:
-        found = head(model)(hidden_states(model, pack)).float()
-    except (AttributeError, NotImplementedError, TypeError):  # it does not pass `pack` on to attention
-        return False
-    complete = len(cache.layers) == model.config.get_text_config().num_hidden_layers
-    return complete and bool((found - expected).square().mean().sqrt() < 0.2 * expected.std())
+def _rounded(tokens: int) -> int:
+    return -(-tokens // STEP) * STEP

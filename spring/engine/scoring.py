@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spring.engine.attention import head, hidden_states
+from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import head, hidden_states, pack_rows
+from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 
 CHUNK = 256  # response positions whose logits exist at the same time
@@ -65,10 +67,9 @@ def token_logps(
     found: dict[int, np.ndarray] = {}
 
     def score(batch: list[int]) -> None:
-        rows = [texts[order[i]] for i in batch]
-        for i, logps in zip(batch, _score_batch(model, bank, rows), strict=True):
-            found[order[i]] = logps
-        progress(sum(len(row) for row in rows))
+        logps = halved(lambda some: _score_batch(model, bank, [texts[order[i]] for i in some]), batch)
+        found.update(zip((order[i] for i in batch), logps, strict=True))
+        progress(sum(len(texts[order[i]]) for i in batch))
 
     each(score, token_batches([len(text) for text in (texts[i] for i in order)], budget), model.device)
     assert len(found) == len(texts), "a text was lost while sorting by length"

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_of
 
+from spring.engine.attention import head, hidden_states
+from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import head, hidden_states, pack_rows
+from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
 from spring.params import Train
@@ -56,6 +60,7 @@ class _Slot:
     steps: int
     seed: int
     step: int = 0
+    texts: int = 0  # seen so far
     tokens: int = 0
     loss: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
@@ -69,14 +74,18 @@ def train(
     config: Train,
     *,
     budget: int,
+    checkpoint: bool = False,
     progress: Progress = lambda _: None,
 ) -> list[Learned]:
-    """Trains one adapter per lesson, `bank.slots` at a time, at most `budget` tokens in one pass."""
+    """Trains one adapter per lesson, `bank.slots` at a time, at most `budget` tokens in one pass.
+
+    `checkpoint` keeps only each layer's input for the backward pass and computes the rest again.
+    """
     learned: dict[int, Learned] = {}
     waiting = list(range(len(lessons)))[::-1]
     running: dict[int, _Slot] = {}
-    with bank.training() as grad:
-        optimizer = StackedAdamW(bank.flat, grad, config)
+    optimizer = StackedAdamW(bank.flat, config)
+    with bank.training(), checkpointing(model, bank, on=checkpoint):
         while waiting or running:
             for slot in range(bank.slots):
                 if slot not in running and waiting:
@@ -115,11 +124,7 @@ def plan_batches(lesson: Lesson, config: Train) -> list[list[Text]]:
     generator = torch.Generator().manual_seed(lesson.seed)
     replayed = round(config.replay_share * config.batch_size) if lesson.replay else 0
     fresh = config.batch_size - replayed
-    if fresh < 1:
-        raise ValueError(
-            f"train.replay_share {config.replay_share} leaves no room for new items in a batch of "
-            f"{config.batch_size}; lower it or raise train.batch_size"
-        )
+    assert fresh > 0, "params refuse a replay share that leaves no room for new items"
     batches = []
     for _ in range(config.epochs):
         order = torch.randperm(len(lesson.texts), generator=generator).tolist()
@@ -141,50 +146,105 @@ def _step(
 ) -> None:
     """One optimizer step of every running slot."""
     slots = list(running)
-    batches = {slot: next(running[slot].batches) for slot in slots}
-    sizes = {slot: sum(len(text) for text in batches[slot]) for slot in slots}
-    optimizer.grad.zero_()
+    parts = [part for slot in slots for part in _parts(slot, running[slot], len(bank.layers), budget)]
 
-    def pass_over(group: list[int]) -> None:
-        chosen = [slots[i] for i in group]
-        seeds = {slot: _dropout_seed(running[slot], bank) for slot in chosen}
-        losses = _backward(model, bank, {slot: batches[slot] for slot in chosen}, seeds)
-        for slot, loss in zip(chosen, losses, strict=True):
-            running[slot].loss.append(loss)
-        progress(sum(sizes[slot] for slot in chosen))
+    def run(chosen: list[int]) -> list[_Found]:
+        rows = [row for i in chosen for row in parts[i]]
+        found = halved(lambda some: _backward(model, bank, some), rows)
+        progress(sum(len(row.text) for row in rows))
+        return found
 
-    each(pass_over, token_batches([sizes[slot] for slot in slots], budget), bank.flat.device)
+    passes = token_batches([sum(len(row.text) for row in part) for part in parts], budget)
+    found = [one for group in each(run, passes, bank.flat.device) for one in group]
+    grads = torch.zeros(len(slots), bank.width, device=bank.flat.device)
+    losses, tokens = [0.0] * len(slots), [0] * len(slots)
+    rows = [row for part in parts for row in part]
+    for row, (loss, grad) in zip(rows, found, strict=True):  # in order, so that sums are the same each time
+        i = slots.index(row.slot)
+        losses[i] += loss
+        tokens[i] += len(row.text)
+        if grad is not None:
+            grads[i] += grad
     rates = [config.lr * schedule(running[s].step, running[s].steps, config.warmup_ratio) for s in slots]
-    norms = optimizer.step(slots, rates)
-    for slot, rate, norm in zip(slots, rates, norms, strict=True):
+    norms = optimizer.step(slots, grads, rates)
+    for slot, loss, count, rate, norm in zip(slots, losses, tokens, rates, norms, strict=True):
         state = running[slot]
         state.step += 1
-        state.tokens += sizes[slot]
+        state.tokens += count
+        state.loss.append(loss)
         state.lr.append(rate)
         state.grad_norm.append(norm)
 
 
-def _dropout_seed(state: _Slot, bank: AdapterBank) -> int:
-    """Differs per lesson, step and layer; layers count up from it."""
-    return (state.seed * 1_000_003 + state.step * len(bank.layers)) % (1 << 62)
+@dataclass(frozen=True)
+class _Row:
+    """One text of one slot's batch."""
+
+    slot: int
+    text: Text
+    seed: int  # of its dropout
+    weight: float  # of each response token in the batch's mean
 
 
-def _backward(
-    model: Any, bank: AdapterBank, batches: Mapping[int, Sequence[Text]], seeds: Mapping[int, int]
-) -> list[float]:
-    """Adds each slot's gradient of its mean NLL per response token; gives the losses."""
+_Found = tuple[float, Tensor | None]  # a row's share of the loss; with a slot's first row, the gradient [P]
+
+
+def _parts(slot: int, state: _Slot, layers: int, budget: int) -> list[list[_Row]]:
+    """The next batch of a slot, cut if it exceeds the budget; the cut does not depend on other slots."""
+    batch = next(state.batches)
+    weight = 1 / sum(len(text.response) for text in batch)
+    rows = []
+    for text in batch:
+        seed = (state.seed * 1_000_003 + state.texts * layers) % (1 << 62)  # layers count up from it
+        rows.append(_Row(slot, text, seed, weight))
+        state.texts += 1
+    return [[rows[i] for i in chosen] for chosen in token_batches([len(text) for text in batch], budget)]
+
+
+def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Found]:
+    """Each row's share of its slot's loss (mean NLL per response token), and the slots' gradients."""
     device = bank.flat.device
-    rows = [text for batch in batches.values() for text in batch]
-    slots = [slot for slot, batch in batches.items() for _ in batch]
-    pack = pack_rows([(text.prompt + text.response)[:-1] for text in rows], slots, device=device)
-    counts = [sum(len(text.response) for text in batch) for batch in batches.values()]
-    weights = torch.cat([torch.full((n,), 1 / n, device=device) for n in counts])
-    targets = torch.tensor([token for text in rows for token in text.response], device=device)
-    with bank.routed(pack, seeds):
-        hidden = hidden_states(model, pack)
-        nll = FusedNLL.apply(hidden[response_positions(rows).to(device)], head(model), targets, weights)
-        nll.sum().backward()
-    return [x.sum().item() for x in nll.detach().split(counts)]
+    texts, slots = [row.text for row in rows], [row.slot for row in rows]
+    pack = pack_rows([(text.prompt + text.response)[:-1] for text in texts], slots, device=device)
+    counts = [len(text.response) for text in texts]
+    weights = torch.cat([torch.full((n,), row.weight) for n, row in zip(counts, rows, strict=True)])
+    targets = torch.tensor([token for text in texts for token in text.response], device=device)
+    with bank.routed(pack, [row.seed for row in rows]):
+        hidden = hidden_states(model, pack)[response_positions(texts).to(device)]
+        nll = FusedNLL.apply(hidden, head(model), targets, weights.to(device))
+        own = {slot: list(bank.views(slot)) for slot in dict.fromkeys(slots)}
+        views = [view for views in own.values() for view in views]
+        grads = iter(torch.autograd.grad(nll.sum(), views, allow_unused=True, materialize_grads=True))
+    flat = {slot: torch.cat([next(grads).flatten() for _ in views]) for slot, views in own.items()}
+    losses = [x.sum().item() for x in nll.detach().split(counts)]
+    return [(loss, flat.pop(slot, None)) for loss, slot in zip(losses, slots, strict=True)]
+
+
+@contextmanager
+def checkpointing(model: Any, bank: AdapterBank, *, on: bool) -> Iterator[None]:
+    """Inside the block decoder layers keep only their inputs for the backward pass (arXiv 1604.06174)."""
+    stacks = [part for part in model.get_decoder().children() if isinstance(part, nn.ModuleList)]
+    layers = list(stacks[0]) if on else []
+
+    def wrapped(forward: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            route = bank.route  # the backward pass may run in another thread
+
+            def again(*args: Any, **kwargs: Any) -> Any:
+                with bank.using(route):
+                    return forward(*args, **kwargs)
+
+            return checkpoint_of(again, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+        return run
+
+    try:
+        for layer in layers:
+            layer.forward = wrapped(layer.forward)
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own is seen again
 
 
 class FusedNLL(torch.autograd.Function):
@@ -230,8 +290,8 @@ class StackedAdamW:
     Slots are stepped one after another: a slot's numbers never depend on who else is there.
     """
 
-    def __init__(self, weights: Tensor, grad: Tensor, config: Train) -> None:
-        self.weights, self.grad, self.config = weights, grad, config
+    def __init__(self, weights: Tensor, config: Train) -> None:
+        self.weights, self.config = weights, config
         self.first = torch.zeros_like(weights)
         self.second = torch.zeros_like(weights)
         self.count = [0] * len(weights)
@@ -243,15 +303,15 @@ class StackedAdamW:
         self.count[slot] = 0
 
     @torch.no_grad()
-    def step(self, slots: Sequence[int], rates: Sequence[float]) -> list[float]:
-        """One step of each slot from `grad`; gives the gradient norms before clipping."""
+    def step(self, slots: Sequence[int], grads: Tensor, rates: Sequence[float]) -> list[float]:
+        """One step of each slot from `grads` [len(slots), P]; gives the gradient norms before clipping."""
         norms = []
-        for slot, rate in zip(slots, rates, strict=True):
-            grad, weights = self.grad[slot], self.weights[slot]
+        for slot, grad, rate in zip(slots, grads, rates, strict=True):
+            weights = self.weights[slot]
             norm = grad.norm().item()
             norms.append(norm)
             if self.config.grad_clip is not None:
-                grad.mul_(min(1.0, self.config.grad_clip / (norm + 1e-6)))
+                grad = grad * min(1.0, self.config.grad_clip / (norm + 1e-6))
             self.count[slot] += 1
             count = self.count[slot]
             weights.mul_(1 - rate * self.config.weight_decay)

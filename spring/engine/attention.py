@@ -1,0 +1,182 @@
+"""Attention inside the rows of a pack, for any decoder-only model of transformers.
+
+It is registered with transformers as the attention implementation `spring_packed`; the model itself stays
+as it is. Products run in the model's dtype, softmax in float32 and rounded once, as transformers' own
+`eager` attention does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+from spring.engine.packing import KeyValueCache, Pack, pack_rows
+
+ATTENTION = "spring_packed"
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    pack: Pack,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention inside each row of `pack`; query [1, H, N, d], key and value [1, K, N, d]."""
+    if softcap is not None:
+        raise NotImplementedError(
+            "attention logit soft-capping (Gemma 2) is not supported; use another model"
+        )
+    if pack.cache is not None:
+        if pack.stepping:
+            pairs = pack.cache.append(module.layer_idx, key[0], value[0])
+            return _attend_to_cache(query[0], pairs, pack.cache, scaling, sliding_window), None
+        pack.cache.fill(module.layer_idx, key[0], value[0], pack.spans())
+    if query.device.type == "cpu":
+        out = RowAttention.apply(query[0], key[0], value[0], pack.spans(), scaling, sliding_window)
+        return out.transpose(0, 1)[None], None
+    q, k, v = pack.pad(query), pack.pad(key), pack.pad(value)
+    mask = None
+    if sliding_window is not None and pack.longest > sliding_window:
+        mask = _unseen(pack.longest, sliding_window, q) == 0
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+    )
+    return pack.unpad(out), None
+
+
+class RowAttention(torch.autograd.Function):
+    """Causal attention row after row, as products of a size that processors run at their full rate.
+
+    The G = H / K query heads that share a key head stand where more queries would. Nothing of size T x T is
+    kept for the backward pass; the probabilities are computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        spans: list[tuple[int, int]],
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        """query [H, N, d], key and value [K, N, d] -> [H, N, d]."""
+        out = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
+        unseen = _unseen(max(stop - start for start, stop in spans), window, query)
+        for start, stop in spans:
+            q, k, v = (x[:, start:stop] for x in (query, key, value))
+            probs = _probabilities(q, k, unseen, scaling)
+            out[:, start:stop] = torch.bmm(probs, v).view(len(query), stop - start, -1)
+        ctx.save_for_backward(query, key, value)
+        ctx.spans, ctx.scaling, ctx.window = spans, scaling, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        """Gradients of query, key and value."""
+        query, key, value = ctx.saved_tensors
+        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
+        unseen = _unseen(max(stop - start for start, stop in ctx.spans), ctx.window, query)
+        for start, stop in ctx.spans:
+            q, k, v, g = (x[:, start:stop] for x in (query, key, value, grads[0]))
+            probs = _probabilities(q, k, unseen, ctx.scaling)  # [K, G T, T]
+            q, g = (x.reshape(len(k), -1, x.shape[2]) for x in (q, g))  # [K, G T, d]
+            of_value[:, start:stop] = torch.bmm(probs.transpose(1, 2), g)
+            of_probs = torch.bmm(g, v.transpose(1, 2))
+            of_scores = torch._softmax_backward_data(of_probs, probs, 2, probs.dtype).mul_(ctx.scaling)
+            of_query[:, start:stop] = torch.bmm(of_scores, k).view(-1, stop - start, k.shape[2])
+            of_key[:, start:stop] = torch.bmm(
+                of_scores.transpose(1, 2), q.reshape(g.shape[0], -1, q.shape[2])
+            )
+        return of_query, of_key, of_value, None, None, None
+
+
+def _probabilities(query: Tensor, key: Tensor, unseen: Tensor, scaling: float) -> Tensor:
+    """softmax of one row: query [H, T, d], key [K, T, d] -> [K, G T, T]."""
+    heads, tokens, width = key.shape
+    scores = torch.bmm(query.reshape(heads, -1, width), key.transpose(1, 2)).mul_(scaling)
+    scores.view(-1, tokens, tokens).add_(unseen[:tokens, :tokens])
+    return scores.softmax(2)
+
+
+def _unseen(tokens: int, window: int | None, like: Tensor) -> Tensor:
+    """[T, T]: 0 where query i sees key j (causal, at most `window` tokens back), -inf elsewhere."""
+    bias = torch.full((tokens, tokens), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
+    if window is not None and tokens > window:
+        bias += torch.full_like(bias, float("-inf")).tril_(-window)
+    return bias
+
+
+def _attend_to_cache(
+    query: Tensor,
+    pairs: list[tuple[Tensor, Tensor]],
+    cache: KeyValueCache,
+    scaling: float,
+    window: int | None,
+) -> Tensor:
+    """One new token per row: query [H, R, d] against the keys and values of each block -> [1, R, H, d]."""
+    out = []
+    for block, (keys, values) in zip(cache.blocks, pairs, strict=True):
+        rows, heads = keys.shape[:2]
+        q = query[:, block.first : block.stop].transpose(0, 1).reshape(rows * heads, -1, query.shape[2])
+        scores = torch.bmm(q, keys.flatten(0, 1)).float().mul_(scaling)  # [n K, G, C]
+        scores.view(rows, heads, -1, block.capacity).add_(cache.mask(block, window))
+        probs = scores.softmax(2).to(values.dtype)
+        out.append(torch.bmm(probs, values.flatten(0, 1)).view(rows, query.shape[0], -1))
+    return torch.cat(out)[None]
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+# --- running the model on a pack --------------------------------------------------------------------------
+
+
+def hidden_states(model: Any, pack: Pack) -> Tensor:
+    """Last hidden states [N, D] of a pack."""
+    if model.config._attn_implementation != ATTENTION:
+        model.set_attn_implementation(ATTENTION)
+    decoder = model.get_decoder()
+    out = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack)
+    if pack.cache is not None:
+        pack.cache.read = True
+    return out.last_hidden_state[0]
+
+
+def head(model: Any) -> Any:
+    """The output layer [D -> V]; refuses models that change logits after it."""
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise NotImplementedError("logit soft-capping (Gemma 2) is not supported; use another model")
+    return model.get_output_embeddings()
+
+
+@torch.inference_mode()
+def runs_packed(model: Any) -> bool:
+    """Whether rows in a pack come out as they do alone; recurrent layers or attention sinks would differ.
+
+    Compares logits up to rounding: a wrong model is off by about their spread, bfloat16 by a hundredth of it.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    rows = [[(37 * i + 11) % vocabulary for i in range(n)] for n in (9, 5)]
+    alone = [model(input_ids=torch.tensor([row], device=model.device), use_cache=False) for row in rows]
+    expected = torch.cat([out.logits[0].float() for out in alone])
+    cache = KeyValueCache()
+    pack = pack_rows(rows, [-1, -1], device=model.device, cache=cache)
+    try:
+        found = head(model)(hidden_states(model, pack)).float()
+    except (AttributeError, NotImplementedError, TypeError):  # it does not pass `pack` on to attention
+        return False
+    complete = len(cache.layers) == model.config.get_text_config().num_hidden_layers
+    return complete and bool((found - expected).square().mean().sqrt() < 0.2 * expected.std())
