@@ -1,0 +1,71 @@
+"""What this machine can do at best: its rate of matrix products and of reading memory, as measured here."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Best rates of this machine, all cores together."""
+
+    flops: float  # operations per second in large matrix products of the model's dtype
+    bytes: float  # bytes per second read and written by large copies
+
+
+def limits(device: torch.device, dtype: torch.dtype) -> Limits:
+    """Measures both; the best of several attempts, since others may use the machine."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    source = torch.empty(1 << 28, device=device, dtype=torch.int8)  # 256 MB: larger than any cache
+    target = torch.empty_like(source)
+    products = best(lambda: a @ b, device)
+    copies = best(lambda: target.copy_(source), device)
+    return Limits(2 * size**3 / products, 2 * source.numel() / copies)
+
+
+def best(work: Callable[[], Any], device: torch.device, attempts: int = 12) -> float:
+    """Seconds of the fastest of several runs."""
+    seconds = []
+    for _ in range(attempts):
+        began = perf_counter()
+        work()
+        wait(device)
+        seconds.append(perf_counter() - began)
+    return min(seconds)
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Machine and versions, to be kept with every figure."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "machine": name,
+        "cores": torch.get_num_threads(),
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{package: version(package) for package in PACKAGES},
+    }
