@@ -5,24 +5,25 @@ from __future__ import annotations
 from functools import cache
 
 from spring.engine.scoring import Text
-from spring.params import merge, parse
 from spring.prompts import Prompter
 from spring.quarantine import check_rows, leave_out
 from tasks.files import load_params
 from tasks.ingest import read_source
 
 SOURCES = ("changelogs", "personas")
+MAX_CHARS = 1200  # as in experiments/changelogs
 Pair = tuple[str, str, str]  # task, query, response
 
 
 @cache
 def writers(source: str, users: int) -> list[list[Pair]]:
     """The interactions of `users` users in the order they were written; changelogs may have fewer users."""
-    tree = load_params().model_dump(mode="json")
-    change = {"ingest": {"source": source, "max_users": users, "personas": {"users": users}}}
-    params = parse(merge(tree, change))
-    rows, _ = read_source(params.ingest, seed=params.seed)
-    limits = params.ingest
+    params = load_params()
+    personas = params.ingest.personas.model_copy(update={"users": users})
+    limits = params.ingest.model_copy(
+        update={"source": source, "max_users": users, "personas": personas, "max_chars": MAX_CHARS}
+    )
+    rows, _ = read_source(limits, seed=params.seed)
     checked = check_rows(rows, min_chars=limits.min_chars, max_chars=limits.max_chars)
     kept, _ = leave_out(
         checked.interactions,

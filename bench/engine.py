@@ -1,0 +1,371 @@
+"""The engine against plain loops and against the machine: `python -m bench.engine`.
+
+Both sides do the same jobs with the same model, texts, batches and settings. First they must agree (in
+float32, to rounding); then they are timed by turns in the model's own dtype, and the median of the rounds
+counts. A plain loop's cost per item does not depend on the other items, so it is timed on every k-th item of
+the list sorted by length; the engine does the whole job. Rates are of useful tokens: those of the texts, or
+those generated. Written to bench/results/engine.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import plain, work
+from bench.machine import Limits, describe, limits, wait
+from bench.texts import SOURCES, lessons, texts
+from spring.engine.budget import decoding_rows, scoring_tokens, training_tokens
+from spring.engine.decoding import Answer, Query, generate
+from spring.engine.lora import AdapterBank, save_adapter
+from spring.engine.scoring import Text, token_logps
+from spring.engine.training import Lesson, plan_batches, train
+from spring.model import BaseModel, load
+from spring.params import Decode, Train
+from spring.prompts import Prompter
+from tasks.files import DATA, load_params
+
+RESULTS = Path(__file__).parent / "results"
+TEXTS, USERS, ITEMS, QUERIES, NEW_TOKENS = 400, 32, 3, 64, 64
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job on both sides. A side does its work and tells how many useful tokens it was."""
+
+    name: str
+    source: str
+    size: str
+    plain: Callable[[], int]
+    engine: Callable[[], tuple[int, float]]  # useful tokens; seconds that the machine needs at least
+
+
+class Bench:
+    """The model on both sides, the prompts, and the settings of the default experiment."""
+
+    def __init__(self, device: str, dtype: str) -> None:
+        self.params = load_params()
+        self.base: BaseModel = load(DATA / "model", device=device, dtype=dtype)
+        self.model = self.base.model
+        self.plain = plain.load(DATA / "model", self.model.dtype, self.base.device)
+        self.prompter = Prompter(self.base.tokenizer, self.params.prompts, self.params.model.max_length)
+        recipe, decode = self.params.arms["spring"].train, self.params.arms["spring"].decode
+        assert recipe is not None
+        self.recipe: Train = recipe
+        self.decode: Decode = decode.model_copy(update={"max_new_tokens": NEW_TOKENS})
+        self.shape = work.shape_of(self.model, recipe.lora)
+        self.stop = {self.prompter.end, self.base.tokenizer.eos_token_id}
+
+    def score(self, rows: Sequence[Text]) -> list[Any]:
+        """The engine's log-likelihoods."""
+        budget = scoring_tokens(self.model, self.params.model.memory_gb)
+        return token_logps(self.model, None, rows, budget=budget)
+
+    def train(self, lessons: Sequence[Lesson], recipe: Train, *, slots: int = 16) -> list[Weights]:
+        """The engine's adapters, `slots` at a time as in the stages."""
+        bank = AdapterBank(self.model, recipe.lora, slots=min(slots, len(lessons)))
+        budget = training_tokens(self.model, self.params.model.memory_gb)
+        learned = train(self.model, bank, lessons, recipe, budget=budget)
+        bank.detach(self.model)
+        return [one.state for one in learned]
+
+    def generate(self, queries: Sequence[Query], states: Sequence[Weights], decode: Decode) -> list[Answer]:
+        """The engine's answers; slot i is `states[i]`."""
+        bank = AdapterBank(self.model, self.recipe.lora, slots=len(states))
+        for slot, state in enumerate(states):
+            bank.load_state(slot, state)
+        longest = max(len(p) for query in queries for p, _ in query.paths) + decode.max_new_tokens
+        gigabytes = self.params.model.memory_gb
+        answers = generate(
+            self.model,
+            bank,
+            queries,
+            decode,
+            stop=self.stop,
+            max_rows=decoding_rows(self.model, gigabytes, length=longest),
+            budget=scoring_tokens(self.model, gigabytes),
+        )
+        bank.detach(self.model)
+        return answers
+
+    def generate_plainly(
+        self, queries: Sequence[Query], states: Sequence[Weights], decode: Decode
+    ) -> list[list[int]]:
+        """The same, query by query."""
+        named = {str(slot): state for slot, state in enumerate(states)}
+        wrapped = plain.with_adapters(self.plain, self.recipe.lora, named)
+        found = plain.generate(wrapped, queries, decode, stop=self.stop)
+        wrapped.unload()
+        return found
+
+    def lessons(self, source: str) -> list[Lesson]:
+        """What each user learns; all start from one fresh adapter."""
+        bank = AdapterBank(self.model, self.recipe.lora, slots=1)
+        bank.initialise(0, seed=0)
+        start = bank.state(0)
+        bank.detach(self.model)
+        sets = lessons(self.prompter, source, USERS, ITEMS)
+        return [Lesson(own, start, seed=i) for i, own in enumerate(sets)]
+
+    def queries(self, source: str) -> list[Query]:
+        """Two queries a user with an open gate: the context is two other texts, of any writer."""
+        rows = texts(self.prompter, source, 3 * QUERIES)
+        found = []
+        for i in range(QUERIES):
+            first, second, third = rows[3 * i : 3 * i + 3]
+            context = second.prompt + second.response + third.prompt + third.response + first.prompt
+            found.append(Query(first.prompt, context, 0.5, i % USERS))
+        return found
+
+
+def every(items: Sequence[Any], step: int, size: Callable[[Any], int]) -> list[Any]:
+    """Every `step`-th item in order of size, from the middle of the first `step` on."""
+    return sorted(items, key=size)[step // 2 :: step]
+
+
+# --- both sides agree -------------------------------------------------------------------------------------
+
+
+def check(device: str) -> dict[str, float]:
+    """Asserts that both sides compute the same, in float32; gives the largest differences."""
+    bench = Bench(device, "float32")
+    rows = every(texts(bench.prompter, "changelogs", TEXTS), 60, len)
+    pairs = zip(bench.score(rows), plain.score(bench.plain, rows), strict=True)
+    scores = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in pairs)
+    assert scores < 2e-3, f"log-likelihoods differ by {scores} nats"
+    recipe = bench.recipe.model_copy(
+        update={"lora": bench.recipe.lora.model_copy(update={"dropout": 0.0}), "lr": 1e-3}
+    )
+    taught = bench.lessons("changelogs")[:2]
+    states = bench.train(taught, recipe)
+    weights = 0.0
+    for lesson, ours, theirs in zip(taught, states, plain.train(bench.plain, taught, recipe), strict=True):
+        assert lesson.start is not None
+        moved = max(float((ours[n] - start).abs().max()) for n, start in lesson.start.items())
+        weights = max(weights, max(float((ours[n] - theirs[n]).abs().max()) for n in ours) / moved)
+    assert weights < 0.05, f"trained weights differ by {weights} of what they moved"
+    asked = [replace(q, slot=i % 2) for i, q in enumerate(every(bench.queries("changelogs"), 16, _length))]
+    short = bench.decode.model_copy(update={"max_new_tokens": 24})
+    answers = [answer.tokens for answer in bench.generate(asked, states, short)]
+    assert answers == bench.generate_plainly(asked, states, short), "generated tokens differ"
+    return {"logp_nats": scores, "weights_relative": weights, "tokens_different": 0.0}
+
+
+def _length(query: Query) -> int:
+    return sum(len(prompt) for prompt, _ in query.paths)
+
+
+# --- the jobs ---------------------------------------------------------------------------------------------
+
+
+def scoring_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """400 responses under the base model."""
+    rows = texts(bench.prompter, source, TEXTS)
+    some = every(rows, 8, len)
+
+    def engine() -> tuple[int, float]:
+        bench.score(rows)
+        return sum(map(len, rows)), work.scoring(bench.shape, rows) / machine.flops
+
+    def by_one() -> int:
+        plain.score(bench.plain, some)
+        return sum(map(len, some))
+
+    return Job("score", source, f"{TEXTS} responses", by_one, engine)
+
+
+def training_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """32 users, each a drift set of 3 items for 2 epochs."""
+    all_lessons = bench.lessons(source)
+
+    def read(chosen: Sequence[Lesson]) -> list[Text]:
+        return [text for one in chosen for batch in plan_batches(one, bench.recipe) for text in batch]
+
+    some = every(all_lessons, 8, lambda one: sum(map(len, read([one]))))
+
+    def engine() -> tuple[int, float]:
+        bench.train(all_lessons, bench.recipe)
+        seen = read(all_lessons)
+        return sum(map(len, seen)), work.training(bench.shape, seen) / machine.flops
+
+    def by_user() -> int:
+        plain.train(bench.plain, some, bench.recipe)
+        return sum(map(len, read(some)))
+
+    return Job("train", source, f"{USERS} users", by_user, engine)
+
+
+def decoding_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """64 queries of 32 users, each mixed from two paths under the user's adapter."""
+    states = bench.train(bench.lessons(source), bench.recipe)
+    queries = bench.queries(source)
+    some = every(queries, 16, _length)
+
+    def engine() -> tuple[int, float]:
+        answers = bench.generate(queries, states, bench.decode)
+        rows = [
+            (len(prompt), len(answer.tokens) + 1)
+            for query, answer in zip(queries, answers, strict=True)
+            for prompt, _ in query.paths
+        ]
+        useful = sum(len(answer.tokens) for answer in answers)
+        return useful, work.decoding_seconds(bench.shape, machine, rows)
+
+    def by_query() -> int:
+        used = sorted({query.slot for query in some})
+        asked = [replace(query, slot=used.index(query.slot)) for query in some]
+        found = bench.generate_plainly(asked, [states[slot] for slot in used], bench.decode)
+        return sum(map(len, found))
+
+    return Job("generate", source, f"{QUERIES} two-path queries", by_query, engine)
+
+
+def timed(job: Job, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Both sides by turns."""
+    ours, theirs, share, seconds = [], [], [], []
+    for number in range(rounds):
+        began = perf_counter()
+        useful = job.plain()
+        wait(device)
+        theirs.append(useful / (perf_counter() - began))
+        began = perf_counter()
+        useful, least = job.engine()
+        wait(device)
+        seconds.append(perf_counter() - began)
+        ours.append(useful / seconds[-1])
+        share.append(least / seconds[-1])
+        print(
+            f"  round {number + 1}: engine {ours[-1]:.0f} tok/s, plain {theirs[-1]:.0f} tok/s, "
+            f"{share[-1]:.0%} of the limit",
+            flush=True,
+        )
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "job": job.name,
+        "source": job.source,
+        "size": job.size,
+        "seconds": median(seconds),
+        "tokens_per_second": median(ours),
+        "plain_tokens_per_second": median(theirs),
+        "ratio": median(ratios),
+        "ratios": ratios,
+        "of_limit": median(share),
+        "of_limits": share,
+    }
+
+
+def switching(bench: Bench, rounds: int) -> dict[str, float]:
+    """What the next user's adapter costs: PEFT's set_adapter and load_adapter; here, more slots in a batch.
+
+    Milliseconds. `slots_per_row`: a decoding step's row when 32 rows use 32 slots, over all in one slot.
+    """
+    states = bench.train(bench.lessons("personas")[:USERS], bench.recipe)
+    named = {str(slot): state for slot, state in enumerate(states)}
+    wrapped = plain.with_adapters(bench.plain, bench.recipe.lora, named)
+    began = perf_counter()
+    for name in named:
+        wrapped.set_adapter(name)
+    chosen = (perf_counter() - began) / USERS
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(states[0], bench.recipe.lora, Path(folder), base_model="")
+        began = perf_counter()
+        for i in range(8):
+            wrapped.load_adapter(folder, adapter_name=f"more-{i}")
+        loaded = (perf_counter() - began) / 8
+    wrapped.unload()
+    bank = AdapterBank(bench.model, bench.recipe.lora, slots=USERS)
+    began = perf_counter()
+    for slot, state in enumerate(states):
+        bank.load_state(slot, state)
+    ours = (perf_counter() - began) / USERS
+    bank.detach(bench.model)
+    prompt = bench.queries("personas")[0].prompt
+    short = bench.decode.model_copy(update={"max_new_tokens": 24})
+
+    def step(slots: Sequence[int]) -> float:
+        asked = [replace(Query(prompt, None, 0.0), slot=slot) for slot in slots]
+        began = perf_counter()
+        answers = bench.generate(asked, states, short)
+        return (perf_counter() - began) / sum(answer.row_steps for answer in answers)
+
+    pairs = [(step(range(USERS)), step([0] * USERS)) for _ in range(rounds + 2)]
+    many, one = (median(side) for side in zip(*pairs, strict=True))
+    return {
+        "peft_set_adapter": 1e3 * chosen,
+        "peft_load_adapter": 1e3 * loaded,
+        "load_into_slot": 1e3 * ours,
+        "row_step_many_slots": 1e3 * many,
+        "row_step_one_slot": 1e3 * one,
+    }
+
+
+# --- all of it --------------------------------------------------------------------------------------------
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of the jobs."""
+    lines = [
+        "| job | texts | plain, tok/s | engine, tok/s | times faster | of the machine's limit |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        spread = f"{min(row['ratios']):.1f} to {max(row['ratios']):.1f}"
+        lines.append(
+            f"| {row['job']}, {row['size']} | {row['source']} | {row['plain_tokens_per_second']:.0f} "
+            f"| {row['tokens_per_second']:.0f} | {row['ratio']:.1f} ({spread}) | {row['of_limit']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Checks, times, prints and writes everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
+    options = parser.parse_args()
+    agreed = check(options.device)
+    print(f"Both sides agree in float32: {agreed}", flush=True)
+    bench = Bench(options.device, "auto")
+    device, dtype = bench.base.device, bench.model.dtype
+    machine = limits(device, dtype)
+    print(f"Limits: {machine.flops / 1e9:.0f} GFLOP/s, {machine.bytes / 1e9:.0f} GB/s", flush=True)
+    found = []
+    for source in options.sources:
+        for name in options.jobs:
+            print(f"{name} {source}", flush=True)
+            found.append(timed(JOBS[name](bench, source, machine), device, options.rounds))
+    switched = switching(bench, options.rounds)
+    print(table(found))
+    print("Switching, milliseconds:", {key: round(value, 3) for key, value in switched.items()})
+    result = {
+        "about": {**describe(device, dtype), "limits": vars(machine), "rounds": options.rounds},
+        "agreement_float32": agreed,
+        "jobs": found,
+        "switching_ms": switched,
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+JOBS: dict[str, Callable[[Bench, str, Limits], Job]] = {
+    "score": scoring_job,
+    "train": training_job,
+    "generate": decoding_job,
+}
+
+if __name__ == "__main__":
+    main()
