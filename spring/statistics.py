@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals over users, paired differences, and how well scores find drift.
+"""Means with bootstrap intervals over users, paired differences, rank correlations, and drift detection.
 
 Users are the unit of resampling, because items of one user are not independent. Intervals are percentile
 intervals (Efron, 1979): with few users they are too narrow, and they hold no variation between training runs.
@@ -7,6 +7,7 @@ Legend: N users, P periods, K columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +71,45 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
         return None
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # mid-ranks from 1
-    above = ranks[positive].sum() - positives * (positives + 1) / 2
+    above = mid_ranks(scores)[positive].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """Mean precision over the positives, each at its own score as the threshold, ties together.
+
+    `scores` and `positive` (bool) are [N]; None where one of the two classes is empty. By chance it is about
+    the share of positives.
+    """
+    if positive.all() or not positive.any():
+        return None
+    _, inverse = np.unique(-scores, return_inverse=True)
+    taken = np.cumsum(np.bincount(inverse))  # items at or above each threshold, from the highest
+    found = np.cumsum(np.bincount(inverse, weights=positive))
+    return float((found / taken)[inverse[positive]].mean())
+
+
+def mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 of `values` [N], equal values sharing the middle of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Rank correlation of two columns [N] (Spearman, 1904); None where one of them is constant."""
+    a, b = (mid_ranks(values) - (len(values) + 1) / 2 for values in (first, second))
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else None
+
+
+def rank_correlations(columns: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """Spearman's correlation of every pair of columns, each [N], under the name "first ~ second"."""
+    names = list(columns)
+    return {
+        f"{first} ~ {second}": spearman(columns[first], columns[second])
+        for place, first in enumerate(names)
+        for second in names[place + 1 :]
+    }
 
 
 def selection_precision(selected: np.ndarray, positive: np.ndarray) -> float | None:
@@ -84,18 +120,24 @@ def selection_precision(selected: np.ndarray, positive: np.ndarray) -> float | N
 def detection(
     scores: np.ndarray, *, selected: np.ndarray, real: np.ndarray, kinds: np.ndarray
 ) -> dict[str, Any]:
-    """How well drift scores find real changes: AUROC overall and per kind, precision of the selection.
+    """How well drift scores find real changes: AUROC and average precision, precision of the selection.
 
     All [N]: `selected` and `real` bool, `kinds` labels. A kind is compared with all items of other kinds that
-    are no real change, so that a kind which is none itself (noise) has a number too; there low is good.
-    `share_drift` is the precision of a blind selection.
+    are no real change, so that a kind which is none itself (noise) has numbers too; there low is good.
+    `share` is the average precision of chance, `share_drift` that overall and of a blind selection.
     """
     by_type = {}
     for kind in sorted(set(kinds.tolist()) - {STABLE}):
         compared = (kinds == kind) | ~real
-        by_type[kind] = auroc(scores[compared], kinds[compared] == kind)
+        of_kind = kinds[compared] == kind
+        by_type[kind] = {
+            "auroc": auroc(scores[compared], of_kind),
+            "average_precision": average_precision(scores[compared], of_kind),
+            "share": float(of_kind.mean()),
+        }
     return {
         "auroc": auroc(scores, real),
+        "average_precision": average_precision(scores, real),
         "by_type": by_type,
         "precision": selection_precision(selected, real),
         "share_drift": float(real.mean()) if len(real) else None,

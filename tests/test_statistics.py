@@ -9,16 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score
 
 from spring import statistics
 from spring.statistics import (
     Interval,
     auroc,
+    average_precision,
     bootstrap_means,
     detection,
     mean_interval,
     paired_difference,
+    rank_correlations,
     selection_precision,
+    spearman,
 )
 
 SETTINGS: dict[str, Any] = {"resamples": 4000, "confidence": 0.9, "seed": 3}
@@ -104,6 +109,48 @@ def test_auroc_against_all_pairs(items: list[tuple[int, bool]]) -> None:
     assert found == pytest.approx(np.mean(wins))
 
 
+def test_average_precision_by_hand() -> None:
+    """Positives at 4 (1 of 1) and at 2, tied with a negative (2 of 4): (1 + 1/2) / 2."""
+    scores, positive = np.array([4.0, 3.0, 2.0, 2.0, 1.0]), np.array([True, False, True, False, False])
+    assert average_precision(scores, positive) == 0.75
+    assert average_precision(scores, np.zeros(5, bool)) is None
+    assert average_precision(scores, np.ones(5, bool)) is None
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=25))
+def test_average_precision_is_that_of_scikit_learn(items: list[tuple[int, bool]]) -> None:
+    scores = np.array([score for score, _ in items], float)
+    positive = np.array([p for _, p in items], bool)
+    found = average_precision(scores, positive)
+    if found is not None:
+        assert found == pytest.approx(average_precision_score(positive, scores))
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1 2 3 4 and 1 2 4 3: 1 - 6 (1 + 1) / (4 * 15) = 0.8. Only the order counts."""
+    first = np.array([1.0, 10.0, 100.0, 1000.0])
+    assert spearman(first, np.array([0.1, 0.2, 0.4, 0.3])) == pytest.approx(0.8)
+    assert spearman(first, -(first**3)) == pytest.approx(-1.0)
+    assert spearman(first, np.ones(4)) is None
+    assert spearman(np.zeros(0), np.zeros(0)) is None
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=20))
+def test_spearman_is_that_of_scipy(items: list[tuple[int, int]]) -> None:
+    first, second = np.array(items, float).T
+    found = spearman(first, second)
+    if found is None:
+        assert len(set(first)) == 1 or len(set(second)) == 1
+    else:
+        assert found == pytest.approx(spearmanr(first, second).statistic)
+
+
+def test_every_pair_of_columns_is_correlated_once() -> None:
+    up = np.arange(3.0)
+    found = rank_correlations({"a": up, "b": -up, "c": up**2})
+    assert found == pytest.approx({"a ~ b": -1.0, "a ~ c": 1.0, "b ~ c": -1.0})
+
+
 def test_selection_precision() -> None:
     real = np.array([True, False, True, False])
     assert selection_precision(np.array([True, True, True, False]), real) == pytest.approx(2 / 3)
@@ -121,6 +168,10 @@ def test_detection_by_hand() -> None:
         real=np.array([True, True, False, False, False]),
         kinds=np.array(["abrupt", "gradual", "stable", "noise", "noise"]),
     )
-    assert found["by_type"] == {"abrupt": 1.0, "gradual": 0.5, "noise": 0.5}
+    assert {kind: of["auroc"] for kind, of in found["by_type"].items()} == {
+        "abrupt": 1.0, "gradual": 0.5, "noise": 0.5,
+    }  # fmt: skip
+    assert found["by_type"]["abrupt"] == {"auroc": 1.0, "average_precision": 1.0, "share": 0.25}
+    assert found["by_type"]["gradual"]["average_precision"] == pytest.approx(1 / 3)
     assert found["auroc"] == pytest.approx((3 + 1.5) / 6)
     assert found["precision"] == 0.5 and found["share_drift"] == 0.4 and found["items"] == 5

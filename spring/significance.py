@@ -1,0 +1,94 @@
+"""Paired tests over users: permutation p-values, Holm's correction, effect sizes, users needed.
+
+Everything starts from the differences of two arms, one number per user. Legend: N users, M tests.
+What each number means and what it cannot say: docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import nctdtr, ndtri, stdtrit
+
+EXACT_USERS = 16  # up to here all 2^N sign patterns are counted: 65,536, in a fraction of a second
+PATTERNS_AT_ONCE = 4_000_000  # signs drawn per chunk: about 32 MB
+TIE = 1e-9  # relative: means of equal sums may differ in their last bits
+
+
+def permutation_p(differences: np.ndarray, *, resamples: int, seed: int) -> float | None:
+    """Two-sided p-value of a mean difference of zero, by flipping signs [N] (Fisher, 1935).
+
+    If the arms were exchangeable, each user's difference would be as likely with the other sign. Exact for
+    up to `EXACT_USERS` users; beyond, of `resamples` seeded draws, the data as they are counted among them
+    (Phipson and Smyth, 2010), so that it is never 0. None for fewer than two users.
+    """
+    users = len(differences)
+    if users < 2:
+        return None
+    observed = abs(float(differences.mean())) * (1 - TIE)
+    if users <= EXACT_USERS:
+        patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
+        return float((np.abs((2 * patterns - 1) @ differences) / users >= observed).mean())
+    random = np.random.default_rng(seed)
+    chunk, reached = max(1, PATTERNS_AT_ONCE // users), 0
+    for start in range(0, resamples, chunk):
+        signs = 2 * random.integers(0, 2, size=(min(chunk, resamples - start), users)) - 1
+        reached += int((np.abs(signs @ differences) / users >= observed).sum())
+    return (reached + 1) / (resamples + 1)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values [M] corrected for being M tests (Holm, 1979), in the order given; None stays out of it.
+
+    The k-th smallest is multiplied by the number of tests from it on; none falls below a smaller one's.
+    """
+    corrected: list[float | None] = [None] * len(p_values)
+    ranked = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    highest = 0.0
+    for rank, (p, place) in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - rank) * p))
+        corrected[place] = highest
+    return corrected
+
+
+def cohens_dz(differences: np.ndarray) -> float | None:
+    """Mean over standard deviation of paired differences [N] (Cohen, 1988).
+
+    None for fewer than two users, or where all differ alike: there is no spread to measure by.
+    """
+    spread = standard_deviation(differences)
+    return float(differences.mean()) / spread if spread else None
+
+
+def users_needed(differences: np.ndarray, *, effect: float, power: float, alpha: float) -> int | None:
+    """How many users a true mean difference of `effect` needs, at the spread of `differences` [N].
+
+    The smallest number with which a two-sided paired t-test at level `alpha` finds it with probability
+    `power`. None where there is no spread or no effect to go by.
+    """
+    spread = standard_deviation(differences)
+    if not spread or effect == 0:
+        return None
+    standardised = abs(effect) / spread
+    normal = ((ndtri(1 - alpha / 2) + ndtri(power)) / standardised) ** 2
+    users = max(2, math.floor(normal))  # the normal approximation asks for too few
+    while t_test_power(users, effect=standardised, alpha=alpha) < power:
+        users += 1
+    return users
+
+
+def t_test_power(users: int, *, effect: float, alpha: float) -> float:
+    """Probability that a two-sided paired t-test at `alpha` finds a standardised `effect` (d_z)."""
+    freedom, shift = users - 1, effect * math.sqrt(users)
+    critical = stdtrit(freedom, 1 - alpha / 2)
+    return float(1 - nctdtr(freedom, shift, critical) + nctdtr(freedom, shift, -critical))
+
+
+def standard_deviation(differences: np.ndarray) -> float | None:
+    """Of a sample [N]; None for fewer than two users or where all values are equal but for rounding."""
+    if len(differences) < 2:
+        return None
+    spread = float(differences.std(ddof=1))
+    return spread if spread > TIE * float(np.abs(differences).max(initial=0)) else None
