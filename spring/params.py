@@ -236,8 +236,10 @@ class Evaluate(Strict):
     """Metrics and their uncertainty."""
 
     against: Name  # the arm that paired differences are taken from
-    resamples: PositiveInt
+    resamples: PositiveInt  # of the bootstrap, and sign flips drawn in a permutation test
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    detect: Annotated[float, Field(gt=0)]  # relative difference for which the number of users needed is given
+    power: Annotated[float, Field(gt=0, lt=1)]  # probability of detecting it
 
 
 class Report(Strict):
@@ -269,6 +271,7 @@ class Params(Strict):
     split: Split
     model: Model
     arms: dict[Name, Arm] = Field(min_length=1)
+    transfer: Literal["likelihood"] | None  # every learned state on the tests of every period; null: off
     evaluate: Evaluate
     report: Report
     tracking: Tracking

@@ -7,6 +7,7 @@ data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
 data/consolidate/{t}/           buffers.parquet, gate_scores.parquet
 data/generate/{t}/              generations.parquet
+data/transfer/                  likelihoods.parquet
 data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv
 data/report/                    report.html, tables and plots
 """

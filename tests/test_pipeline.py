@@ -16,7 +16,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split
+from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -85,12 +85,13 @@ def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
     for t in range(periods):
         for stage in (adapt, consolidate, generate):
             run(stage, monkeypatch, t)
-    for stage in (evaluate, report):
+    for stage in (transfer, evaluate, report):
         run(stage, monkeypatch)
 
 
-def cells(folder: Path) -> set[str]:
-    return {path.name for path in (folder / ".cells" / "cells").glob("*/*")}
+def cells(folder: Path, holding: str = "*") -> set[str]:
+    """Keys of the cells, or of those that hold a file of this name."""
+    return {path.parent.name for path in (folder / ".cells" / "cells").glob(f"*/*/{holding}")}
 
 
 def adapter_bytes(folder: Path, period: int) -> dict[str, bytes]:
@@ -173,6 +174,7 @@ def test_a_second_run_computes_nothing(project, monkeypatch):
     for t in range(3):
         for stage in (adapt, consolidate, generate):
             run(stage, monkeypatch, t)
+    run(transfer, monkeypatch)
     assert cells(project) == before
 
 
@@ -215,13 +217,13 @@ def test_a_user_leaving_changes_nobody_else(project, monkeypatch):
 
 def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, monkeypatch, tiny_model_folder):
     run_all(monkeypatch)
-    before = cells(project)
+    before = cells(project, "generations.json")
     write_params(
         project, tiny_model_folder, arms__eager={"retrieve": {"gate": None}, "decode": {"lmbda": 0.1}}
     )
     monkeypatch.setattr("spring.engine.training.train", lambda *_, **__: pytest.fail("trained"))
     run_all(monkeypatch)
-    assert len(cells(project) - before) == 2 * 3  # generations of 2 periods and 3 users
+    assert len(cells(project, "generations.json") - before) == 2 * 3  # 2 periods, 3 users
 
 
 def test_one_more_period_leaves_older_cells_alone(project, monkeypatch, tiny_model_folder):
@@ -233,7 +235,8 @@ def test_one_more_period_leaves_older_cells_alone(project, monkeypatch, tiny_mod
     run_all(monkeypatch, periods=4)
     assert {t: adapter_bytes(project, t) for t in range(3)} == older
     # period 3 of 3 users: base scores 3, drift 3, adapters 2 x 3, buffer 3, generations 5 x 3
-    assert len(cells(project) - before) <= 30
+    new = cells(project) - before
+    assert len(new - cells(project, "logps.json")) <= 30
 
 
 def test_replayed_items_take_part_in_training(project, monkeypatch, tiny_model_folder):

@@ -1,0 +1,149 @@
+"""Cells of reference likelihoods: one user's queries read under one adapter, with or without context.
+
+A cell holds one path of the mixture, token by token, and no lambda: arms that differ in it alone, or of which
+one has no memory, share their cells. The paths are mixed when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spring.params import Lora
+from spring.store import cell_key, code_digest
+from tasks.decoding import Request
+from tasks.scoring import CODE, place
+from tasks.workbench import Adapter, Row, Workbench, missing, progress
+
+COMMIT = 96  # paths that become visible together
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One user's queries, with what passed the gate, put to one adapter (null: the base model)."""
+
+    requests: Sequence[Request]
+    adapter: Adapter | None
+
+
+@dataclass(frozen=True)
+class Path:
+    """Rows and the memory rows that stand in the prompt of each, read under one adapter."""
+
+    texts: Sequence[tuple[Row, Sequence[Row]]]
+    adapter: Adapter | None
+
+
+def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[np.ndarray]]:
+    """Per ask and request: log p of each reference token under the mixture (nats, Eq. 8), [T].
+
+    Teacher-forced: nothing is generated. Only missing cells are computed.
+    """
+    found = iter(_read_paths(bench, [path for ask in asks for path in paths(ask)], what))
+    mixed = []
+    for ask in asks:
+        alone, given = iter(next(found)), iter(next(found))
+        mixed.append([_mix(request, alone, given) for request in ask.requests])
+    return mixed
+
+
+def weights(request: Request) -> tuple[float, float]:
+    """Weights of the path without and the path with context (Eq. 8); a path of weight 0 is not read."""
+    lmbda = request.lmbda if request.context else 0.0
+    return 1 - lmbda, lmbda
+
+
+def paths(ask: Ask) -> tuple[Path, Path]:
+    """What must be read without and with context."""
+    alone = [(request.row, ()) for request in ask.requests if weights(request)[0] > 0]
+    given = [(request.row, request.context) for request in ask.requests if weights(request)[1] > 0]
+    return Path(alone, ask.adapter), Path(given, ask.adapter)
+
+
+def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarray]) -> np.ndarray:
+    from spring.engine.decoding import mixture
+
+    parts = [
+        (weight, next(path))
+        for weight, path in zip(weights(request), (alone, given), strict=True)
+        if weight > 0
+    ]
+    return mixture([logps for _, logps in parts], [weight for weight, _ in parts])
+
+
+def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[np.ndarray]]:
+    keys = [_key(bench, path) if path.texts else None for path in wanted]
+    named = {key: path for key, path in zip(keys, wanted, strict=True) if key is not None}
+    groups: dict[Lora | None, list[str]] = defaultdict(list)
+    for i in missing(bench, list(named)):
+        key = list(named)[i]
+        adapter = named[key].adapter
+        groups[adapter.lora if adapter else None].append(key)
+    if groups:
+        total = sum(len(named[key].texts) for members in groups.values() for key in members)
+        with progress(total, what, "text") as done:
+            for lora, members in groups.items():
+                members.sort(key=lambda key: _adapter_key(named[key]))  # few adapters in memory at once
+                for start in range(0, len(members), COMMIT):
+                    chosen = {key: named[key] for key in members[start : start + COMMIT]}
+                    _compute(bench, chosen, lora, done)
+    return [_read(bench, key) if key is not None else [] for key in keys]
+
+
+def _adapter_key(path: Path) -> str:
+    return path.adapter.key if path.adapter else ""
+
+
+def _key(bench: Workbench, path: Path) -> str:
+    def plain(row: Row) -> list[str]:
+        return [row["task"], row["query"], row["response"]]
+
+    return cell_key(
+        kind="likelihood",
+        code=code_digest(*CODE, "tasks/likelihood"),
+        **bench.identity,
+        prompts=bench.asked([row for row, _ in path.texts]),
+        adapter=_adapter_key(path),
+        texts=[[plain(row), [plain(item) for item in context]] for row, context in path.texts],
+    )
+
+
+def _compute(
+    bench: Workbench, chosen: dict[str, Path], lora: Lora | None, done: Callable[[int], object]
+) -> None:
+    from spring.engine.budget import scoring_tokens
+    from spring.engine.scoring import token_logps
+
+    base = bench.base
+    adapters = {path.adapter.key: path.adapter for path in chosen.values() if path.adapter}
+    slots = {key: slot for slot, key in enumerate(adapters)}
+    with bench.bank(lora, len(slots)) as bank:
+        for key, slot in slots.items():
+            place(bank, slot, adapters[key])
+        texts = [
+            bench.prompter.text(
+                row["task"],
+                row["query"],
+                row["response"],
+                context=[(item["query"], item["response"]) for item in context],
+                slot=slots.get(_adapter_key(path), -1),
+            )
+            for path in chosen.values()
+            for row, context in path.texts
+        ]
+        budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        found = iter(token_logps(base.model, bank, texts, budget=budget))
+    with bench.store.batch() as batch:
+        for key, path in chosen.items():
+            mine = [next(found).tolist() for _ in path.texts]
+            (batch.cell(key) / "logps.json").write_text(json.dumps(mine))
+            done(len(mine))
+
+
+def _read(bench: Workbench, key: str) -> list[np.ndarray]:
+    cell = json.loads((bench.store.path(key) / "logps.json").read_text())
+    return [np.array(logps, dtype=np.float64) for logps in cell]

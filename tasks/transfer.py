@@ -1,0 +1,93 @@
+"""Stage transfer: scores[i, j], every learned state i on the test queries of every period j.
+
+    data/transfer/likelihoods.parquet   arm, user_id, interaction_id, learned (i), tested (j), logp,
+                                        ref_tokens, contexts
+
+Likelihood only, of the reference under what the arm answers with (the mixture included): nothing is
+generated, so the whole matrix costs what reading its queries costs. Cells are kept: one more period computes
+its own row and column and no older cell. With `transfer: null` the table is empty.
+
+What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
+earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
+memory is cut at period j and the past of its gate at the query's time, so that nothing later than a query is
+retrieved for it or sets its threshold. A buffer thus shows what it *still* holds, never what came after.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from tasks.adapt import by_user
+from tasks.files import DATA, read_parquet, write_parquet
+from tasks.generate import Gate
+from tasks.likelihood import Ask, likelihoods
+from tasks.memory import Library
+from tasks.workbench import Row, Workbench
+
+LIKELIHOODS: dict[str, Any] = {
+    "arm": pl.String,
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "learned": pl.Int32,
+    "tested": pl.Int32,
+    "logp": pl.Float64,  # of the reference, nats
+    "ref_tokens": pl.Int32,
+    "contexts": pl.List(pl.String),
+}
+Tests = dict[int, dict[str, list[Row]]]  # period -> user -> test rows
+
+
+def main() -> None:
+    """The states after all periods and the test queries of all periods -> data/transfer/."""
+    bench = Workbench()
+    rows: list[dict[str, Any]] = []
+    if bench.params.transfer is not None:
+        tests = {period: read_tests(period) for period in bench.params.periods}
+        asked = [case for learned in tests for case in ask_state(bench, learned, tests)]
+        found = likelihoods(bench, [ask for _, ask in asked], "transfer")
+        for (cell, ask), logps in zip(asked, found, strict=True):
+            for request, logp in zip(ask.requests, logps, strict=True):
+                rows.append(
+                    cell
+                    | {
+                        "interaction_id": request.row["interaction_id"],
+                        "logp": float(logp.sum()),
+                        "ref_tokens": len(logp),
+                        "contexts": [row["interaction_id"] for row in request.context],
+                    }
+                )
+    write_parquet(pl.DataFrame(rows, schema=LIKELIHOODS), DATA / "transfer/likelihoods.parquet")
+
+
+def read_tests(period: int) -> dict[str, list[Row]]:
+    """The test rows of a period, by user."""
+    return by_user(read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test"))
+
+
+def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[str, Any], Ask]]:
+    """Every arm's queries to the state after period `learned`: what each cell is called, and the ask."""
+    folder = DATA / f"consolidate/{learned}"
+    history = read_parquet(folder / "history.parquet")
+    buffers = read_parquet(folder / "buffers.parquet")
+    past = read_parquet(folder / "gate_scores.parquet")
+    adapters = bench.adapters(learned)
+    libraries = {
+        known: Library(bench, history.filter(pl.col("period") <= known), buffers, learned)
+        for known in range(learned + 1)
+    }
+    asked = []
+    for name, arm in bench.params.arms.items():
+        gate = Gate(arm, past)
+        for tested, users in tests.items():
+            library = libraries[min(tested, learned)]
+            for user, rows in users.items():
+                cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
+                requests = [gate.request(row, library, user) for row in rows]
+                asked.append((cell, Ask(requests, adapters[arm.recipe, user] if arm.recipe else None)))
+    return asked
+
+
+if __name__ == "__main__":
+    main()
