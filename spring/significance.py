@@ -39,6 +39,11 @@ def permutation_p(differences: np.ndarray, *, resamples: int, seed: int) -> floa
     return (reached + 1) / (resamples + 1)
 
 
+def smallest_p(users: int, resamples: int) -> float:
+    """The lowest p-value that `permutation_p` can give: all signs alike, one way or the other."""
+    return 2 / 2**users if users <= EXACT_USERS else 1 / (resamples + 1)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values [M] corrected for being M tests (Holm, 1979), in the order given; None stays out of it.
 

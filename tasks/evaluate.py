@@ -7,7 +7,8 @@
     data/metrics.json                everything the report, W&B and the flow read
 
 A mean is taken over a user's items within a period, then over periods, then over users: every user counts
-once, however much they write. `adapter_bytes` is what the last period's adapters take on disk.
+once, however much they write. `adapter_bytes` is what the last period's adapters take on disk. What every
+number means: docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any
 import polars as pl
 
 from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
-from spring.params import Params
-from spring.statistics import Interval, detection, mean_interval, paired_difference
+from spring.params import Arm, Params
+from spring.statistics import mean_interval
+from tasks.comparison import as_json, compare_arms, interval_settings
+from tasks.detection import correlation_metrics, drift_metrics, read_scores
 from tasks.files import DATA, atomic, load_params, read_parquet, write_json, write_parquet
+from tasks.matrix import transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
@@ -97,15 +101,6 @@ def user_means(items: pl.DataFrame) -> pl.DataFrame:
     return groups.agg(pl.len().alias("items"), *(pl.col(metric).mean() for metric in METRICS))
 
 
-def interval_settings(params: Params) -> dict[str, Any]:
-    """What every interval is made with."""
-    return {
-        "resamples": params.evaluate.resamples,
-        "confidence": params.evaluate.confidence,
-        "seed": params.seed,
-    }
-
-
 def over_periods(users: pl.DataFrame, arm: str) -> pl.DataFrame:
     """One row per user of `arm`: the means over periods."""
     rows = users.filter(pl.col("arm") == arm).group_by("user_id", maintain_order=True)
@@ -149,15 +144,12 @@ def arms_by_recipe(params: Params) -> dict[str, list[str]]:
 def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) -> dict[str, Any]:
     """The whole of data/metrics.json."""
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
-    against = over_periods(users, params.evaluate.against)
+    means = {name: over_periods(users, name) for name in params.arms}
+    scores = read_scores(stream(params))
     arms: dict[str, Any] = {}
-    paired: dict[str, Any] = {}
     for name in params.arms:
-        means = over_periods(users, name)
-        quality = arm_metrics(params, users.filter(pl.col("arm") == name), means)
+        quality = arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
         arms[name] = quality | costs(params, name, generations.filter(pl.col("arm") == name))
-        if name != params.evaluate.against:
-            paired[name] = paired_metrics(params, means, against)
     return {
         "experiment": params.experiment,
         "users": interactions["user_id"].n_unique(),
@@ -168,8 +160,10 @@ def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) 
         "rouge": ROUGE_SETTING,
         "meteor": meteor_setting(wordnet_is_installed()),
         "arms": arms,
-        "paired": paired,
-        "drift": drift_metrics(params),
+        "paired": compare_arms(params, means, METRICS),
+        "transfer": transfer_metrics(params, interactions),
+        "drift": drift_metrics(params, scores),
+        "correlations": correlation_metrics(params, scores),
     }
 
 
@@ -182,24 +176,6 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
         found[metric] = as_json(interval, "mean") | {"periods": periods}
     return found
-
-
-def paired_metrics(params: Params, means: pl.DataFrame, against: pl.DataFrame) -> dict[str, Any]:
-    """One arm's differences from `evaluate.against`, user by user."""
-    assert means["user_id"].equals(against["user_id"]), "coverage was checked, so both have the same users"
-    settings = interval_settings(params)
-    return {
-        metric: as_json(
-            paired_difference(means[metric].to_numpy(), against=against[metric].to_numpy(), **settings),
-            "difference",
-        )
-        for metric in METRICS
-    }
-
-
-def as_json(interval: Interval, name: str) -> dict[str, float | None]:
-    """An interval under the name of its middle."""
-    return {name: interval.mean, "low": interval.low, "high": interval.high}
 
 
 def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
@@ -215,7 +191,21 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
         "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
+        "memory_bytes": memory_bytes(params.arms[arm], last),
     }
+
+
+def memory_bytes(arm: Arm, last: int) -> int:
+    """Size in UTF-8 of the queries and responses that an arm remembers after period `last`, all users."""
+    if arm.memory is None:
+        return 0
+    rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")
+    if arm.memory.scope == "period":
+        rows = rows.filter(pl.col("period") == last)
+    elif arm.memory.scope == "buffer":
+        held = read_parquet(DATA / f"consolidate/{last}/buffers.parquet")
+        rows = rows.join(held.filter(pl.col("memory") == arm.memory_id), on="interaction_id", how="semi")
+    return sum(int(rows[column].str.len_bytes().sum()) for column in ("query", "response"))
 
 
 def bytes_under(folder: Path) -> int:
@@ -223,23 +213,6 @@ def bytes_under(folder: Path) -> int:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: run `dvc repro`, whose adapt stages write it")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def drift_metrics(params: Params) -> dict[str, Any]:
-    """How well each arm that selects by drift tells real changes from the rest, on sources with labels."""
-    labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("is_drift")
-    scores = pl.concat(read_parquet(DATA / f"adapt/{t}/scores.parquet") for t in stream(params))
-    found = {}
-    for name, arm in params.arms.items():
-        if arm.train is not None and arm.train.data == "drift":
-            rows = scores.filter(pl.col("recipe") == arm.recipe).join(labels, on="interaction_id")
-            found[name] = detection(
-                rows["drift_score"].to_numpy(),
-                selected=rows["selected"].to_numpy(),
-                real=rows["is_drift"].to_numpy(),
-                kinds=rows["drift"].to_numpy(),
-            )
-    return found
 
 
 def rounded(value: Any) -> Any:

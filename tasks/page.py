@@ -14,15 +14,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from spring.params import Arm, Params
+from spring.significance import smallest_p
+from tasks.findings import tables
 from tasks.plots import METRIC_NAMES, drift_keys
 from tasks.svg import COLOURS, arm_styles, glyph
-from tasks.table import Table, excludes_zero, interval, number, tables
+from tasks.table import Table, excludes_zero, interval, number
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted
 NOTE = (
-    "Intervals are over users only: they hold neither the variation between training runs (this is one seed) "
-    "nor a correction for looking at several arms and metrics."
+    "Intervals and tests are over users only: they hold no variation between training runs (this is one "
+    "seed). Corrected p-values allow for looking at several arms, intervals do not, and nothing allows for "
+    "looking at several metrics."
 )
 
 
@@ -45,6 +48,7 @@ def names(arms: Sequence[str]) -> str:
 def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, str]]:
     """What the numbers say, claim by claim: (heading, sentence)."""
     said = [(title, metric_reading(metrics, order, metric)) for metric, title in METRIC_NAMES.items()]
+    said += [("Transfer", sentence) for sentence in transfer_reading(metrics, order)]
     said += [("Drift", sentence) for sentence in drift_reading(metrics, order)]
     users = metrics["users"]
     few = ""
@@ -84,6 +88,24 @@ def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -
             shown = names(others) if len(others) <= MOST_NAMED else f"{len(others)} of {len(order) - 1}"
             text += f" {start} with the whole interval {side} zero: {shown}."
     return text
+
+
+def transfer_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
+    """Which arms lost or gained on earlier periods by learning on, as far as their intervals tell."""
+    arms = [arm for arm in order if arm in metrics["transfer"]]
+    told = {arm: metrics["transfer"][arm]["backward"] for arm in arms}
+    parts = []
+    for what, sign in (("lost", -1), ("gained", 1)):
+        some = [arm for arm in arms if excludes_zero(told[arm]) and sign * told[arm]["mean"] > 0]
+        if some:
+            listed = ", ".join(f"{arm} ({number(told[arm]['mean'], signed=True)})" for arm in some)
+            parts.append(f"by learning on, earlier periods {what} under {listed}")
+    if not arms:
+        return []
+    if not parts:
+        return ["No arm's interval of backward transfer excludes zero: nothing says that any forgets."]
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}, in nats per token; no other interval excludes zero."]
 
 
 def drift_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
@@ -179,4 +201,5 @@ def render(
         parameters=parameters(params),
         excludes_zero=excludes_zero,
         interval=interval,
+        smallest_p=smallest_p(metrics["users"], params.evaluate.resamples),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from spring.statistics import STABLE
@@ -28,6 +29,7 @@ KIND_MARKERS = {
     "transient": "v",
     "noise": "p",
 }
+GAIN, LOSS = SERIES[0], SERIES[1]
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
@@ -169,6 +171,43 @@ def curves_panel(axes: Axes, rows: pl.DataFrame, title: str, colour: str) -> Non
     axes.set_ylabel("training loss, nats")
     axes.margins(x=0.01, y=0.12)
     axes.grid(axis="x", visible=False)
+
+
+def largest_gain(metrics: dict[str, Any]) -> float:
+    """How far any state of any arm is from the base model on any period: the end of the heat maps' scale."""
+    return max(abs(gain) for arm in metrics["transfer"].values() for gain in gains(arm).values())
+
+
+def gains(arm: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """(learned, tested) -> scores[i, j] less what the base model has there."""
+    return {
+        (learned, tested): score - arm["untrained"][tested]
+        for learned, scores in arm["matrix"].items()
+        for tested, score in scores.items()
+    }
+
+
+def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str) -> None:
+    """Heat map of scores[i, j]: colour by the gain over the base model, the diagonal framed."""
+    found, end = metrics["transfer"][arm], largest_gain(metrics)
+    periods = sorted(found["untrained"], key=int)
+    for (learned, tested), gain in gains(found).items():
+        row, column = periods.index(learned), periods.index(tested)
+        corner = (column - 0.5, row - 0.5)
+        colour = GAIN if gain > 0 else LOSS
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=0.6 * abs(gain) / (end or 1)))
+        if row == column:
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=1.2))
+        text = f"{found['matrix'][learned][tested]:.2f}".replace("-", "−")
+        axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=7.5)
+    axes.set_xlim(-0.5, len(periods) - 0.5)
+    axes.set_ylim(len(periods) - 0.5, -0.5)
+    axes.set_xticks(range(len(periods)), periods)
+    axes.set_yticks(range(len(periods)), periods)
+    axes.set_title(arm)
+    axes.set_xlabel("tested on period")
+    axes.set_ylabel("after learning period")
+    axes.grid(visible=False)
 
 
 def seconds_spent(arm: dict[str, Any]) -> float:

@@ -1,8 +1,9 @@
 """Stage report: data/metrics.json and the stages' tables -> data/report/.
 
     report.html   one page that needs nothing else: no network, no other file
-    tables/       arms, periods-METRIC, paired, drift, cost as JSON, CSV and Markdown
-    plots/        periods, paired, drift, curves, cost as SVG
+    tables/       arms, periods-METRIC, paired, significance, transfer, transfer-matrix, drift, correlations
+                  and cost as JSON, CSV and Markdown
+    plots/        periods, paired, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
 tables of an experiment that has been evaluated and says where its report lies.
@@ -24,6 +25,7 @@ from matplotlib.lines import Line2D
 from spring.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, stream
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text
+from tasks.findings import tables
 from tasks.page import Sample, names, render
 from tasks.plots import (
     METRIC_NAMES,
@@ -34,11 +36,13 @@ from tasks.plots import (
     drift_panel,
     paired_panel,
     periods_panel,
+    transfer_panel,
 )
 from tasks.svg import arm_styles, draw, inline
-from tasks.table import as_markdown, as_plain, tables
+from tasks.table import as_markdown, as_plain
 
 FOLDER = DATA / "report"
+SECTIONS = ("periods", "paired", "transfer", "drift", "curves", "cost")  # those with drawings
 Panel = Callable[[Axes], None]
 
 
@@ -82,7 +86,7 @@ def build(params: Params, metrics: dict[str, Any]) -> None:
     keys = {"periods": arms, "cost": arms, "drift": drift_handles(drift_rows)}
     drawings = {}
     for name, drawn in panels.items():
-        size = panel_size(name, len(params.arms))
+        size = panel_size(name, len(params.arms), len(params.periods))
         drawings[name] = page_drawings(drawn, name=name, size=size)
         if drawn:
             svg = composite(list(drawn.values()), keys.get(name, []), size)
@@ -135,7 +139,7 @@ def all_panels(
     limits = {f"{metric}{end}": pl.Float64 for metric in METRICS for end in ("", "_low", "_high")}
     table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
     curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
-    panels: dict[str, dict[str, Panel]] = {"periods": {}, "paired": {}, "drift": {}, "curves": {}, "cost": {}}
+    panels: dict[str, dict[str, Panel]] = {name: {} for name in SECTIONS}
     for metric, title in METRIC_NAMES.items():
         panels["periods"][f"{title} over periods"] = partial(
             periods_panel, table=table, metric=metric, styles=styles
@@ -145,6 +149,10 @@ def all_panels(
         )
         panels["cost"][f"{title} over cost"] = partial(
             cost_panel, metrics=metrics, metric=metric, styles=styles
+        )
+    for arm in (arm for arm in params.arms if arm in metrics["transfer"]):
+        panels["transfer"][f"Every state of {arm} on every period"] = partial(
+            transfer_panel, metrics=metrics, arm=arm
         )
     for user in sorted(drift_rows["user_id"].unique()):
         rows = drift_rows.filter(pl.col("user_id") == user)
@@ -159,9 +167,14 @@ def all_panels(
     return panels
 
 
-def panel_size(name: str, arms: int) -> tuple[float, float]:
-    """Inches of one pair of axes: two stand side by side, save for drift; a forest grows with its arms."""
-    return {"drift": (8.6, 2.7), "paired": (3.9, max(2.4, 0.9 + 0.24 * arms))}.get(name, (3.9, 2.75))
+def panel_size(name: str, arms: int, periods: int) -> tuple[float, float]:
+    """Inches of one pair of axes: two stand side by side, save for drift; some grow with what they list."""
+    sizes = {
+        "drift": (8.6, 2.7),
+        "paired": (3.9, max(2.4, 0.9 + 0.24 * arms)),
+        "transfer": (3.9, max(2.0, 0.8 + 0.32 * periods)),
+    }
+    return sizes.get(name, (3.9, 2.75))
 
 
 def page_drawings(panels: dict[str, Panel], *, name: str, size: tuple[float, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The report's tables: as rows for files (every number) and as short text for people."""
+"""The report's tables of arms: as rows for files (every number) and as short text for people."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return "" if low is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 
+def with_interval(found: dict[str, Any], name: str, *, signed: bool = False) -> str:
+    """An entry of metrics.json as text: its middle, under `name` there, and its interval."""
+    limits = interval(found["low"], found["high"], signed=signed)
+    return f"{number(found[name], signed=signed)} {limits}".strip()
+
+
 def excludes_zero(found: dict[str, Any]) -> bool:
     """Whether an entry of `paired` has its whole interval on one side of zero."""
     return found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
@@ -45,13 +51,6 @@ def size(count: float) -> str:
     raise AssertionError("the last unit takes everything")
 
 
-def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
-    """All tables of metrics.json, arms in `order`."""
-    made = [arms_table(metrics, order), *(period_table(metrics, order, metric) for metric in METRIC_NAMES)]
-    made += [paired_table(metrics, order), drift_table(metrics, order), cost_table(metrics, order)]
-    return made
-
-
 def arms_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     """Arms x metrics: mean over periods and users with its interval."""
     rows, shown = [], []
@@ -61,7 +60,7 @@ def arms_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         for metric, title in METRIC_NAMES.items():
             found = metrics["arms"][arm][metric]
             row |= {metric: found["mean"], f"{metric}_low": found["low"], f"{metric}_high": found["high"]}
-            text[title] = f"{number(found['mean'])} {interval(found['low'], found['high'])}".strip()
+            text[title] = with_interval(found, "mean")
         rows.append(row)
         shown.append(text)
     return Table("arms", "Mean over periods, with its interval over users", rows, shown)
@@ -87,30 +86,9 @@ def paired_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         for metric, title in METRIC_NAMES.items():
             found = metrics["paired"][arm][metric]
             rows.append({"arm": arm, "metric": metric, **found, "excludes_zero": excludes_zero(found)})
-            limits = interval(found["low"], found["high"], signed=True)
-            text[title] = f"{number(found['difference'], signed=True)} {limits}".strip()
+            text[title] = with_interval(found, "difference", signed=True)
         shown.append(text)
     return Table("paired", f"Difference from {metrics['against']}, paired by user", rows, shown)
-
-
-def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
-    """How well drift scores find the real changes; no rows where no arm selects or nothing is labelled."""
-    rows, shown = [], []
-    for arm in (arm for arm in order if metrics["drift"].get(arm, {}).get("items")):
-        found = metrics["drift"][arm]
-        kinds = {f"auroc {kind}": value for kind, value in sorted(found["by_type"].items())}
-        plain = {key: found[key] for key in ("auroc", "precision", "share_drift", "items")}
-        rows.append({"arm": arm, **plain, **kinds})
-        shown.append(
-            {
-                "arm": arm,
-                "AUROC": number(found["auroc"]),
-                "precision of selection": number(found["precision"]),
-                "precision by chance": number(found["share_drift"]),
-                **{f"AUROC {kind}": number(value) for kind, value in sorted(found["by_type"].items())},
-            }
-        )
-    return Table("drift", "Drift scores against the true labels", rows, shown)
 
 
 def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
@@ -121,6 +99,7 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         "tokens_trained",
         "tokens_generated",
         "adapter_bytes",
+        "memory_bytes",
         "pass_rate",
     )
     rows, shown = [], []
@@ -135,6 +114,7 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                 "tokens trained on": f"{found['tokens_trained']:,}",
                 "tokens generated": f"{found['tokens_generated']:,}",
                 "adapters": size(found["adapter_bytes"]) if found["adapter_bytes"] else ABSENT,
+                "memory": size(found["memory_bytes"]) if found["memory_bytes"] else ABSENT,
                 "queries with context": ABSENT if found["pass_rate"] is None else f"{found['pass_rate']:.0%}",
             }
         )

@@ -2,7 +2,7 @@
 
     config   every parameter, the arm with all it inherits, and a fingerprint of what shapes the numbers
     history  the four metrics over `period`
-    summary  their means with intervals, differences from `evaluate.against`, drift detection, costs
+    summary  their means with intervals, differences from `evaluate.against`, transfer, drift detection, costs
 
 Runs go to the folder wandb/; `tracking.mode: offline`, the default, sends nothing, and `wandb sync` (see
 docs/operate.md) sends what was written so. No user's name or text is in them unless `tracking.log_text` is
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 METRICS = ("rouge1", "rougeL", "meteor", "logp_per_token")
-COSTS = ("seconds_train", "seconds_generate", "tokens_trained", "tokens_generated", "adapter_bytes")
+COSTS = (
+    "seconds_train",
+    "seconds_generate",
+    "tokens_trained",
+    "tokens_generated",
+    "adapter_bytes",
+    "memory_bytes",
+)
+TRANSFER = ("average", "backward", "forward", "forgetting")
 SAMPLE = ("period", "user_id", "query", "reference", "text")  # columns of the table of generations
 
 
@@ -115,8 +123,12 @@ def summary(metrics: dict[str, Any], arm: str) -> dict[str, float]:
         flat |= {f"{metric}/{name}": found[metric][name] for name in ("mean", "low", "high")}
         for name, value in metrics["paired"].get(arm, {}).get(metric, {}).items():
             flat[f"{metric}/against_{metrics['against']}/{name}"] = value
+    transfer = metrics["transfer"].get(arm)
+    if transfer is not None:
+        flat |= {f"transfer/{name}": transfer[name]["mean"] for name in TRANSFER}
     drift = dict(metrics["drift"].get(arm, {}))
-    flat |= {f"drift/auroc_{kind}": value for kind, value in drift.pop("by_type", {}).items()}
+    for kind, values in drift.pop("by_type", {}).items():
+        flat |= {f"drift/{name}_{kind}": value for name, value in values.items()}
     flat |= {f"drift/{name}": value for name, value in drift.items()}
     flat |= {f"cost/{name}": found[name] for name in COSTS} | {"pass_rate": found["pass_rate"]}
     return {name: value for name, value in flat.items() if value is not None}

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 import yaml
 
+from spring.significance import holm
 from tasks import evaluate, report
 from tasks.files import load_params
 from tasks.page import metric_reading, reading
@@ -29,7 +30,8 @@ HOSTILE_USER = '"><img src=https://example.org/x.png>$x$'
 WORDS = ("the", "drift", "of", "user", "is", "learned", "from", "what", "changed", "and", "not", "stayed")
 TYPES = ("abrupt", "gradual", "noise")
 KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.Int32}
-SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean}
+PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "quality": pl.Float64}
+SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
 CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
 INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64}
 
@@ -77,8 +79,10 @@ def write_experiment(root: Path, users: int = 5, labelled: bool = True, per_peri
         split = pl.DataFrame(rows, schema_overrides={"rating": pl.Float64, "period": pl.Int32})
         write(split, root / f"data/split/{period}.parquet")
         write_adapt(root, split, list(recipes), kinds, random)
+        write_memory(root, split, [arm.memory_id for arm in params.arms.values() if arm.memory_id])
         if period:
             write_generations(root, split, list(params.arms), random)
+    write_transfer(root, list(params.arms), list(params.periods))
     table = pl.DataFrame({"interaction_id": list(kinds), "drift": list(kinds.values())})
     table = table.with_columns(is_drift=pl.col("drift").is_in(["abrupt", "gradual"]))
     write(table if labelled else table.clear(), root / "data/ingest/labels.parquet")
@@ -106,6 +110,10 @@ def write_adapt(
             score = {
                 "drift_score": drift if period else [None] * rows.height,
                 "selected": drift >= np.sort(drift)[-2],
+                "logp_adap": -20.0 - 10 * drift,  # hardness 2 + drift
+                "tokens": [10] * rows.height,
+                "novelty": drift,
+                "quality": -drift,
             }
             keys = {"recipe": recipe, "user_id": user, "period": period}
             scores.append(pl.DataFrame(keys | {"interaction_id": rows["interaction_id"]} | score, SCORES))
@@ -118,6 +126,37 @@ def write_adapt(
             weights.write_bytes(b"0" * 10)
     for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
         write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
+
+
+def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
+    """The history so far, of which buffers hold each user's first item."""
+    period = split["period"][0]
+    folder = root / "data/consolidate"
+    rows = split.filter(pl.col("part") == "train")
+    if period:
+        rows = pl.concat([pl.read_parquet(folder / f"{period - 1}/history.parquet"), rows])
+    write(rows, folder / f"{period}/history.parquet")
+    first = rows.filter(pl.col("interaction_id").str.ends_with("-0-0")).select("interaction_id")
+    held = pl.concat(first.with_columns(memory=pl.lit(memory)) for memory in memories)
+    write(held, folder / f"{period}/buffers.parquet")
+
+
+def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
+    """scores[i, j] = -3 + arm / 10 * (i + 1) + user / 100; the base model is at -3 + user / 100."""
+    rows, scored = [], []
+    for tested in periods:
+        split = pl.read_parquet(root / f"data/split/{tested}.parquet").filter(pl.col("part") == "test")
+        for item, user in split.select("interaction_id", "user_id").iter_rows():
+            place = int(item.split("-")[0])
+            scored.append({"interaction_id": item, "period": tested, "logp": -30 + place / 10, "tokens": 10})
+            for learned in periods:
+                for gain, arm in enumerate(arms):
+                    logp = -30 + gain * (learned + 1) + place / 10
+                    row = {"arm": arm, "user_id": user, "interaction_id": item, "learned": learned}
+                    rows.append(row | {"tested": tested, "logp": logp, "ref_tokens": 10})
+    write(pl.DataFrame(rows), root / "data/transfer/likelihoods.parquet")
+    for (period,), table in pl.DataFrame(scored).group_by("period"):
+        write(table, root / f"data/score_base/{period}.parquet")
 
 
 def write_generations(root: Path, split: pl.DataFrame, arms: list[str], random: np.random.Generator) -> None:
@@ -220,6 +259,21 @@ def test_costs_follow_the_recipe(finished: Path) -> None:
     assert arms["rag-accum"]["pass_rate"] == 1.0 and arms["spring"]["pass_rate"] == 1.0
 
 
+def test_memory_is_charged_by_what_is_held_at_the_end(finished: Path) -> None:
+    """The history holds all 105 train items of 5 users, a buffer one item of each."""
+    arms = metrics_of(finished)["arms"]
+    rows = pl.concat(pl.read_parquet(finished / f"data/split/{t}.parquet") for t in range(3))
+    texts = rows.filter(pl.col("part") == "train").with_columns(
+        size=(pl.col("query") + pl.col("response")).str.len_bytes()
+    )
+    assert texts.height == 105
+    assert arms["rag-accum"]["memory_bytes"] == texts["size"].sum()
+    first = texts.filter(pl.col("interaction_id").str.ends_with("-0-0"))
+    assert arms["spring"]["memory_bytes"] == first["size"].sum() > 0
+    for arm in ("base", "oppu-each", "spring-parametric"):
+        assert arms[arm]["memory_bytes"] == 0
+
+
 def test_drift_is_measured_for_arms_that_select(finished: Path) -> None:
     drift = metrics_of(finished)["drift"]
     assert set(drift) == {"spring", "spring-parametric"}
@@ -227,8 +281,55 @@ def test_drift_is_measured_for_arms_that_select(finished: Path) -> None:
     assert set(drift["spring"]["by_type"]) == set(TYPES)
     assert drift["spring"]["items"] == 2 * 5 * 7  # periods x users x train items
     assert drift["spring"]["auroc"] > 0.7  # the made-up scores of real changes are lifted by 1.6 deviations
-    assert drift["spring"]["by_type"]["noise"] < 0.3
+    assert drift["spring"]["by_type"]["noise"]["auroc"] < 0.3
+    assert drift["spring"]["average_precision"] > drift["spring"]["share_drift"]
     assert drift["spring"]["precision"] > drift["spring"]["share_drift"]
+    assert drift["spring"]["by_type"]["abrupt"]["average_precision"] > 0.5
+    assert drift["spring"]["by_type"]["noise"]["average_precision"] < 0.5
+
+
+def test_correlations_are_those_within_periods(finished: Path) -> None:
+    """Made up so that novelty and hardness rise with the score, and quality falls with it."""
+    found = metrics_of(finished)["correlations"]
+    assert set(found) == {"spring", "spring-parametric"}
+    signs = {
+        "novelty ~ quality": -1, "novelty ~ hardness": 1, "novelty ~ drift score": 1,
+        "quality ~ hardness": -1, "quality ~ drift score": -1, "hardness ~ drift score": 1,
+    }  # fmt: skip
+    assert found["spring"] == pytest.approx(signs)
+
+
+def test_tests_are_corrected_for_the_arms_within_a_metric(finished: Path) -> None:
+    paired = metrics_of(finished)["paired"]
+    for metric in METRIC_NAMES:
+        found = [of[metric] for of in paired.values()]
+        assert [entry["p_holm"] for entry in found] == pytest.approx(holm([entry["p"] for entry in found]))
+    surest = paired["spring-parametric"]["logp_per_token"]  # every user gains: 2 of 2^5 sign patterns
+    assert surest["p"] == 0.0625 and surest["p_holm"] == 0.25
+    assert surest["d_z"] > 2 and surest["users_needed"] > 2
+
+
+def test_transfer_by_hand(finished: Path) -> None:
+    """Arm k gains k / 10 a state. Average: -3 + 3 k / 10 + 0.02 (the mean user). Backward: 2 and 1 states.
+
+    Forward: one state at j = 1, two at j = 2. Forgetting: the last state is one above the best before it.
+    """
+    found = metrics_of(finished)["transfer"]
+    assert list(found) == sorted(metrics_of(finished)["arms"])
+    for gain, arm in enumerate(load_params(finished / "params.yaml").arms):
+        step = gain / 10
+        means = {name: found[arm][name]["mean"] for name in ("average", "backward", "forward", "forgetting")}
+        assert means == pytest.approx(
+            {"average": -2.98 + 3 * step, "backward": 1.5 * step, "forward": 1.5 * step, "forgetting": -step},
+            abs=1e-6,
+        )
+        assert found[arm]["matrix"]["1"]["2"] == pytest.approx(-2.98 + 2 * step)
+        assert found[arm]["untrained"] == {"0": -2.98, "1": -2.98, "2": -2.98}
+        assert set(found[arm]["kinds"]) == {"abrupt", "gradual"}
+        assert found[arm]["kinds"]["abrupt"]["users"] == 2  # users 0 and 3 of 5; 2 and no other is noise
+        assert found[arm]["kinds"]["abrupt"]["average"] == pytest.approx(-3 + 0.015 + 3 * step)
+    low, high = (found["spring"]["average"][end] for end in ("low", "high"))
+    assert low < found["spring"]["average"]["mean"] < high
 
 
 def test_plots_hold_every_arm_and_period(finished: Path) -> None:
@@ -341,7 +442,7 @@ def test_tables_agree_with_metrics(finished: Path) -> None:
             ]  # fmt: skip
     for row in pl.read_csv(folder / "paired.csv").iter_rows(named=True):
         found = metrics["paired"][row["arm"]][row["metric"]]
-        assert {key: row[key] for key in ("difference", "low", "high")} == found
+        assert {key: row[key] for key in found} == found
         assert row["excludes_zero"] == (found["low"] > 0 or found["high"] < 0)
     for row in pl.read_csv(folder / "periods-rougeL.csv").iter_rows(named=True):
         assert {key: row[key] for key in ("1", "2")} == metrics["arms"][row["arm"]]["rougeL"]["periods"]
@@ -371,6 +472,8 @@ def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
     assert metrics["drift"] == {}
     found = metrics["paired"]["rag-accum"]["rouge1"]
     assert found["low"] is None and found["high"] is None and found["difference"] is not None
+    assert {found[key] for key in ("p", "p_holm", "d_z", "users_needed")} == {None}
+    assert metrics["correlations"] == {} and metrics["transfer"]["rag-accum"]["backward"]["low"] is None
     page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
     for text in (
         "A single user gives no intervals",
@@ -386,7 +489,9 @@ def test_drift_without_labels_is_null(unscored: Path) -> None:
     write(pl.read_parquet(labels).clear(), labels)
     evaluate.main()
     drift = metrics_of(unscored)["drift"]["spring"]
-    assert drift == {"auroc": None, "by_type": {}, "precision": None, "share_drift": None, "items": 0}
+    assert drift.pop("by_type") == {} and drift.pop("items") == 0
+    assert drift == dict.fromkeys(("auroc", "average_precision", "precision", "share_drift"))
+    assert metrics_of(unscored)["transfer"]["spring"]["kinds"] == {}
 
 
 def test_print_shows_tables_and_place(
@@ -427,6 +532,7 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
             for arm, values in arms.items()
         },
         "drift": {},
+        "transfer": {},
     }
 
 
@@ -467,6 +573,29 @@ def test_reading_of_drift() -> None:
     assert "Other selections" in dict(reading(metrics, ["base", "a"]))["Drift"]
     metrics["drift"] = {"a": found | {"auroc": None}}
     assert "no labels" in dict(reading(metrics, ["base", "a"]))["Drift"]
+
+
+def test_reading_of_transfer() -> None:
+    metrics = made_up(a=(0.02, 0.01, 0.03), b=(0.02, 0.01, 0.03))
+    values = {"base": (0.0, 0.0, 0.0), "a": (-0.2, -0.3, -0.1), "b": (0.1, -0.1, 0.3)}
+    metrics["transfer"] = {
+        arm: {"backward": dict(zip(("mean", "low", "high"), of, strict=True))} for arm, of in values.items()
+    }
+    assert dict(reading(metrics, ["base", "a", "b"]))["Transfer"] == (
+        "By learning on, earlier periods lost under a (−0.200), in nats per token; no other interval "
+        "excludes zero."
+    )
+    del metrics["transfer"]["a"]
+    assert "nothing says" in dict(reading(metrics, ["base", "b"]))["Transfer"]
+
+
+def test_without_the_matrix_the_page_says_so(unscored: Path) -> None:
+    write_params(unscored, transfer=None)
+    run(unscored)
+    assert metrics_of(unscored)["transfer"] == {}
+    page = Page((unscored / "data/report/report.html").read_text(encoding="utf-8"))
+    assert "Not measured" in page.words
+    assert not (unscored / "data/report/plots/transfer.svg").exists()
 
 
 def test_reading_is_cautious() -> None:

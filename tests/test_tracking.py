@@ -42,10 +42,18 @@ def made_metrics() -> dict[str, Any]:
         }
         arms[arm] |= {"pass_rate": None, "seconds_train": number(), "seconds_generate": number()}
         arms[arm] |= {"tokens_trained": 100, "tokens_generated": 200, "adapter_bytes": 300}
+        arms[arm] |= {"memory_bytes": 400}
     arms["base"]["rouge1"] |= {"low": None, "high": None}  # one user: no interval
     arms["spring"]["pass_rate"] = 0.25
-    paired = {metric: {"difference": number(), "low": -number(), "high": number()} for metric in METRICS}
-    drift = {"auroc": number(), "precision": None, "share_drift": number(), "items": 7}
+    keys = ("difference", "low", "high", "p", "p_holm", "d_z", "users_needed")
+    paired = {metric: {key: number() for key in keys} | {"users_needed": 60} for metric in METRICS}
+    drift = {"auroc": number(), "average_precision": number(), "precision": None, "share_drift": number()}
+    kinds = {kind: {"auroc": number(), "average_precision": None, "share": number()} for kind in ("abrupt",)}
+    transfer: dict[str, Any] = {
+        name: {"mean": number(), "low": number(), "high": number()}
+        for name in ("average", "backward", "forward", "forgetting")
+    }
+    transfer |= {"untrained": {"0": number()}, "matrix": {"0": {"0": number()}}, "kinds": {}}
     return {
         "experiment": "made-up",
         "users": 1,
@@ -55,7 +63,9 @@ def made_metrics() -> dict[str, Any]:
         "against": "base",
         "arms": arms,
         "paired": {"spring": paired},
-        "drift": {"spring": drift | {"by_type": {"abrupt": number(), "noise": None}}},
+        "transfer": {"spring": transfer},
+        "drift": {"spring": drift | {"items": 7, "by_type": kinds}},
+        "correlations": {"spring": {"novelty ~ quality": -number()}},
     }
 
 
@@ -154,16 +164,20 @@ def test_summary_holds_means_intervals_and_costs(quiet: dict[str, dict[str, Any]
                 assert own[arm].pop(f"{metric}/{name}", None) == metrics["arms"][arm][metric][name]
         for name in ("seconds_train", "seconds_generate", "tokens_trained", "tokens_generated"):
             assert own[arm].pop(f"cost/{name}") == metrics["arms"][arm][name]
-        assert own[arm].pop("cost/adapter_bytes") == 300
+        assert own[arm].pop("cost/adapter_bytes") == 300 and own[arm].pop("cost/memory_bytes") == 400
     assert own["base"] == {}  # nothing to be compared with, no gate, no drift; and no interval of rouge1
     for metric in METRICS:
         for name, value in metrics["paired"]["spring"][metric].items():
             assert own["spring"].pop(f"{metric}/against_base/{name}") == value
+    for name in ("average", "backward", "forward", "forgetting"):
+        assert own["spring"].pop(f"transfer/{name}") == metrics["transfer"]["spring"][name]["mean"]
     drift = metrics["drift"]["spring"]
     assert own["spring"] == {
         "pass_rate": 0.25,
         "drift/auroc": drift["auroc"],
-        "drift/auroc_abrupt": drift["by_type"]["abrupt"],
+        "drift/average_precision": drift["average_precision"],
+        "drift/auroc_abrupt": drift["by_type"]["abrupt"]["auroc"],
+        "drift/share_abrupt": drift["by_type"]["abrupt"]["share"],
         "drift/share_drift": drift["share_drift"],
         "drift/items": 7,
     }

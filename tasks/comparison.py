@@ -1,0 +1,61 @@
+"""Arms against one of them, user by user: intervals, p-values, effect sizes, users needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from spring.params import Params
+from spring.significance import cohens_dz, holm, permutation_p, users_needed
+from spring.statistics import Interval, paired_difference
+
+
+def interval_settings(params: Params) -> dict[str, Any]:
+    """What every interval is made with."""
+    return {
+        "resamples": params.evaluate.resamples,
+        "confidence": params.evaluate.confidence,
+        "seed": params.seed,
+    }
+
+
+def as_json(interval: Interval, name: str) -> dict[str, float | None]:
+    """An interval under the name of its middle."""
+    return {name: interval.mean, "low": interval.low, "high": interval.high}
+
+
+def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequence[str]) -> dict[str, Any]:
+    """Arm -> metric -> its difference from `evaluate.against`; `means` has a row per user, in one order.
+
+    `p_holm` is corrected for the number of arms compared, within each metric.
+    """
+    against = means[params.evaluate.against]
+    others = [arm for arm in means if arm != params.evaluate.against]
+    found: dict[str, Any] = {
+        arm: {column: compare(params, means[arm], against, column) for column in columns} for arm in others
+    }
+    for column in columns:
+        corrected = holm([found[arm][column]["p"] for arm in others])
+        for arm, p in zip(others, corrected, strict=True):
+            found[arm][column]["p_holm"] = p
+    return found
+
+
+def compare(params: Params, means: pl.DataFrame, against: pl.DataFrame, column: str) -> dict[str, Any]:
+    """One arm and metric: difference with its interval, p-value, d_z, users that would find a small one."""
+    assert means["user_id"].equals(against["user_id"]), "coverage was checked, so both have the same users"
+    values, others = means[column].to_numpy(), against[column].to_numpy()
+    settings = params.evaluate
+    difference = paired_difference(values, against=others, **interval_settings(params))
+    return as_json(difference, "difference") | {
+        "p": permutation_p(values - others, resamples=settings.resamples, seed=params.seed),
+        "d_z": cohens_dz(values - others),
+        "users_needed": users_needed(
+            values - others,
+            effect=settings.detect * float(others.mean()),
+            power=settings.power,
+            alpha=1 - settings.confidence,
+        ),
+    }

@@ -1,0 +1,67 @@
+"""What drift scores find, on sources that label their changes, and which of their parts they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import polars as pl
+
+from spring.drift import loss
+from spring.params import Arm, Params
+from spring.statistics import detection, rank_correlations
+from tasks.files import DATA, read_parquet
+from tasks.workbench import recipe_of
+
+
+def selecting(params: Params) -> dict[str, Arm]:
+    """The arms that select by drift."""
+    return {name: arm for name, arm in params.arms.items() if arm.train and arm.train.data == "drift"}
+
+
+def read_scores(periods: Iterable[int]) -> pl.DataFrame:
+    """Drift scores and their parts, of every recipe that selects."""
+    return pl.concat(read_parquet(DATA / f"adapt/{t}/scores.parquet") for t in periods)
+
+
+def drift_metrics(params: Params, scores: pl.DataFrame) -> dict[str, Any]:
+    """How well each arm that selects by drift tells real changes from the rest, on sources with labels."""
+    labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("is_drift")
+    found = {}
+    for name, arm in selecting(params).items():
+        rows = scores.filter(pl.col("recipe") == arm.recipe).join(labels, on="interaction_id")
+        found[name] = detection(
+            rows["drift_score"].to_numpy(),
+            selected=rows["selected"].to_numpy(),
+            real=rows["is_drift"].to_numpy(),
+            kinds=rows["drift"].to_numpy(),
+        )
+    return found
+
+
+def correlation_metrics(params: Params, scores: pl.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Per arm that selects: rank correlations of the score and its parts (the paper's appendix).
+
+    Hardness is the loss under the previous adapter. Ranks are those within a user's period, which is where
+    the selection ranks; the mean is taken over periods, then over users.
+    """
+    return {
+        name: mean_correlations(arm, scores.filter(pl.col("recipe") == arm.recipe))
+        for name, arm in selecting(params).items()
+    }
+
+
+def mean_correlations(arm: Arm, scores: pl.DataFrame) -> dict[str, float | None]:
+    """One recipe's correlations; None for a pair of which one is constant in every period."""
+    normalise = recipe_of(arm).select.normalise
+    found = []
+    for (user, period), rows in scores.group_by("user_id", "period", maintain_order=True):
+        columns = {name: rows[name].to_numpy() for name in ("novelty", "quality")}
+        columns["hardness"] = loss(logp_adap=rows["logp_adap"], tokens=rows["tokens"], normalise=normalise)
+        columns["drift score"] = rows["drift_score"].to_numpy()
+        found.append({"user_id": user, "period": period} | rank_correlations(columns))
+    if not found:
+        return {}
+    table = pl.DataFrame(found, schema_overrides=dict.fromkeys(list(found[0])[2:], pl.Float64))
+    table = table.drop("period")
+    return table.group_by("user_id").mean().drop("user_id").mean().row(0, named=True)
