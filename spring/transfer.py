@@ -12,6 +12,9 @@ so values are in nats, and a user may change in between: docs/statistics.md says
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 
@@ -47,6 +50,45 @@ def forgetting(scores: np.ndarray) -> float:
     """
     scores = _checked(scores)
     return float((scores[:-1, :-1].max(axis=0) - scores[-1, :-1]).mean())
+
+
+@dataclass(frozen=True)
+class Follow:
+    """How far states have followed a change `periods` after the one it came in, over `changes` of them."""
+
+    periods: int
+    excess: float  # metric gained on the new habits beyond what learning gains on unchanged ones
+    changes: int
+
+
+def follow(scores: np.ndarray, *, changed: np.ndarray, stable: np.ndarray) -> list[Follow]:
+    """The gain on a period's tests since just before it, where a user changed less where none did [ours].
+
+    scores [N, P, P]; changed, stable [N, P] bool: the tests of this period are written in a new way, or as
+    before. Over d = 0, 1, ..: the mean over changes (u, c) of scores[u, c+d, c] - scores[u, c-1, c], less the
+    mean of the same over the users stable in c: states improve on every text of a task, changed or not.
+    Changes in period 0, or in a period in which no user is stable, are left out; later d have fewer.
+    """
+    scores_of = [_checked(user) for user in scores]
+    periods = scores.shape[1]
+    found = []
+    for d in range(periods - 1):
+        excesses = []
+        for c in range(1, periods - d):
+            gains = np.array([user[c + d, c] - user[c - 1, c] for user in scores_of])
+            if stable[:, c].any():
+                excesses += (gains[changed[:, c]] - gains[stable[:, c]].mean()).tolist()
+        if excesses:
+            found.append(Follow(d, float(np.mean(excesses)), len(excesses)))
+    return found
+
+
+def delay(curve: Sequence[Follow]) -> int | None:
+    """Periods until half of the largest excess is there; None where there is none to reach [ours]."""
+    largest = max((point.excess for point in curve), default=0.0)
+    if largest <= 0:
+        return None
+    return next(point.periods for point in curve if point.excess >= largest / 2)
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:

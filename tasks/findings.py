@@ -34,6 +34,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
         significance_table(metrics, order),
         transfer_table(metrics, order),
         matrix_table(metrics, order),
+        follow_table(metrics, order),
         drift_table(metrics, order),
         correlation_table(metrics, order),
         cost_table(metrics, order),
@@ -105,6 +106,22 @@ def matrix_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         for row in rows
     ]
     return Table("transfer-matrix", "Log-likelihood per token of every state on every period", rows, shown)
+
+
+def follow_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """How far every arm has followed a change after some periods; no rows where no change is labelled."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if metrics["transfer"].get(arm, {}).get("follow")):
+        found = metrics["transfer"][arm]
+        row, text = {"arm": arm}, {"arm": arm}
+        for periods in sorted(found["follow"], key=int):
+            at = found["follow"][periods]
+            row |= {f"excess {periods}": at["excess"], f"changes {periods}": at["changes"]}
+            text[f"after {periods} (n={at['changes']})"] = number(at["excess"], signed=True)
+        delay = found["delay"]
+        rows.append(row | {"delay": delay})
+        shown.append(text | {"delay, periods": ABSENT if delay is None else str(delay)})
+    return Table("follow", "Gain on new habits beyond that on unchanged ones, nats per token", rows, shown)
 
 
 def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

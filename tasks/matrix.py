@@ -10,7 +10,7 @@ import polars as pl
 
 from spring.params import Params
 from spring.statistics import STABLE, mean_interval
-from spring.transfer import average, backward_transfer, forgetting, forward_transfer
+from spring.transfer import average, backward_transfer, delay, follow, forgetting, forward_transfer
 from tasks.comparison import as_json, interval_settings
 from tasks.files import DATA, read_parquet
 
@@ -33,15 +33,20 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> dict[str, An
     untrained = read_untrained(params)
     users = untrained["user_id"].unique().sort().to_list()
     before = cube(untrained, users, len(params.periods))
-    kinds = users_by_kind(interactions)
+    labels = read_labels(interactions)
+    kinds = users_by_kind(labels)
+    changed, stable = probes(labels, users, len(params.periods))
     found = {}
     for arm, rows in read_matrix().partition_by("arm", as_dict=True, include_key=False).items():
         scores = cube(rows, users, len(params.periods), len(params.periods))
+        curve = follow(scores, changed=changed, stable=stable)
         found[str(arm[0])] = measure(params, scores, before) | {
+            "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
+            "delay": delay(curve),
             "kinds": {
                 kind: measure_kind(scores, before, [users.index(user) for user in members])
                 for kind, members in kinds.items()
-            }
+            },
         }
     return {arm: found[arm] for arm in params.arms}
 
@@ -98,12 +103,30 @@ def measure_kind(scores: np.ndarray, untrained: np.ndarray, members: list[int]) 
     }
 
 
-def users_by_kind(interactions: pl.DataFrame) -> dict[str, list[str]]:
+def read_labels(interactions: pl.DataFrame) -> pl.DataFrame:
+    """user_id, period, part, drift and is_drift of the labelled interactions; no rows without labels."""
+    labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("drift")
+    labels = labels.join(interactions, on="interaction_id")
+    return labels.select("user_id", "period", "part", "drift", "is_drift")
+
+
+def users_by_kind(labels: pl.DataFrame) -> dict[str, list[str]]:
     """Users by the kind of lasting change in them (personas): new styles and returning ones, no noise."""
-    labels = read_parquet(DATA / "ingest/labels.parquet").filter(pl.col("drift") != STABLE)
-    labels = labels.filter(pl.col("is_drift").is_null() | pl.col("is_drift")).drop_nulls("drift")
-    owners = interactions.select("interaction_id", "user_id")
-    pairs = labels.join(owners, on="interaction_id").select("drift", "user_id").unique().sort(pl.all())
+    lasting = labels.filter((pl.col("drift") != STABLE) & pl.col("is_drift").fill_null(True))
+    pairs = lasting.select("drift", "user_id").unique().sort(pl.all())
     return {
         str(kind): rows["user_id"].to_list() for (kind,), rows in pairs.group_by("drift", maintain_order=True)
     }
+
+
+def probes(labels: pl.DataFrame, users: list[str], periods: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where all tests of a user's period are new in style, and where all are stable: bool [N, P] each."""
+    tests = labels.filter(pl.col("part") == "test").group_by("user_id", "period")
+    told = tests.agg(
+        changed=pl.col("is_drift").fill_null(False).all(), stable=(pl.col("drift") == STABLE).all()
+    )
+    changed, stable = np.zeros((2, len(users), periods), dtype=bool)
+    for user, period, is_new, is_stable in told.iter_rows():
+        changed[users.index(user), period] = is_new
+        stable[users.index(user), period] = is_stable
+    return changed, stable

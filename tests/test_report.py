@@ -328,6 +328,8 @@ def test_transfer_by_hand(finished: Path) -> None:
         assert set(found[arm]["kinds"]) == {"abrupt", "gradual"}
         assert found[arm]["kinds"]["abrupt"]["users"] == 2  # users 0 and 3 of 5; 2 and no other is noise
         assert found[arm]["kinds"]["abrupt"]["average"] == pytest.approx(-3 + 0.015 + 3 * step)
+        # every user gains alike, so that nobody who changed gains more
+        assert all(at["excess"] == pytest.approx(0, abs=1e-6) for at in found[arm]["follow"].values())
     low, high = (found["spring"]["average"][end] for end in ("low", "high"))
     assert low < found["spring"]["average"]["mean"] < high
 
@@ -491,7 +493,8 @@ def test_drift_without_labels_is_null(unscored: Path) -> None:
     drift = metrics_of(unscored)["drift"]["spring"]
     assert drift.pop("by_type") == {} and drift.pop("items") == 0
     assert drift == dict.fromkeys(("auroc", "average_precision", "precision", "share_drift"))
-    assert metrics_of(unscored)["transfer"]["spring"]["kinds"] == {}
+    transfer = metrics_of(unscored)["transfer"]["spring"]
+    assert transfer["kinds"] == transfer["follow"] == {} and transfer["delay"] is None
 
 
 def test_print_shows_tables_and_place(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spring.transfer import average, backward_transfer, forgetting, forward_transfer
+from spring.transfer import (
+    Follow,
+    average,
+    backward_transfer,
+    delay,
+    follow,
+    forgetting,
+    forward_transfer,
+)
 
 # After learning period 0, 1, 2 (rows) on the tests of period 0, 1, 2 (columns).
 SCORES = np.array([[-2.0, -3.0, -4.0], [-1.0, -1.5, -3.5], [-2.5, -2.0, -1.0]])
@@ -49,3 +57,29 @@ def test_cells_outside_a_measure_do_not_move_it() -> None:
 def test_holes_are_refused() -> None:
     with pytest.raises(AssertionError, match="missing"):
         average(np.array([[0.0, np.nan], [0.0, 0.0]]))
+
+
+def test_following_by_hand() -> None:
+    """One user changes in period 1: +1 at once, +3 a period later. Two stable ones gain 0 and 1: 0.5, then 1.
+
+    Period 2: the changed user is stable and the others change; +2 each, beyond the 4 of the first.
+    """
+    scores = np.array(
+        [
+            [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 3.0, 5.0]],
+            [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 2.0]],
+            [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 2.0]],
+        ]
+    )
+    changed = np.array([[True, True, False], [False, False, True], [False, False, True]])
+    found = follow(scores, changed=changed, stable=~changed)
+    assert found == [Follow(0, pytest.approx((0.5 - 2 - 2) / 3), 3), Follow(1, pytest.approx(2.0), 1)]
+    assert delay(found) == 1
+    assert follow(scores, changed=changed, stable=np.zeros_like(changed)) == []  # nothing to compare with
+    assert follow(scores, changed=np.zeros_like(changed), stable=~changed) == []
+
+
+def test_delay_is_where_half_of_the_most_is_reached() -> None:
+    assert delay([Follow(0, 0.4, 2), Follow(1, 0.5, 2), Follow(2, 1.0, 1)]) == 1
+    assert delay([Follow(0, 0.5, 2), Follow(1, 1.0, 1)]) == 0
+    assert delay([Follow(0, -0.5, 2)]) is None and delay([]) is None
