@@ -71,7 +71,7 @@ def read_untrained(params: Params) -> pl.DataFrame:
 
 
 def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
-    """`value` as [N, P] or [N, P, P], users in the order given."""
+    """`value` as [N, P] or [N, P, P], users by name."""
     keys = ["user_id", "learned", "tested"] if len(periods) == 2 else ["user_id", "tested"]
     values = rows.sort(keys)["value"].to_numpy()
     shape = (len(users), *periods)
