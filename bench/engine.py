@@ -25,7 +25,7 @@ from torch import Tensor
 from bench import plain, work
 from bench.machine import Limits, describe, limits, wait
 from bench.texts import SOURCES, lessons, texts
-from spring.engine.budget import decoding_rows, scoring_tokens, training_tokens
+from spring.engine.budget import decoding_room, scoring_tokens, training_tokens
 from spring.engine.decoding import Answer, Query, generate
 from spring.engine.lora import AdapterBank, save_adapter
 from spring.engine.scoring import Text, token_logps
@@ -85,7 +85,6 @@ class Bench:
         bank = AdapterBank(self.model, self.recipe.lora, slots=len(states))
         for slot, state in enumerate(states):
             bank.load_state(slot, state)
-        longest = max(len(p) for query in queries for p, _ in query.paths) + decode.max_new_tokens
         gigabytes = self.params.model.memory_gb
         answers = generate(
             self.model,
@@ -93,7 +92,7 @@ class Bench:
             queries,
             decode,
             stop=self.stop,
-            max_rows=decoding_rows(self.model, gigabytes, length=longest),
+            room=decoding_room(self.model, gigabytes),
             budget=scoring_tokens(self.model, gigabytes),
         )
         bank.detach(self.model)

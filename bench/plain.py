@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
         plan = plan_batches(lesson, config)
         flat = [text for batch in plan for text in batch]
         ends = torch.tensor([0, *(len(batch) for batch in plan)]).cumsum(0).tolist()
-        order = [list(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+        order = [list(range(a, b)) for a, b in pairwise(ends)]
         loader = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
 
         class Ordered(Trainer):
@@ -96,9 +98,8 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
             )
             weights = [p for p in wrapped.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
-            rates = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step, steps=len(plan): schedule(step, steps, config.warmup_ratio)
-            )
+            factor = partial(schedule, steps=len(plan), warmup_ratio=config.warmup_ratio)
+            rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
             Ordered(wrapped, arguments, train_dataset=flat, optimizers=(optimizer, rates)).train()  # type: ignore[arg-type]
         state = get_peft_model_state_dict(wrapped)
         found.append({name: value.detach().float().cpu().clone() for name, value in state.items()})

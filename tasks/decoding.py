@@ -85,7 +85,7 @@ def _compute(
     decode: Decode,
     done: Callable[[int], object],
 ) -> None:
-    from spring.engine.budget import decoding_rows, scoring_tokens
+    from spring.engine.budget import decoding_room, scoring_tokens
     from spring.engine.decoding import generate as generate_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
@@ -106,7 +106,7 @@ def _compute(
             queries,
             decode,
             stop=_stop_tokens(base) | {bench.prompter.end},
-            max_rows=decoding_rows(base.model, memory_gb, length=longest + decode.max_new_tokens),
+            room=decoding_room(base.model, memory_gb),
             budget=scoring_tokens(base.model, memory_gb),
             progress=done,
         )

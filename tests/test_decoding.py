@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spring.engine.budget import Room
 from spring.engine.decoding import Answer, Query, _Batch, generate, interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.params import Adaptive, Decode, Lora
@@ -66,11 +67,11 @@ def run(
     settings: Decode,
     *,
     stop: Collection[int] = NONE,
-    max_rows: int = 64,
+    room: int = 10_000,
     budget: int = 4096,
 ) -> list[Answer]:
     model, bank, _ = setup
-    return generate(model, bank, asked, settings, stop=stop, max_rows=max_rows, budget=budget)
+    return generate(model, bank, asked, settings, stop=stop, room=Room(room), budget=budget)
 
 
 # --- the reference ----------------------------------------------------------------------------------------
@@ -142,14 +143,14 @@ def test_penalty_matters(setup: Setup) -> None:
     assert repeats(with_) < repeats(without)
 
 
-@given(max_rows=st.integers(1, 12), budget=st.integers(1, 150), seed=st.integers(0, 3))
+@given(room=st.integers(1, 500), budget=st.integers(1, 150), seed=st.integers(0, 3))
 @settings(max_examples=10, deadline=None)
-def test_any_admission_gives_the_same(max_rows: int, budget: int, seed: int, setup: Setup) -> None:
+def test_any_admission_gives_the_same(room: int, budget: int, seed: int, setup: Setup) -> None:
     """Batched = one by one, whatever is admitted when; answers stop at different lengths."""
     asked = queries(seed=seed)
     stop = set(range(0, 320, 13))
     expected = run(setup, asked, decode(), stop=stop)
-    found = run(setup, asked, decode(), stop=stop, max_rows=max_rows, budget=budget)
+    found = run(setup, asked, decode(), stop=stop, room=room, budget=budget)
     assert [(a.tokens, a.row_steps) for a in found] == [(a.tokens, a.row_steps) for a in expected]
     for query, answer in zip(asked, expected, strict=True):
         [alone] = run(setup, [query], decode(), stop=stop)
@@ -228,14 +229,14 @@ def test_other_errors_are_not_taken_for_it(setup: Setup, monkeypatch: pytest.Mon
 
 def test_reordering_changes_nothing(setup: Setup) -> None:
     asked = queries()
-    found = run(setup, asked, decode(), max_rows=5)
-    again = run(setup, asked[::-1], decode(), max_rows=5)
+    found = run(setup, asked, decode(), room=150)
+    again = run(setup, asked[::-1], decode(), room=150)
     assert [a.tokens for a in again[::-1]] == [a.tokens for a in found]
 
 
 def test_without_a_bank(make_model: Callable[..., Any]) -> None:
     asked = [replace(query, slot=-1) for query in queries()]
-    found = generate(make_model(), None, asked, decode(), stop=NONE, max_rows=6, budget=60)
+    found = generate(make_model(), None, asked, decode(), stop=NONE, room=Room(180), budget=60)
     for query, answer in zip(asked, found, strict=True):
         assert answer.tokens == reference(make_model(), query, decode())[0]
 
@@ -282,7 +283,7 @@ def test_identical_paths_change_nothing(setup: Setup) -> None:
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_length_is_bounded(most: int, setup: Setup) -> None:
     longest = run(setup, queries(), decode(most=12))
-    found = run(setup, queries(), decode(most=most), max_rows=4)
+    found = run(setup, queries(), decode(most=most), room=100)
     assert [a.tokens for a in found] == [a.tokens[:most] for a in longest]
 
 
@@ -300,9 +301,9 @@ def test_stop_token_is_left_out(setup: Setup) -> None:
 def test_progress_and_no_queries(setup: Setup) -> None:
     model, bank, _ = setup
     done: list[int] = []
-    generate(model, bank, queries(), decode(), stop=NONE, max_rows=4, budget=50, progress=done.append)
+    generate(model, bank, queries(), decode(), stop=NONE, room=Room(100), budget=50, progress=done.append)
     assert sum(done) == len(queries())
-    assert generate(model, bank, [], decode(), stop=NONE, max_rows=4, budget=50) == []
+    assert generate(model, bank, [], decode(), stop=NONE, room=Room(100), budget=50) == []
 
 
 # --- adaptive ---------------------------------------------------------------------------------------------
@@ -314,8 +315,8 @@ def test_adaptive_equals_the_reference(patience: int, setup: Setup) -> None:
     asked = [replace(q, lmbda=0.5) for q in queries(count=20) if q.context_prompt]
     settings = decode(adaptive=Adaptive(threshold=0.2, patience=patience))
     expected = [reference(setup[2][q.slot], q, settings) for q in asked]
-    for max_rows in (4, 64):
-        found = run(setup, asked, settings, max_rows=max_rows)
+    for room in (100, 10_000):
+        found = run(setup, asked, settings, room=room)
         assert [(a.tokens, a.row_steps) for a in found] == expected
     assert len({rows for _, rows in expected}) > 2
 
@@ -382,7 +383,7 @@ def test_default_model(real_model: Any, real_folder: Any) -> None:
     asked.append(replace(asked[0], context_prompt=None))
     plain = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.float32)
     settings = decode(most=5)
-    found = generate(real_model.model, None, asked, settings, stop=NONE, max_rows=8, budget=200)
+    found = generate(real_model.model, None, asked, settings, stop=NONE, room=Room(2000), budget=200)
     for query, answer in zip(asked, found, strict=True):
         assert answer.tokens == reference(plain, query, settings)[0]
     words = [real_model.tokenizer.decode(answer.tokens) for answer in found]

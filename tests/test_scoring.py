@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.engine.budget import CPU_TOKENS, decoding_rows, scoring_tokens, training_tokens
+from spring.engine.budget import CPU_TOKENS, Room, decoding_room, scoring_tokens, training_tokens
 from spring.engine.lora import AdapterBank
 from spring.engine.scoring import CHUNK, Text, response_positions, target_logps, token_batches, token_logps
 from spring.params import Lora
@@ -130,12 +130,13 @@ def test_budgets_by_hand(tiny: Any) -> None:
     """A megabyte. Widths 32 and 48, 2 layers, 2 key heads of 8, vocabulary 320, 4 bytes a number.
 
     Scoring (12 * 32 + 4 * 48) * 4 * 2 = 4608 bytes a token; training ((16 * 32 + 5 * 48) * 4 + 12 * 32) * 2
-    = 6784; a row of 100 tokens 2 * 100 * (2 * 2 * 2 * 8 * 4) + 12 * 320 = 55040.
+    = 6784; decoding 2 * 2 * 2 * 8 * 4 = 256 bytes of cache a token, 750000 of them, and logits of
+    16 * 320 bytes a row.
     """
     assert scoring_tokens(tiny, 1e-3) == 217
     assert training_tokens(tiny, 1e-3) == 147
-    assert decoding_rows(tiny, 1e-3, length=100) == 18
-    assert (scoring_tokens(tiny, 1e-9), decoding_rows(tiny, 1e-9, length=100)) == (64, 2)
+    assert decoding_room(tiny, 1e-3) == Room(2929, per_row=20)
+    assert (scoring_tokens(tiny, 1e-9), decoding_room(tiny, 1e-9)) == (64, Room(0, per_row=20))
     assert training_tokens(tiny, 1e3) == CPU_TOKENS
 
 
@@ -151,10 +152,10 @@ def test_budgets_of_other_architectures(make_model: Callable[..., Any]) -> None:
         device=text.device,
     )
     for model in (text, whole):
-        assert training_tokens(model, 1e-3) == 147 and decoding_rows(model, 1e-3, length=100) == 18
+        assert training_tokens(model, 1e-3) == 147 and decoding_room(model, 1e-3) == Room(2929, 20)
     old = make_model("opt")
     del old.config.num_key_value_heads  # the tests' sizes name them
-    assert decoding_rows(old, 1e-3, length=100) == 9  # 4 heads: twice the cache
+    assert decoding_room(old, 1e-3) == Room(1464, 10)  # 4 heads: twice the cache
 
 
 @pytest.mark.slow

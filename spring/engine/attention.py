@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import KeyValueCache, Pack, pack_rows
+from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
 
 ATTENTION = "spring_packed"
 
@@ -39,8 +39,9 @@ def packed_attention(
         )
     if pack.cache is not None:
         if pack.stepping:
-            pairs = pack.cache.append(module.layer_idx, key[0], value[0])
-            return _attend_to_cache(query[0], pairs, pack.cache, scaling, sliding_window), None
+            return _step(
+                pack.cache, module.layer_idx, query[0], key[0], value[0], scaling, sliding_window
+            ), None
         pack.cache.fill(module.layer_idx, key[0], value[0], pack.spans())
     if query.device.type == "cpu":
         out = RowAttention.apply(query[0], key[0], value[0], pack.spans(), scaling, sliding_window)
@@ -119,23 +120,36 @@ def _unseen(tokens: int, window: int | None, like: Tensor) -> Tensor:
     return bias
 
 
-def _attend_to_cache(
-    query: Tensor,
-    pairs: list[tuple[Tensor, Tensor]],
+def _step(
     cache: KeyValueCache,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     scaling: float,
     window: int | None,
 ) -> Tensor:
-    """One new token per row: query [H, R, d] against the keys and values of each block -> [1, R, H, d]."""
-    out = []
-    for block, (keys, values) in zip(cache.blocks, pairs, strict=True):
-        rows, heads = keys.shape[:2]
-        q = query[:, block.first : block.stop].transpose(0, 1).reshape(rows * heads, -1, query.shape[2])
-        scores = torch.bmm(q, keys.flatten(0, 1)).float().mul_(scaling)  # [n K, G, C]
-        scores.view(rows, heads, -1, block.capacity).add_(cache.mask(block, window))
-        probs = scores.softmax(2).to(values.dtype)
-        out.append(torch.bmm(probs, values.flatten(0, 1)).view(rows, query.shape[0], -1))
+    """One new token per row, query [H, R, d], key and value [K, R, d] -> [1, R, H, d]."""
+    out, start = [], 0
+    for block in cache.blocks:
+        rows = slice(start, start + len(block.rows))
+        start = rows.stop
+        pair = block.append(layer, key[:, rows], value[:, rows])
+        out.append(_attend_to_cache(query[:, rows], block, pair, scaling, window))
     return torch.cat(out)[None]
+
+
+def _attend_to_cache(
+    query: Tensor, block: Block, pair: tuple[Tensor, Tensor], scaling: float, window: int | None
+) -> Tensor:
+    """One new token per row of a block: query [H, n, d] against keys and values [n, K, C, d] -> [n, H, d]."""
+    keys, values = pair
+    n, heads = keys.shape[:2]
+    q = query.transpose(0, 1).reshape(n * heads, -1, query.shape[2])  # [n K, G, d]
+    scores = torch.bmm(q, keys.flatten(0, 1).transpose(1, 2)).float().mul_(scaling)  # [n K, G, C]
+    scores.view(n, heads, -1, block.capacity).add_(block.mask(window))
+    probs = scores.softmax(2).to(values.dtype)
+    return torch.bmm(probs, values.flatten(0, 1)).view(n, query.shape[0], -1)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -178,5 +192,5 @@ def runs_packed(model: Any) -> bool:
         found = head(model)(hidden_states(model, pack)).float()
     except (AttributeError, NotImplementedError, TypeError):  # it does not pass `pack` on to attention
         return False
-    complete = len(cache.layers) == model.config.get_text_config().num_hidden_layers
+    complete = len(cache.blocks[0].layers) == model.config.get_text_config().num_hidden_layers
     return complete and bool((found - expected).square().mean().sqrt() < 0.2 * expected.std())
