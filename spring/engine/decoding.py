@@ -68,7 +68,8 @@ class Answer:
 
     tokens: list[int] = field(default_factory=list)
     row_steps: int = 0  # rows decoded over all steps: 2 per token with an open gate, else 1
-    seconds: float = 0.0  # its share of the wall time of the batches it was in
+    seconds: float = 0.0  # its share of the wall time of the batches it was in, the reference aside
+    reference_seconds: float = 0.0  # the same for the reference
     reference: np.ndarray = field(
         default_factory=lambda: np.zeros(0)
     )  # log p per token (nats), of the mixture
@@ -192,10 +193,18 @@ class _Batch:
                 logits[row] = one.logits
             fresh.append(_Flight(number, rows, weights, query.slot))
         self.cache.admit(_blocks_of(found))
-        share = 1 - sum(len(read[2]) for read in reads) / sum(len(read[1]) + len(read[2]) for read in reads)
         places = {row: i for i, row in enumerate(logits)}
-        self._choose(fresh, places, torch.stack(list(logits.values())), (time.perf_counter() - began) * share)
+        first = torch.stack(list(logits.values()))
+        self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
         self.flights += fresh
+
+    def _share_out(self, reads: Sequence[_Read], chosen: Sequence[int], seconds: float) -> float:
+        """Divides the time that reading took: gives the prompts' part, the references keep their own."""
+        tokens = sum(len(reference) for _, _, reference in reads)
+        part = seconds * tokens / (tokens + sum(len(prompt) for _, prompt, _ in reads))
+        for number in chosen:
+            self.answers[number].reference_seconds = part / len(chosen)
+        return seconds - part
 
     @torch.inference_mode()
     def _prefill(self, reads: Sequence[_Read]) -> list[_Prompt]:
