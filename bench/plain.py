@@ -26,7 +26,8 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The model as transformers gives it."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval()
 
 
 def with_adapters(model: Any, lora: Lora, states: Mapping[str, Mapping[str, Tensor]]) -> Any:
@@ -64,7 +65,7 @@ def score(model: Any, texts: Sequence[Text]) -> list[Tensor]:
 def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str, Tensor]]:
     """Trainer and PEFT, one user after another; the adapters under PEFT's names."""
     from peft import get_peft_model_state_dict
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     found = []
     for lesson in lessons:
@@ -75,7 +76,7 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
         flat = [text for batch in plan for text in batch]
         ends = torch.tensor([0, *(len(batch) for batch in plan)]).cumsum(0).tolist()
         order = [list(range(a, b)) for a, b in pairwise(ends)]
-        loader = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
 
         class Ordered(Trainer):
             """The lesson's own batches, in its own order."""
@@ -100,7 +101,9 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
             optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
             factor = partial(schedule, steps=len(plan), warmup_ratio=config.warmup_ratio)
             rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-            Ordered(wrapped, arguments, train_dataset=flat, optimizers=(optimizer, rates)).train()  # type: ignore[arg-type]
+            trainer = Ordered(wrapped, arguments, train_dataset=flat, optimizers=(optimizer, rates))
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         state = get_peft_model_state_dict(wrapped)
         found.append({name: value.detach().float().cpu().clone() for name, value in state.items()})
         model = wrapped.unload()

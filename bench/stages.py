@@ -18,12 +18,10 @@ from time import perf_counter
 from typing import Any
 
 from bench.engine import RESULTS
-from bench.machine import describe
+from bench.machine import MEGABYTE, describe
 from flows.experiment import dvc, environment, stages_in_order
 from spring.device import pick_device, pick_dtype
 from tasks.files import load_params
-
-MEGABYTE = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss counts kilobytes, on macOS bytes
 
 
 def run(stage: str, clone: Path) -> tuple[float, float]:
@@ -53,18 +51,26 @@ def engine_seconds(cells: Path, seen: set[Path]) -> float:
 
 
 def measure(clone: Path) -> dict[str, dict[str, float]]:
-    """Seconds, seconds in the engine and peak memory of every stage, those of several periods added up."""
-    found: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "engine": 0.0, "peak_mb": 0.0})
+    """Seconds, seconds in the engine and peak memory of every stage."""
+    found: dict[str, dict[str, float]] = {}
     seen: set[Path] = set()
     for stage in stages_in_order():
-        row = found[stage.partition("@")[0]]
         seconds, peak = run(stage, clone)
-        row["seconds"] += seconds
-        row["engine"] += engine_seconds(clone / ".cells" / "cells", seen)
-        row["peak_mb"] = max(row["peak_mb"], peak)
-    total = {key: sum(row[key] for row in found.values()) for key in ("seconds", "engine")}
-    found["all"] = {**total, "peak_mb": max(row["peak_mb"] for row in found.values())}
-    return dict(found)
+        engine = engine_seconds(clone / ".cells" / "cells", seen)
+        found[stage] = {"seconds": seconds, "engine": engine, "peak_mb": peak}
+    return found
+
+
+def summed(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The stages of several periods, and all of them, as one: seconds added up, memory the largest."""
+    rows: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "engine": 0.0, "peak_mb": 0.0})
+    for name in (lambda stage: stage.partition("@")[0], lambda stage: "all"):
+        for stage, one in found.items():
+            row = rows[name(stage)]
+            row["seconds"] += one["seconds"]
+            row["engine"] += one["engine"]
+            row["peak_mb"] = max(row["peak_mb"], one["peak_mb"])
+    return dict(rows)
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
@@ -82,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
         found = measure(Path(folder))
-    print(table(found))
+    print(table(summed(found)))
     device = pick_device(params.model.device)
     about: dict[str, Any] = describe(device, pick_dtype(params.model.dtype, device))
     result = {"about": about, "experiment": params.experiment, "stages": found}

@@ -42,7 +42,7 @@ class GenerateJob:
 
 
 def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
-    """Per job and request: text, tokens, logp, ref_tokens, row_steps, seconds, ref_seconds. Missing cells are computed."""
+    """Per job and request what the model gave (see `_compute`); only missing cells are computed."""
     keys = [_key(bench, job) for job in jobs]
     groups: dict[tuple[Lora | None, Decode], list[int]] = defaultdict(list)
     for i in missing(bench, keys):
