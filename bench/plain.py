@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from spring.engine.decoding import Query
+from spring.engine.optimizer import schedule
 from spring.engine.scoring import Text
-from spring.engine.training import Lesson, plan_batches, schedule
+from spring.engine.training import Lesson, plan_batches
 from spring.params import Decode, Lora, Train
 
 

@@ -69,7 +69,7 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, "spring/engine/decoding", "tasks/decoding"),
+        code=code_digest(*CODE, "spring/engine/decoding", "spring/engine/interpolation", "tasks/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),

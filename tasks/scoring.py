@@ -18,10 +18,13 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
 
-CODE = tuple(
-    f"spring/engine/{name}" for name in ("packing", "attention", "lora", "scoring", "parallel", "budget")
+ENGINE = ("packing", "attention", "lowrank", "lora", "scoring", "parallel", "budget")
+CODE = (  # what every cell is computed with
+    *(f"spring/engine/{name}" for name in ENGINE),
+    "spring/prompts",
+    "spring/model",
+    "spring/device",
 )
-CODE += ("spring/prompts", "spring/model", "spring/device")  # what every cell is computed with
 SLOTS = 16  # adapters in memory at once
 COMMIT = 32  # jobs that become visible together
 

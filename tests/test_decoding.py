@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.engine.budget import Room
-from spring.engine.decoding import Answer, Query, _Batch, generate, interpolate, jensen_shannon, mixture
+from spring.engine.decoding import Answer, Query, _Batch, generate
+from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.params import Adaptive, Decode, Lora
 

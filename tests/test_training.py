@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spring.engine.lora import AdapterBank
+from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
-from spring.engine.training import FusedNLL, Learned, Lesson, StackedAdamW, plan_batches, schedule, train
+from spring.engine.training import FusedNLL, Learned, Lesson, plan_batches, train
 from spring.params import Lora, Select, Train
 
 TARGETS = ("q_proj", "v_proj")

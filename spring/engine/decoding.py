@@ -9,7 +9,6 @@ generated tokens only.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
+from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, pack_rows
 from spring.engine.parallel import each
@@ -334,22 +334,3 @@ def _blocks_of(prompts: Sequence[_Prompt]) -> list[Block]:
         pairs = [(one.place, row) for one in prompts if one.block is block for row in one.rows]
         found.append(block.take(*zip(*pairs, strict=True)))
     return found
-
-
-def mixture(logps: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """log of sum_k w_k p_k, token by token, in float64 (Eq. 8)."""
-    parts = [math.log(weight) + x.astype(np.float64) for weight, x in zip(weights, logps, strict=True)]
-    return np.asarray(np.logaddexp.reduce(parts))
-
-
-def interpolate(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    """log(w_1 p_1 + w_2 p_2) from log-probabilities [n, V] and weights [n, 2] (Eq. 8)."""
-    w = weights.log()
-    return torch.logaddexp(first + w[:, :1], second + w[:, 1:])
-
-
-def jensen_shannon(log_p: Tensor, log_q: Tensor) -> float:
-    """Jensen-Shannon divergence of two distributions [V], in nats."""
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    p, q = log_p.exp(), log_q.exp()
-    return 0.5 * float((p * (log_p - log_m)).sum() + (q * (log_q - log_m)).sum())
