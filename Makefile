@@ -18,7 +18,7 @@ export TRANSFORMERS_VERBOSITY := error
 
 NAME ?=
 
-.PHONY: help setup repro table experiment flow test lint types format clean
+.PHONY: help setup repro table experiment flow bench test lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ experiment: setup ## run another experiment: make experiment NAME=acl (experimen
 
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
+
+bench: setup ## measure speed: engine against plain loops, growth, every stage (about an hour; leave the machine alone)
+	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages draw projection; do \
+	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
 test: setup ## lint, types, all tests
 	@ruff check . && ruff format --check . && mypy && pytest
