@@ -70,6 +70,20 @@ def test_rows_do_not_see_each_other(tiny: Any) -> None:
     assert not torch.allclose(packed(tiny, RAGGED)[:13], packed(tiny, other)[:13])
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text"])
+def test_rows_that_follow_another(kind: str, make_model: Callable[..., Any]) -> None:
+    """Two rows begin with the same 6 tokens, which stand in the pack once; a third stands by itself."""
+    plain, model = (make_model(kind, **KINDS[kind]) for _ in range(2))
+    start, ends, other = [5, 6, 7, 8, 9, 10], [[11, 12, 13, 14], [15]], [20, 21, 22]
+    pack = pack_rows([start, *ends, other], [-1] * 4, device=CPU, before=[-1, 0, 0, -1])
+    assert pack.position_ids[0].tolist() == [*range(6), *range(6, 10), 6, *range(3)]
+    with torch.no_grad():
+        found = head(model)(hidden_states(model, pack)).split(pack.lengths)
+    for end, logits in zip(ends, found[1:3], strict=True):
+        torch.testing.assert_close(logits, alone(plain, [start + end])[6:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[3], alone(plain, [other]), rtol=0, atol=1e-5)
+
+
 def test_a_window_matters(make_model: Callable[..., Any]) -> None:
     """Otherwise the windowed kinds above would prove nothing."""
     narrow, wide = make_model("mistral", sliding_window=5), make_model("mistral", sliding_window=None)
@@ -159,7 +173,7 @@ def test_gradients_are_those_of_torch(heads: int, window: int | None) -> None:
     q, k, v = (torch.randn(s, generator=generator, requires_grad=True) for s in shapes)
     weight = torch.randn(4, 20, 8, generator=generator)
     spans = [(0, 7), (7, 8), (8, 20)]
-    out = RowAttention.apply(q, k, v, spans, 0.3, window)
+    out = RowAttention.apply(q, k, v, [(span, (0, 0)) for span in spans], 0.3, window)
     found = torch.autograd.grad((out * weight).sum(), (q, k, v))
     rows = []
     for start, stop in spans:

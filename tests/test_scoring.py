@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spring.engine import scoring
 from spring.engine.budget import CPU_TOKENS, Room, decoding_room, scoring_tokens, training_tokens
 from spring.engine.lora import AdapterBank
-from spring.engine.scoring import CHUNK, Text, response_positions, target_logps, token_batches, token_logps
+from spring.engine.scoring import (
+    CHUNK,
+    Text,
+    response_positions,
+    shared_beginnings,
+    target_logps,
+    token_batches,
+    token_logps,
+)
 from spring.params import Lora
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
@@ -78,6 +88,39 @@ def test_base_and_adapted_rows_in_one_batch(make_model: Callable[..., Any]) -> N
         np.abs(x - brute_force(plain[-1], r)).max() for r, x in zip(rows, found, strict=True) if r.slot >= 0
     ]
     assert len(moved) > 3 and min(moved) > 0.01, "the adapters must matter, or the test is empty"
+
+
+def test_common_beginnings_are_read_once(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of a slot begin alike, one of them is nothing else; another slot begins otherwise."""
+    model = make_model()
+    bank = random_bank(model, slots=2)
+    start, other = tuple(range(10, 22)), tuple(range(40, 55))
+    rows = [replace(text, prompt=start + text.prompt, slot=0) for text in texts(count=5, seed=4)]
+    rows += [Text(start, (7, 8), slot=0), *texts(count=2, seed=6)]
+    rows += [replace(text, prompt=other + text.prompt, slot=1) for text in texts(count=4, seed=5)]
+    read: list[int] = []
+    real = scoring.pack_rows
+
+    def count(rows: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(sum(map(len, rows)))
+        return real(rows, *args, **kwargs)
+
+    monkeypatch.setattr(scoring, "pack_rows", count)
+    found = token_logps(model, bank, rows, budget=10_000)
+    assert sum(read) == sum(len(row) - 1 for row in rows) - 5 * 11 - 3 * 15
+    plain = {-1: make_model(), 0: merged(make_model(), bank, 0), 1: merged(make_model(), bank, 1)}
+    for row, logps in zip(rows, found, strict=True):
+        np.testing.assert_allclose(logps, brute_force(plain[row.slot], row), rtol=0, atol=5e-5)
+
+
+def test_beginnings_by_hand() -> None:
+    """Two prompts of a slot share 9 of 10 tokens; the next slot's two only 7; the last has one alone."""
+    nine, seven = (1,) * 9, (2,) * 7
+    rows = [Text((*nine, 5), (1,), 0), Text((*nine, 6, 6), (1,), 0)]
+    rows += [Text((*seven, 5, 9), (1,), 1), Text((*seven, 6, 9), (1,), 1), Text((1,) * 20, (1,), 2)]
+    assert shared_beginnings(rows) == [9, 9, 0, 0, 0]
 
 
 @given(seed=st.integers(0, 10**6), budget=st.integers(1, 200), count=st.integers(1, 12))

@@ -22,7 +22,8 @@ JOINED = 32  # rows of a block that others still join
 class Pack:
     """R rows of new tokens, [1, N], and which adapter slot each row uses (-1: the base model).
 
-    With a cache, the new tokens of row i follow the tokens that `cache` holds for row i.
+    With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
+    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
     """
 
     input_ids: Tensor  # [1, N]
@@ -30,6 +31,7 @@ class Pack:
     lengths: list[int]  # [R] new tokens per row
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
+    before: list[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -52,6 +54,11 @@ class Pack:
         ends = torch.tensor(self.lengths).cumsum(0).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
+    def beginnings(self) -> list[tuple[int, int]]:
+        """First token and token after the last of what each row follows; equal where that is nothing."""
+        spans = self.spans()
+        return [spans[i] if i >= 0 else (0, 0) for i in self.before or [-1] * len(spans)]
+
     def pad(self, x: Tensor) -> Tensor:
         """[1, heads, N, d] -> [R, heads, T, d], zeros after the end of each row."""
         heads, width = x.shape[1], x.shape[3]
@@ -73,9 +80,10 @@ def pack_rows(
     *,
     device: torch.device,
     cache: KeyValueCache | None = None,
+    before: list[int] | None = None,
 ) -> Pack:
-    """Packs token rows [R][*] that begin at position 0, or one token each behind what `cache` holds."""
-    starts = [0] * len(rows)
+    """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
+    starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
     if cache is not None:
         starts = cache.lengths if cache.read else starts
         cache.extend([len(row) for row in rows])
@@ -87,6 +95,7 @@ def pack_rows(
         [len(row) for row in rows],
         list(slots),
         cache,
+        before,
     )
 
 
