@@ -17,8 +17,9 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY := error
 
 NAME ?=
+SUITE ?=
 
-.PHONY: help setup repro table experiment flow test lint types format clean
+.PHONY: help setup repro table experiment ablate flow test lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,10 @@ table: setup ## print the table of the last run again
 experiment: setup ## run another experiment: make experiment NAME=acl (experiments/ has them)
 	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
 	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
+
+ablate: setup ## run an ablation suite: make ablate SUITE=lambda (without SUITE: list them; SUITE=main: back)
+	@python -m tasks.suites $(SUITE)
+	@test -z "$(SUITE)" || { dvc exp run -S suite="$(SUITE)" && python -m tasks.report --print; }
 
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
