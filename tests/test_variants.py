@@ -131,7 +131,7 @@ def test_swapped_answers_with_the_partners_adapter_and_trains_nothing(
 def test_only_arms_that_say_so_learn_from_another_user(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One user's texts change: other users' own adapters stay bitwise, what shares with that user does not."""
+    """One user's texts change: adapters of others stay bitwise, what shares with that user does not."""
     copy = tmp_path / "edited"
     shutil.copytree(project, copy)
     monkeypatch.chdir(copy)
