@@ -13,87 +13,17 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+from spring.source_params import Ingest
+from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
 
 class ParameterError(ValueError):
     """A parameter that cannot be used; the message names key, value, constraint and remedy."""
 
 
-class Strict(BaseModel):
-    """Rejects unknown keys and changes after construction."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
-
-
-def added(silent: Any) -> Any:
-    """A key that came after results existed: at `silent` it is left out of fingerprints and cell keys.
-
-    So results from before it stay valid, and arms that do not use it keep their adapters.
-    """
-    return Field(exclude_if=lambda value: value == silent)
-
-
 # --- what is read -----------------------------------------------------------------------------------------
-
-
-class PersonasSource(Strict):
-    """Seeded users whose writing preferences drift in known ways (spring/sources/personas.py)."""
-
-    users: PositiveInt
-    interactions: PositiveInt  # per user
-    drift: tuple[Literal["abrupt", "gradual", "recurring", "transient", "noise"], ...]
-    noise_share: Share  # share of a user's interactions that are boilerplate or gibberish
-
-
-class ChangelogsSource(Strict):
-    """Debian changelog entries found on this machine: package and version -> entry, per maintainer."""
-
-    root: str
-    max_per_user: PositiveInt | None
-
-
-class GitSource(Strict):
-    """Commits of a repository: subject -> body, per author."""
-
-    repository: str
-    revision: str
-
-
-class TableSource(Strict):
-    """A parquet, CSV or JSONL file with a column mapping."""
-
-    path: str
-    task: Name  # which of `prompts` the rows answer
-    user_id: str
-    interaction_id: str | None  # null: the row number
-    response: str
-    timestamp: str | None  # a datetime or date column; or null, with `year` and perhaps `month`
-    year: str | None
-    month: str | None
-    query: dict[str, str]  # name in the prompt -> column
-    rating: str | None
-
-
-class Ingest(Strict):
-    """Which interactions are read, and what is refused."""
-
-    source: Literal["personas", "changelogs", "git", "table"]
-    min_interactions: PositiveInt  # users with fewer are left out and listed
-    max_users: PositiveInt | None  # the users with most interactions first
-    max_interactions: PositiveInt | None  # per user, the latest
-    min_chars: PositiveInt
-    max_chars: PositiveInt
-    max_quarantined: Share  # of all rows; above it the stage stops
-    personas: PersonasSource
-    changelogs: ChangelogsSource
-    git: GitSource
-    table: TableSource
 
 
 class Prompt(Strict):

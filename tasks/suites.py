@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from spring.params import ParameterError, Params, Strict, complaints, merge, parse
+from spring.params import ParameterError, Params, complaints, merge, parse
+from spring.strict import Strict
 
 FOLDER = Path(__file__).parents[1] / "suites"
 MAIN = "main"  # keeps the arms, and the name of the experiment, of params.yaml

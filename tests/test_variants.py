@@ -39,6 +39,13 @@ ARMS: dict[str, Any] = {
 USERS = [f"user {u}" for u in range(3)]
 
 
+def stagger(table: Path) -> None:
+    """Each user starts four days after the one before: their periods of six days overlap."""
+    rows = pl.read_csv(table, try_parse_dates=True)
+    later = pl.col("who").str.strip_prefix("user ").cast(pl.Int64) * 4
+    rows.with_columns((pl.col("when") + pl.duration(days=later)).dt.to_string("iso:strict")).write_csv(table)
+
+
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path
@@ -49,6 +56,7 @@ def finished(
         patch.chdir(folder)
         patch.delenv("SPRING_CELLS", raising=False)
         write_table(folder / "table.csv", users=3, items=18)
+        stagger(folder / "table.csv")
         write_params(folder, tiny_model_folder, arms=ARMS)
         run_all(patch)
         yield folder, patch
@@ -73,13 +81,24 @@ def test_a_population_has_one_adapter_and_it_answers_for_every_user(project: Pat
     assert len({adapters.of(recipe, user) for user in USERS}) == 1
 
 
-def test_a_shared_lesson_holds_train_items_dated_before_every_test_query(project: Path) -> None:
-    """The three users write on the same days: each period is learned whole, and no test item is."""
-    for period in range(3):
-        rows = pl.read_parquet(project / f"data/split/{period}.parquet")
-        train = set(rows.filter(pl.col("part") == "train")["interaction_id"])
+def test_a_shared_lesson_holds_nothing_later_than_any_test_query(project: Path) -> None:
+    """By day: user u's period t has train items on days 4u + 6t .. 4u + 6t + 4 and its test item a day later.
+
+    The first test query comes on days 5, 11, 17, always of user 0.
+    Until 5: five items of user 0, of user 1 days 4 and 5.
+    Until 11: five and two again; of user 1 the late 6, 7, 8, of user 2 the late 8 to 11.
+    Until 17: five and two again; of user 1 the late 12, 13, 14, of user 2 the late 12 and 14 to 17.
+    Transductive: all 15 in period 0, then the drift sets, two of each user.
+    """
+    for period, count in enumerate((5 + 2, 5 + 2 + 3 + 4, 5 + 2 + 3 + 5)):
         (learned,) = index(project, period, "population")["chosen"].to_list()
-        assert set(learned) == train and len(learned) == 3 * 5
+        assert len(learned) == len(set(learned)) == count
+        rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in range(period + 1))
+        first = rows.filter((pl.col("part") == "test") & (pl.col("period") == period))["timestamp"].min()
+        known = rows.filter(pl.col("interaction_id").is_in(learned))
+        assert known["timestamp"].max() <= first and known["part"].unique().to_list() == ["train"]
+    everything = [index(project, period, "population-buffer") for period in range(3)]
+    assert everything[0]["items"].to_list() == [15] and everything[1]["items"].to_list() == [6]
 
 
 def test_the_buffer_of_a_user_holds_that_users_items_even_if_training_is_shared(project: Path) -> None:
@@ -137,6 +156,7 @@ def test_only_arms_that_say_so_learn_from_another_user(
     monkeypatch.chdir(copy)
     before = adapter_bytes(copy, 2)
     write_table(copy / "table.csv", users=3, items=18, edited="user 1")
+    stagger(copy / "table.csv")
     run_all(monkeypatch)
     after = adapter_bytes(copy, 2)
     changed = {name for name in after if after[name] != before[name]}
@@ -167,8 +187,8 @@ def test_gains_are_bounded_and_from_before_the_query_was_learned(project: Path) 
     assert (gains["age"] >= 0).all() and gains["gain"].is_finite().all() and (gains["gain"] != 0).any()
     for period in (1, 2):
         tests = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "test")
-        known = gains.filter(pl.col("period") == period)["known_at"]
-        assert known.max() < tests["timestamp"].min()
+        known = gains.filter(pl.col("period") == period).join(tests, on="user_id")
+        assert known.height == 9 and (known["known_at"] < known["timestamp"]).all()
 
 
 def test_a_gain_is_the_difference_of_two_likelihoods_under_the_adapter_before(project: Path) -> None:
