@@ -17,9 +17,8 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY := error
 
 NAME ?=
-SUITE ?=
 
-.PHONY: help setup repro table experiment ablate flow test lint types format clean
+.PHONY: help setup repro table experiment flow test lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +45,8 @@ experiment: setup ## run another experiment: make experiment NAME=acl (experimen
 	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
 	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
 
+.PHONY: ablate
+SUITE ?=
 ablate: setup ## run an ablation suite: make ablate SUITE=lambda (without SUITE: list them; SUITE=main: back)
 	@python -m tasks.suites $(SUITE)
 	@test -z "$(SUITE)" || { dvc exp run -S suite="$(SUITE)" && python -m tasks.report --print; }
