@@ -45,6 +45,12 @@ experiment: setup ## run another experiment: make experiment NAME=acl (experimen
 	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
 	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
 
+.PHONY: ablate
+SUITE ?=
+ablate: setup ## run an ablation suite: make ablate SUITE=lambda (without SUITE: list them; SUITE=main: back)
+	@python -m tasks.suites $(SUITE)
+	@test -z "$(SUITE)" || { dvc exp run -S suite="$(SUITE)" && python -m tasks.report --print; }
+
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
 

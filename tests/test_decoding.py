@@ -25,7 +25,9 @@ Setup = tuple[Any, AdapterBank, dict[int, Any]]  # model, bank, and the plain mo
 
 
 def decode(*, penalty: float = 1.2, most: int = 12, adaptive: Adaptive | None = None) -> Decode:
-    return Decode(lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive)
+    return Decode(
+        lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive, confidence=None
+    )
 
 
 def queries(*, count: int = 9, seed: int = 0) -> list[Query]:
