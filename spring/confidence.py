@@ -1,6 +1,6 @@
 """Interpolation weighted token by token by how sure each path is (`decode.confidence`) [ours].
 
-Notation: B queries, V vocabulary; `par` is the path without context, `ret` the one with it (Eq. 7).
+Notation: B queries, V vocabulary; c_par is the path without context, c_ret the one with it (Eq. 7).
 
 With confidences c in [0, 1] the weight of the retrieval path at one token is
 
@@ -39,9 +39,8 @@ CONFIDENCES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def retrieval_weights(par: Tensor, ret: Tensor, *, lmbda: Tensor, by: Confidence) -> Tensor:
-    """Weight of the retrieval path for the next token: log-probabilities [B, V] twice, lambda [B] -> [B]."""
-    assert par.shape == ret.shape and lmbda.shape == par.shape[:1], (par.shape, ret.shape, lmbda.shape)
-    with_context, alone = lmbda * CONFIDENCES[by](ret), (1 - lmbda) * CONFIDENCES[by](par)
-    total = with_context + alone
-    return torch.where(total > 0, with_context / total.clamp(min=torch.finfo(total.dtype).tiny), lmbda)
+def heard(weights: Tensor, confidences: Tensor) -> Tensor:
+    """Weights of the paths after their confidences: both [..., paths], weights sum to 1 before and after."""
+    scaled = weights * confidences
+    total = scaled.sum(-1, keepdim=True)
+    return torch.where(total > 0, scaled / total.clamp(min=torch.finfo(total.dtype).tiny), weights)

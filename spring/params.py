@@ -189,14 +189,6 @@ class Decode(Strict):
     adaptive: Adaptive | None
     confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # spring/confidence.py
 
-    @model_validator(mode="after")
-    def _confidence_is_supported(self) -> Decode:
-        if self.confidence is not None:
-            raise ValueError(
-                f"decode.confidence {self.confidence!r} is not yet part of the decode loop; set it to null"
-            )
-        return self
-
 
 class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.

@@ -16,6 +16,7 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 if TYPE_CHECKING:
     from spring.engine.decoding import Query
 
+LOOP = ("spring/engine/decoding", "spring/engine/interpolation", "spring/confidence")
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 
@@ -69,7 +70,13 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, "spring/engine/decoding", "spring/engine/interpolation", "tasks/decoding"),
+        code=code_digest(
+            *CODE,
+            "spring/engine/decoding",
+            "spring/engine/interpolation",
+            "spring/confidence",
+            "tasks/decoding",
+        ),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),

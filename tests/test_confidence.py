@@ -7,13 +7,20 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 
-from spring.confidence import CONFIDENCES, Confidence, retrieval_weights
+from spring.confidence import CONFIDENCES, Confidence, heard
 
 HALF = math.log(0.5)
 CERTAIN = torch.tensor([[0.0, -math.inf, -math.inf, -math.inf]])
 EVEN = torch.tensor([[HALF, HALF, -math.inf, -math.inf]])  # entropy ln 2, half of ln 4
 UNIFORM = torch.full((1, 4), math.log(0.25))
+
+
+def retrieval_weights(par: Tensor, ret: Tensor, *, lmbda: Tensor, by: Confidence) -> Tensor:
+    """Weight of the path with context."""
+    sure = torch.stack([CONFIDENCES[by](par), CONFIDENCES[by](ret)], -1)
+    return heard(torch.stack([1 - lmbda, lmbda], -1), sure)[..., 1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,9 +24,15 @@ NONE: frozenset[int] = frozenset()
 Setup = tuple[Any, AdapterBank, dict[int, Any]]  # model, bank, and the plain model of every slot
 
 
-def decode(*, penalty: float = 1.2, most: int = 12, adaptive: Adaptive | None = None) -> Decode:
+def decode(
+    *,
+    penalty: float = 1.2,
+    most: int = 12,
+    adaptive: Adaptive | None = None,
+    confidence: Literal["entropy", "max-probability"] | None = None,
+) -> Decode:
     return Decode(
-        lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive, confidence=None
+        lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive, confidence=confidence
     )
 
 
@@ -86,6 +92,17 @@ def next_distribution(model: Any, row: Sequence[int]) -> np.ndarray:
         return model(torch.tensor([list(row)])).logits[0, -1].double().softmax(0).numpy()
 
 
+def mixed(p: np.ndarray, q: np.ndarray, lmbda: float, by: str | None) -> np.ndarray:
+    """(1 - w) p + w q; w is lambda, or follows how sure p and q are."""
+    sure = [1.0, 1.0]
+    if by == "entropy":
+        sure = [1 + float((x * np.log(x)).sum()) / math.log(len(x)) for x in (p, q)]
+    elif by == "max-probability":
+        sure = [float(x.max()) for x in (p, q)]
+    w = lmbda * sure[1] / (lmbda * sure[1] + (1 - lmbda) * sure[0])
+    return w * q + (1 - w) * p
+
+
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
     m = (p + q) / 2
     return float((p * np.log(p / m)).sum() + (q * np.log(q / m)).sum()) / 2
@@ -102,7 +119,7 @@ def reference(
         mixture = p = next_distribution(model, [*query.prompt, *tokens])
         if query.context_prompt is not None and not single:
             q = next_distribution(model, [*query.context_prompt, *tokens])
-            mixture = query.lmbda * q + (1 - query.lmbda) * p
+            mixture = mixed(p, q, query.lmbda, settings.confidence)
             if settings.adaptive is not None and 0 < query.lmbda < 1:
                 agreed = agreed + 1 if divergence(p, q) < settings.adaptive.threshold else 0
         rows += 1 if single or query.lmbda in (0, 1) else 2
@@ -133,6 +150,23 @@ def test_equals_the_uncached_reference(penalty: float, stopping: bool, setup: Se
         lengths.add(len(tokens))
     assert (lengths == {10}) != stopping
     assert len({tuple(answer.tokens) for answer in found}) > 6, "answers must differ, or this is empty"
+
+
+@pytest.mark.parametrize("by", ["entropy", "max-probability"])
+def test_weights_by_confidence(by: Literal["entropy", "max-probability"], setup: Setup) -> None:
+    """Tokens, and the references' likelihood, with weights that change from token to token."""
+    plain, settings = setup[2], decode(most=10, confidence=by)
+    asked = [replace(query, reference=(9, 8, 7)) for query in queries(count=12)]
+    found = run(setup, asked, settings)
+    for query, answer in zip(asked, found, strict=True):
+        assert (answer.tokens, answer.row_steps) == reference(plain[query.slot], query, settings)
+        for i, token in enumerate(query.reference):
+            rows = [[*prompt, *query.reference[:i]] for prompt, _ in query.paths]
+            ps = [next_distribution(plain[query.slot], row) for row in rows]
+            p = mixed(*ps, query.lmbda, by) if len(ps) == 2 else ps[0]
+            assert answer.reference[i] == pytest.approx(math.log(p[token]), abs=5e-5)
+    fixed = run(setup, asked, decode(most=10))
+    assert any(a.tokens != b.tokens for a, b in zip(found, fixed, strict=True)), "or this is empty"
 
 
 def test_penalty_matters(setup: Setup) -> None:

@@ -54,7 +54,6 @@ def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "sigma": 1.0}}, "sigma: q2 or q3"),
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "gate": "learned"}}, "strict or soft"),
         ("arms.spring", {"retrieve": {"pairs": 0}}, "retrieve.pairs is 0"),
-        ("arms.spring", {"decode": {"confidence": "entropy"}}, "not yet part of the decode loop"),
     ],
 )
 def test_bad_values_are_named(path, value, named):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spring.confidence import CONFIDENCES, heard
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
@@ -186,7 +187,9 @@ class _Batch:
             query = self.queries[number]
             own = [prompts[read] for read in query.reads]
             weights = [weight for _, weight in query.paths]
-            self.answers[number].reference = mixture([one.reference for one in own], weights)
+            self.answers[number].reference = mixture(
+                [one.reference for one in own], self._heard(own, weights)
+            )
             rows = [next(self._names) for _ in own]
             for row, one in zip(rows, own, strict=True):
                 one.rows.append(row)
@@ -197,6 +200,13 @@ class _Batch:
         first = torch.stack(list(logits.values()))
         self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
         self.flights += fresh
+
+    def _heard(self, prompts: Sequence[_Prompt], weights: list[float]) -> list[float | np.ndarray]:
+        """The weights of a query's paths; by confidence, at each token of its reference."""
+        if self.settings.confidence is None or len(weights) == 1:
+            return list(weights)
+        sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
+        return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
 
     def _share_out(self, reads: Sequence[_Read], chosen: Sequence[int], seconds: float) -> float:
         """Divides the time that reading took: gives the prompts' part, the references keep their own."""
@@ -222,9 +232,18 @@ class _Batch:
         at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
         targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
         chunks = zip(hidden[at].split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
-        logps = torch.cat([torch.zeros(0), *(target_logps(layer(h), t).cpu() for h, t in chunks)])
-        references = logps.split([len(ref) for _, _, ref in reads])
-        return [_Prompt(block, i, logits[i], ref.numpy()) for i, ref in enumerate(references)]
+        judged = [self._judge(layer(h), t) for h, t in chunks] or [torch.zeros(2, 0)]
+        references = torch.cat(judged, 1).split([len(ref) for _, _, ref in reads], 1)
+        return [_Prompt(block, i, logits[i], *ref.numpy()) for i, ref in enumerate(references)]
+
+    def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
+        by = self.settings.confidence
+        if by is None:
+            found = target_logps(logits, targets)
+            return torch.stack([found, torch.ones_like(found)]).cpu()
+        logp = torch.log_softmax(logits, 1, dtype=torch.float32)
+        return torch.stack([logp.gather(1, targets[:, None])[:, 0], CONFIDENCES[by](logp)]).cpu()
 
     def advance(self) -> int:
         """Lets finished queries go and decodes one token of every other; gives how many finished."""
@@ -275,6 +294,9 @@ class _Batch:
         if two:
             pairs = torch.tensor([at[i] for i in two], device=logps.device)
             weights = torch.tensor([flights[i].weights for i in two], device=logps.device)
+            if self.settings.confidence is not None:
+                sure = [CONFIDENCES[self.settings.confidence](logps[rows]) for rows in pairs.T]
+                weights = heard(weights, torch.stack(sure, 1))
             scores[two] = interpolate(logps[pairs[:, 0]], logps[pairs[:, 1]], weights)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
@@ -318,12 +340,15 @@ class _Batch:
 
 @dataclass
 class _Prompt:
-    """A prompt that was read: its place in a block, the next token's logits [V], its reference's log p."""
+    """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
+    reference log p and how sure the path is there.
+    """
 
     block: Block
     place: int
     logits: Tensor
     reference: np.ndarray
+    confidence: np.ndarray
     rows: list[int] = field(default_factory=list)  # of the queries that go on from it
 
 

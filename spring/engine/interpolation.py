@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 
-def mixture(logps: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """log of sum_k w_k p_k, token by token, in float64 (Eq. 8)."""
-    parts = [math.log(weight) + x.astype(np.float64) for weight, x in zip(weights, logps, strict=True)]
+def mixture(logps: Sequence[np.ndarray], weights: Sequence[float | np.ndarray]) -> np.ndarray:
+    """log of sum_k w_k p_k, token by token, in float64 (Eq. 8); a weight may differ from token to token."""
+    with np.errstate(divide="ignore"):  # log 0 is -inf: a path that is not heard
+        parts = [np.log(weight) + x.astype(np.float64) for weight, x in zip(weights, logps, strict=True)]
     return np.asarray(np.logaddexp.reduce(parts))
 
 
