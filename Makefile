@@ -18,7 +18,7 @@ export TRANSFORMERS_VERBOSITY := error
 
 NAME ?=
 
-.PHONY: help setup repro table experiment flow test lint types format clean
+.PHONY: help setup repro table experiment flow bench test lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,18 @@ experiment: setup ## run another experiment: make experiment NAME=acl (experimen
 	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
 	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
 
+.PHONY: ablate
+SUITE ?=
+ablate: setup ## run an ablation suite: make ablate SUITE=lambda (without SUITE: list them; SUITE=main: back)
+	@python -m tasks.suites $(SUITE)
+	@test -z "$(SUITE)" || { dvc exp run -S suite="$(SUITE)" && python -m tasks.report --print; }
+
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
+
+bench: setup ## measure speed: engine against plain loops, growth, every stage (about an hour; leave the machine alone)
+	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages draw projection; do \
+	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
 test: setup ## lint, types, all tests
 	@ruff check . && ruff format --check . && mypy && pytest

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "transformers", "peft")
+MEGABYTE = 1024 if sys.platform != "darwin" else 1024**2  # of ru_maxrss: it counts kilobytes, on macOS bytes
 
 
 @dataclass(frozen=True)

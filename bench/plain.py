@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import torch
 from torch import Tensor
 
 from spring.engine.decoding import Query
+from spring.engine.optimizer import schedule
 from spring.engine.scoring import Text
-from spring.engine.training import Lesson, plan_batches, schedule
+from spring.engine.training import Lesson, plan_batches
 from spring.params import Decode, Lora, Train
 
 
@@ -24,7 +27,8 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The model as transformers gives it."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.to(device).eval()
 
 
 def with_adapters(model: Any, lora: Lora, states: Mapping[str, Mapping[str, Tensor]]) -> Any:
@@ -62,7 +66,7 @@ def score(model: Any, texts: Sequence[Text]) -> list[Tensor]:
 def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str, Tensor]]:
     """Trainer and PEFT, one user after another; the adapters under PEFT's names."""
     from peft import get_peft_model_state_dict
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     found = []
     for lesson in lessons:
@@ -72,8 +76,8 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
         plan = plan_batches(lesson, config)
         flat = [text for batch in plan for text in batch]
         ends = torch.tensor([0, *(len(batch) for batch in plan)]).cumsum(0).tolist()
-        order = [list(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
-        loader = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
+        order = [list(range(a, b)) for a, b in pairwise(ends)]
+        loader: Any = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
 
         class Ordered(Trainer):
             """The lesson's own batches, in its own order."""
@@ -96,10 +100,11 @@ def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str
             )
             weights = [p for p in wrapped.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
-            rates = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step, steps=len(plan): schedule(step, steps, config.warmup_ratio)
-            )
-            Ordered(wrapped, arguments, train_dataset=flat, optimizers=(optimizer, rates)).train()  # type: ignore[arg-type]
+            factor = partial(schedule, steps=len(plan), warmup_ratio=config.warmup_ratio)
+            rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+            trainer = Ordered(wrapped, arguments, train_dataset=flat, optimizers=(optimizer, rates))
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         state = get_peft_model_state_dict(wrapped)
         found.append({name: value.detach().float().cpu().clone() for name, value in state.items()})
         model = wrapped.unload()

@@ -1,46 +1,98 @@
 """Time and memory of every stage of the experiment: `python -m bench.stages`.
 
-Runs what is out of date, one stage after another as `dvc repro` would, and prints seconds and the peak
-memory of each stage and of the whole. Stages of several periods are added up; memory is the largest.
+Runs the last commit's experiment from nothing in a folder of its own, stage by stage as `dvc repro` would,
+and prints seconds, the share of them outside the engine (start-up, orchestration, reading and writing) and
+the peak memory. Written to bench/results/stages.json.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from bench.engine import RESULTS
+from bench.machine import MEGABYTE, describe
 from flows.experiment import dvc, environment, stages_in_order
+from spring.device import pick_device, pick_dtype
+from tasks.files import load_params
 
-MEGABYTE = 1024 if sys.platform != "darwin" else 1024**2  # ru_maxrss counts kilobytes, on macOS bytes
 
-
-def run(stage: str) -> tuple[float, float]:
+def run(stage: str, clone: Path) -> tuple[float, float]:
     """Seconds and peak memory (MB) of one stage with everything it starts."""
     began = perf_counter()
     command = dvc("--quiet", "--wait-for-lock", "repro", "--single-item", stage)
-    process = subprocess.Popen(command, env=environment())
+    own = {name: value for name, value in environment().items() if name not in ("PYTHONPATH", "SPRING_CELLS")}
+    process = subprocess.Popen(command, env=own, cwd=clone)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"stage {stage} failed")
     return perf_counter() - began, usage.ru_maxrss / MEGABYTE
 
 
-def main() -> None:
-    """Runs all stages and prints the table."""
-    seconds: dict[str, float] = defaultdict(float)
-    memory: dict[str, float] = defaultdict(float)
+def engine_seconds(cells: Path, seen: set[Path]) -> float:
+    """Seconds that the engine spent on cells not yet `seen`."""
+    fresh = {path for path in cells.glob("*/*") if path.is_dir()} - seen
+    seen |= fresh
+    total = 0.0
+    for cell in fresh:
+        for name in ("scores.json", "curve.json", "generations.json"):
+            if (cell / name).exists():
+                found = json.loads((cell / name).read_text())
+                entries = found if isinstance(found, list) else [found]
+                total += sum(entry["seconds"] + entry.get("ref_seconds", 0.0) for entry in entries)
+    return total
+
+
+def measure(clone: Path) -> dict[str, dict[str, float]]:
+    """Seconds, seconds in the engine and peak memory of every stage."""
+    found: dict[str, dict[str, float]] = {}
+    seen: set[Path] = set()
     for stage in stages_in_order():
-        name = stage.partition("@")[0]
-        took, peak = run(stage)
-        seconds[name] += took
-        memory[name] = max(memory[name], peak)
-    print("| stage | seconds | peak MB |\n|---|---:|---:|")
-    for name in seconds:
-        print(f"| `{name}` | {seconds[name]:.0f} | {memory[name]:.0f} |")
-    print(f"| all | {sum(seconds.values()):.0f} | {max(memory.values()):.0f} |")
+        seconds, peak = run(stage, clone)
+        engine = engine_seconds(clone / ".cells" / "cells", seen)
+        found[stage] = {"seconds": seconds, "engine": engine, "peak_mb": peak}
+    return found
+
+
+def summed(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The stages of several periods, and all of them, as one: seconds added up, memory the largest."""
+    rows: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "engine": 0.0, "peak_mb": 0.0})
+    for name in (lambda stage: stage.partition("@")[0], lambda stage: "all"):
+        for stage, one in found.items():
+            row = rows[name(stage)]
+            row["seconds"] += one["seconds"]
+            row["engine"] += one["engine"]
+            row["peak_mb"] = max(row["peak_mb"], one["peak_mb"])
+    return dict(rows)
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """A Markdown table."""
+    lines = ["| stage | seconds | outside the engine | peak MB |", "|---|---:|---:|---:|"]
+    for name, row in found.items():
+        outside = f"{1 - row['engine'] / row['seconds']:.0%}" if row["engine"] else "–"
+        lines.append(f"| `{name}` | {row['seconds']:.0f} | {outside} | {row['peak_mb']:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs all stages, prints the table and writes the figures."""
+    params = load_params()
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
+        found = measure(Path(folder))
+    print(table(summed(found)))
+    device = pick_device(params.model.device)
+    about: dict[str, Any] = describe(device, pick_dtype(params.model.dtype, device))
+    result = {"about": about, "experiment": params.experiment, "stages": found}
+    (RESULTS / "stages.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

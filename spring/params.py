@@ -13,79 +13,17 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+from spring.source_params import Ingest
+from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
 
 class ParameterError(ValueError):
     """A parameter that cannot be used; the message names key, value, constraint and remedy."""
 
 
-class Strict(BaseModel):
-    """Rejects unknown keys and changes after construction."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
-
-
 # --- what is read -----------------------------------------------------------------------------------------
-
-
-class PersonasSource(Strict):
-    """Seeded users whose writing preferences drift in known ways (spring/sources/personas.py)."""
-
-    users: PositiveInt
-    interactions: PositiveInt  # per user
-    drift: tuple[Literal["abrupt", "gradual", "recurring", "transient", "noise"], ...]
-    noise_share: Share  # share of a user's interactions that are boilerplate or gibberish
-
-
-class ChangelogsSource(Strict):
-    """Debian changelog entries found on this machine: package and version -> entry, per maintainer."""
-
-    root: str
-    max_per_user: PositiveInt | None
-
-
-class GitSource(Strict):
-    """Commits of a repository: subject -> body, per author."""
-
-    repository: str
-    revision: str
-
-
-class TableSource(Strict):
-    """A parquet, CSV or JSONL file with a column mapping."""
-
-    path: str
-    task: Name  # which of `prompts` the rows answer
-    user_id: str
-    interaction_id: str | None  # null: the row number
-    response: str
-    timestamp: str | None  # a datetime or date column; or null, with `year` and perhaps `month`
-    year: str | None
-    month: str | None
-    query: dict[str, str]  # name in the prompt -> column
-    rating: str | None
-
-
-class Ingest(Strict):
-    """Which interactions are read, and what is refused."""
-
-    source: Literal["personas", "changelogs", "git", "table"]
-    min_interactions: PositiveInt  # users with fewer are left out and listed
-    max_users: PositiveInt | None  # the users with most interactions first
-    max_interactions: PositiveInt | None  # per user, the latest
-    min_chars: PositiveInt
-    max_chars: PositiveInt
-    max_quarantined: Share  # of all rows; above it the stage stops
-    personas: PersonasSource
-    changelogs: ChangelogsSource
-    git: GitSource
-    table: TableSource
 
 
 class Prompt(Strict):
@@ -136,9 +74,17 @@ class Select(Strict):
 
 
 class Train(Strict):
-    """How an arm's adapters learn."""
+    """How an arm's adapters learn.
 
-    start: Literal["previous", "base"]  # warm start, or a fresh adapter each period
+    scope: whose items an adapter learns from. `user`: the user's own and nobody else's. `population` [ours]:
+    one adapter for all users, of those items that are dated no later than any test query of the period;
+    `population-transductive`: of all items, also later ones.
+    start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
+    too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
+    """
+
+    scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
+    start: Literal["previous", "base", "population"]
     data: Literal["drift", "current", "cumulative"]  # selected items, all of this period, all so far
     select: Select
     replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
@@ -160,6 +106,33 @@ class Train(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _population_starts_from_itself(self) -> Train:
+        if self.shared and self.start == "population":
+            raise ValueError(
+                f"train.start population is for train.scope user; with train.scope {self.scope} take "
+                f"previous or base"
+            )
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether one adapter serves all users."""
+        return self.scope != "user"
+
+    @property
+    def foundation(self) -> Train | None:
+        """How the shared adapter of period 0 learns that user adapters start from; null: they start alone."""
+        if self.start != "population":
+            return None
+        everything = {"scope": "population", "start": "previous", "data": "current", "replay_share": 0.0}
+        return self.model_copy(update=everything)
+
+    @property
+    def recipe(self) -> str:
+        """Names the adapters that learn so, without replay."""
+        return fingerprint({"train": self, "memory": None})
+
 
 class Memory(Strict):
     """What retrieval searches (Eq. 3, 4)."""
@@ -177,8 +150,27 @@ class Retrieve(Strict):
 
     by: Literal["bm25", "dense", "hybrid"]
     top_k: PositiveInt
-    gate: Literal["strict", "soft"] | None
+    gate: Literal["strict", "soft", "learned"] | None
     sigma: Literal["q2", "q3"] | Annotated[float, Field(ge=0)]  # quantile of past scores, or a number
+    sigma_from: Literal["past", "transductive"]  # transductive [paper]: scores of the test queries themselves
+    weight: Literal[
+        "gate", "score"
+    ]  # what scales lambda: the gate's weights, or the scores' rank in the past
+    pairs: PositiveInt  # per user and period, whose gain in likelihood the learned gate is trained on
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scores of other queries are needed."""
+        quantile = self.gate is not None and isinstance(self.sigma, str)
+        return quantile or self.gate in ("soft", "learned") or self.weight == "score"
+
+    @model_validator(mode="after")
+    def _transductive_has_a_quantile(self) -> Retrieve:
+        if self.sigma_from == "transductive" and (
+            self.gate not in ("strict", "soft") or not isinstance(self.sigma, str)
+        ):
+            raise ValueError("sigma_from: transductive needs gate: strict or soft, and sigma: q2 or q3")
+        return self
 
 
 class Adaptive(Strict):
@@ -195,11 +187,17 @@ class Decode(Strict):
     repetition_penalty: Annotated[float, Field(ge=1)]
     max_new_tokens: PositiveInt
     adaptive: Adaptive | None
+    confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # spring/confidence.py
 
 
 class Arm(Strict):
-    """Training recipe + memory + retrieval + decoding: one column of the comparison."""
+    """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
+    Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
+    `adapter: swapped`, `train.scope: population` and `train.start: population`.
+    """
+
+    adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
     train: Train | None  # null: the base model, no adapter
     memory: Memory | None  # null: no retrieval
     retrieve: Retrieve
@@ -211,13 +209,22 @@ class Arm(Strict):
             raise ValueError("train.replay_share > 0 needs memory.scope: buffer to draw from")
         return self
 
+    @model_validator(mode="after")
+    def _there_is_an_adapter_to_swap(self) -> Arm:
+        if self.adapter == "swapped" and (self.train is None or self.train.shared):
+            raise ValueError(
+                "adapter: swapped needs an adapter per user: a block train with train.scope: user"
+            )
+        return self
+
     @property
     def recipe(self) -> str | None:
         """Names the adapters of this arm; arms with the same recipe share them."""
         if self.train is None:
             return None
-        replayed = self.memory if self.train.replay_share > 0 else None
-        return fingerprint({"train": self.train, "memory": replayed})
+        if self.train.replay_share == 0:
+            return self.train.recipe
+        return fingerprint({"train": self.train, "memory": self.memory})
 
     @property
     def memory_id(self) -> str | None:
@@ -227,6 +234,14 @@ class Arm(Strict):
         if self.memory.scope != "buffer":
             return fingerprint({"scope": self.memory.scope})
         return fingerprint({"recipe": self.recipe, "memory": self.memory})
+
+    @property
+    def gate_id(self) -> str | None:
+        """Names the pairs that a learned gate is trained on; null for the other gates."""
+        if self.memory_id is None or self.retrieve.gate != "learned":
+            return None
+        search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
+        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search})
 
 
 # --- what is made of it -----------------------------------------------------------------------------------
@@ -264,6 +279,7 @@ class Params(Strict):
     """A whole `params.yaml`."""
 
     experiment: Name
+    suite: Name  # suites/NAME.yaml is laid over params.yaml
     seed: Annotated[int, Field(ge=0)]
     periods: dict[int, int | Literal["base"]]  # each period, and the state its learning starts from
     ingest: Ingest
@@ -322,9 +338,14 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-            value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
-            lines.append(f"  {key}{value} {item['msg']}")
-        raise ParameterError(f"{where} cannot be used, nothing was run:\n" + "\n".join(lines)) from None
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n{complaints(error)}") from None
+
+
+def complaints(error: ValidationError) -> str:
+    """One line per bad key: its name, its value and what is allowed."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
+        lines.append(f"  {key}{value} {item['msg']}")
+    return "\n".join(lines)

@@ -1,17 +1,15 @@
-"""Which memories of a user a query gets to see: retrieval and relevance gate (Eq. 5, 6).
+"""Which memories of a user are the nearest to a query (Eq. 5); the gate after it is in spring/gate.py.
 
 N is the number of documents of one user, D the width of an embedding.
 
-[paper] The top 2 of the buffer by BM25; an item enters the context only if Sim(q, h) > sigma, with sigma the
-third quartile (Q3) of retrieval scores (ablation: 0, Q2). If none passes, generation is purely parametric.
-[ours]  Document text = query + response. sigma comes from past scores only. `dense`, `hybrid`, the `soft`
-gate. The BM25 variant, which the paper does not name: see `Bm25`.
+[paper] The top 2 of the buffer by BM25.
+[ours]  Document text = query + response. `dense` and `hybrid`. The BM25 variant, which the paper does not
+name: see `Bm25`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +21,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 By = Literal["bm25", "dense", "hybrid"]
-Gate = Literal["strict", "soft"]
 
 WORD = re.compile(r"\w+")
 FAISS_GPU_MAX_K = 2048  # faiss refuses to return more results per query on a GPU
@@ -185,70 +182,3 @@ class Retriever:
         recency = np.unique(self.times, return_inverse=True)[1]
         best = np.lexsort((-recency, -scores))[:k]
         return best, scores[best]
-
-
-# --- the gate ---------------------------------------------------------------------------------------------
-
-
-QUANTILES = {"q2": 0.5, "q3": 0.75}
-
-
-def sigma_from(past_scores: Any, sigma: Literal["q2", "q3"] | float) -> float:
-    """Threshold of the gate (Eq. 6): a quartile of past retrieval scores, or the given number.
-
-    Without past scores a quartile is infinite, so that the gate stays closed [ours]: nothing is known of
-    what relevant means, and the adapter alone is what the method falls back on.
-    """
-    past = finite(past_scores)
-    if not isinstance(sigma, str):
-        return float(sigma)
-    return float(np.quantile(past, QUANTILES[sigma])) if past.size else math.inf
-
-
-def scale_from(past_scores: Any) -> float:
-    """Width of the soft gate, in units of the score: IQR / (2 ln 3) of past scores; 0 without any [ours].
-
-    This is the scale of the logistic distribution with that interquartile range. With sigma = q2 the weight
-    is then its distribution function: 0.25 at the first quartile, 0.75 at the third.
-    """
-    past = finite(past_scores)
-    if not past.size:
-        return 0.0
-    low, high = np.quantile(past, [0.25, 0.75])
-    return float(high - low) / (2 * math.log(3))
-
-
-def relevance_gate(scores: Any, *, gate: Gate | None, sigma: float, scale: float | None = None) -> Floats:
-    """Weight of each retrieved item: an item enters the context if its weight is above 0 (Eq. 6). [K] -> [K].
-
-    strict: 1 if Sim > sigma, else 0 [paper]. soft: logistic of (Sim - sigma) / scale, and the strict step
-    where the scale is 0 [ours]. None: everything that was retrieved passes.
-    """
-    scores = finite(scores)
-    assert not math.isnan(sigma), sigma
-    if gate is None:
-        return np.ones(len(scores))
-    if gate == "strict":
-        return (scores > sigma).astype(np.float64)
-    assert scale is not None and scale >= 0, "the soft gate needs a scale (scale_from)"
-    if scale == 0 or math.isinf(sigma):
-        return (scores > sigma).astype(np.float64)
-    return 0.5 * (1 + np.tanh((scores - sigma) / (2 * scale)))  # the logistic, without overflow
-
-
-def effective_lambda(lmbda: float, weights: Any) -> float:
-    """Weight of the retrieval path: lmbda times the mean weight of the items that passed, 0 if none did.
-
-    Under the strict gate this is lmbda as soon as one item passes [paper]; the soft gate scales it [ours].
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    passed = weights[weights > 0]
-    return lmbda * float(passed.mean()) if passed.size else 0.0
-
-
-def finite(scores: Any) -> Floats:
-    """Retrieval scores as an array; `ValueError` for one that is not finite."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if (bad := np.flatnonzero(~np.isfinite(scores))).size:
-        raise ValueError(f"retrieval score {bad[0]} is {scores[bad[0]]}: scores must be finite")
-    return scores

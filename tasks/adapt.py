@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from spring import drift
-from spring.params import Select, Train
+from spring.params import Select
 from spring.retrieval import document_text
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.population import Case, foundations, pool
 from tasks.scoring import ScoreJob, score
 from tasks.training import TrainJob, train
-from tasks.workbench import Adapter, Row, Workbench, recipe_of, user_folder
+from tasks.workbench import INDEX, Adapter, Row, Workbench, recipe_of, user_folder
 
 SCORES: dict[str, Any] = {
     "recipe": pl.String,
@@ -32,20 +33,6 @@ SCORES: dict[str, Any] = {
     "drift_score": pl.Float64,
     "selected": pl.Boolean,
 }
-
-
-INDEX: dict[str, Any] = {
-    "recipe": pl.String,
-    "user_id": pl.String,
-    "period": pl.Int32,
-    "cell": pl.String,
-    "folder": pl.String,
-    "chosen": pl.List(pl.String),
-    "items": pl.Int32,
-    "steps": pl.Int32,
-    "tokens": pl.Int64,
-    "seconds": pl.Float64,
-}
 CURVES: dict[str, Any] = {
     "recipe": pl.String,
     "user_id": pl.String,
@@ -57,58 +44,60 @@ CURVES: dict[str, Any] = {
 }
 
 
-@dataclass
-class Case:
-    """One recipe and user in this period."""
-
-    recipe: str
-    user: str
-    train: Train
-    rows: list[Row]  # train rows of this period, with logp and tokens under the base model
-    past: list[Row]  # train rows of earlier periods
-    replay: list[Row]  # the buffer, for recipes that replay
-    previous: Adapter | None
-    scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
-    chosen: list[Row] = field(default_factory=list)
-
-
 def main() -> None:
     """The state after period t-1 and period t's rows -> data/adapt/{t}/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--period", type=int, required=True)
     period = parser.parse_args().period
     bench = Workbench()
-    cases = read_cases(bench, period)
+    rows = read_parquet(DATA / "split" / f"{period}.parquet")
+    until = rows.filter(pl.col("part") == "test")["timestamp"].min()
+    assert isinstance(until, datetime), "every user has a test item in every period"
+    cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)
     choose(bench, cases, period)
-    jobs = [
-        TrainJob(
-            case.train,
-            case.chosen,
-            case.replay,
-            case.previous if case.train.start == "previous" else None,
-            bench.seed(case.user, period),
-        )
-        for case in cases
-    ]
-    keys = train(bench, jobs, f"adapt@{period} train")
+    cases = pool(cases, until=until, learned_until=bench.learned_until(period - 1))
+    if period == 0:
+        cases = train_foundations(bench, cases, until) + cases
+    keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
     write(bench, cases, keys, period)
 
 
-def read_cases(bench: Workbench, period: int) -> list[Case]:
-    """Every recipe for every user, in a fixed order."""
+def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> list[Case]:
+    """Trains the shared adapters that user adapters start from, and sets them as `previous`."""
+    members = foundations(cases)
+    choose(bench, members, 0)
+    known = {case.recipe for case in cases}
+    shared = pool(members, until=until, learned_until={})
+    keys = train(bench, [job_of(bench, case, 0) for case in shared], "adapt@0 population")
+    found = {
+        case.recipe: Adapter(key, bench.store.path(key), case.train.lora)
+        for case, key in zip(shared, keys, strict=True)
+    }
+    for case in cases:
+        if case.train.foundation is not None:
+            case.previous = found[case.train.foundation.recipe]
+    return [case for case in shared if case.recipe not in known]
+
+
+def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
+    """What one case asks the engine to learn."""
+    start = None if case.train.start == "base" else case.previous
+    return TrainJob(case.train, case.chosen, case.replay, start, bench.seed(case.user, period))
+
+
+def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
+    """Every recipe for every user, in a fixed order; `rows` are the train rows of the period."""
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
         "interaction_id", "logp", "tokens"
     )
-    rows = read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "train")
     users = by_user(rows.join(scored, on="interaction_id", how="left", maintain_order="left"))
     past: dict[str, list[Row]] = {}
     buffers = pl.DataFrame(schema={"memory": pl.String, "user_id": pl.String, "interaction_id": pl.String})
-    previous: dict[tuple[str, str], Adapter] = {}
     if period > 0:
         folder = DATA / "consolidate" / str(period - 1)
         past = by_user(read_parquet(folder / "history.parquet"))
         buffers = read_parquet(folder / "buffers.parquet")
-        previous = bench.adapters(period - 1)
+    previous = bench.adapters(period - 1)
     cases = []
     for recipe, arm in bench.recipes.items():
         how = recipe_of(arm)
@@ -119,7 +108,7 @@ def read_cases(bench: Workbench, period: int) -> list[Case]:
                 mask = (pl.col("memory") == arm.memory_id) & (pl.col("user_id") == user)
                 kept = set(buffers.filter(mask)["interaction_id"])
             replay = [row for row in history if row["interaction_id"] in kept]
-            cases.append(Case(recipe, user, how, mine, history, replay, previous.get((recipe, user))))
+            cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user)))
     return cases
 
 
@@ -205,6 +194,7 @@ def write(bench: Workbench, cases: list[Case], keys: list[str], period: int) -> 
                 "steps": len(curve["loss"]),
                 "tokens": curve["tokens"],
                 "seconds": curve["seconds"],
+                "until": case.until,
             }
         )
         for step in range(len(curve["loss"])):

@@ -11,8 +11,9 @@ import polars as pl
 from spring import drift
 from spring.params import Arm, Memory, Select
 from spring.replay import Candidates, consolidate
-from spring.retrieval import document_text, query_text
+from spring.retrieval import document_text
 from tasks.adapt import by_user
+from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
 from tasks.scoring import ScoreJob, score
@@ -27,14 +28,7 @@ BUFFERS: dict[str, Any] = {
     "rank": pl.Int32,
     "seen": pl.Int32,  # interactions offered to this buffer so far
 }
-GATE_SCORES: dict[str, Any] = {
-    "memory": pl.String,
-    "by": pl.String,
-    "period": pl.Int32,
-    "user_id": pl.String,
-    "known_at": pl.Datetime("us", "UTC"),  # time of the later of query and item
-    "score": pl.Float64,
-}
+CALIBRATION = {"gate_scores": GATE_SCORES, "transductive": GATE_SCORES, "gains": GAINS}
 DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
 EMBEDDED = ("cluster-wise", "cluster-round")
 
@@ -46,25 +40,35 @@ def main() -> None:
     period = parser.parse_args().period
     bench = Workbench()
     out = DATA / "consolidate" / str(period)
-    rows = read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "train")
+    rows = read_parquet(DATA / "split" / f"{period}.parquet")
+    train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
         "interaction_id", "logp", "tokens"
     )
-    history = rows.join(scored, on="interaction_id", how="left", maintain_order="left")
+    history = train.join(scored, on="interaction_id", how="left", maintain_order="left")
     buffers = pl.DataFrame(schema=BUFFERS)
-    gate_scores = pl.DataFrame(schema=GATE_SCORES)
+    past = {name: pl.DataFrame(schema=schema) for name, schema in CALIBRATION.items()}
+    pairs = pl.DataFrame(schema=GAINS)
     if period > 0:
         before = DATA / "consolidate" / str(period - 1)
-        history = pl.concat([read_parquet(before / "history.parquet"), history])
-        history = history.sort("user_id", maintain_order=True)
+        earlier = read_parquet(before / "history.parquet")
         buffers = read_parquet(before / "buffers.parquet")
-        gate_scores = read_parquet(before / "gate_scores.parquet")
+        past = {name: read_parquet(before / f"{name}.parquet") for name in CALIBRATION}
+        library = Library(bench, earlier, buffers, period - 1)
+        pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], period)
+        history = pl.concat([earlier, history]).sort("user_id", maintain_order=True)
     buffers = update_buffers(bench, history, buffers, period)
     library = Library(bench, history, buffers, period)
-    gate_scores = pl.concat([gate_scores, score_pairs(bench, library, rows, period)])
+    arms = list(bench.params.arms.values())
+    fresh = {
+        "gate_scores": score_pairs(library, by_user(train), searches(arms)),
+        "transductive": score_pairs(library, by_user(test), searches(arms, sigma_from="transductive")),
+        "gains": pairs,
+    }
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
-    write_parquet(gate_scores, out / "gate_scores.parquet")
+    for name, rows in fresh.items():
+        write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
 
 
 def update_buffers(
@@ -81,7 +85,7 @@ def update_buffers(
         if memory is None or memory.scope != "buffer" or period < memory.first_period:
             continue
         for user, rows in past.items():
-            new = chosen.get((arm.recipe or "", user))
+            new = chosen.get((arm.recipe or "", user), chosen.get((arm.recipe or "", None)))
             if new is None:  # an arm that trains nothing is offered everything
                 new = {row["interaction_id"] for row in rows if row["period"] == period}
             held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
@@ -93,10 +97,7 @@ def update_buffers(
                 or (row["interaction_id"] in new and row["period"] == period)
             ]
             cases.append((name, arm, user, candidates))
-    jobs = [
-        ScoreJob(candidates, adapters.get((arm.recipe, user)) if arm.recipe else None)
-        for _, arm, user, candidates in cases
-    ]
+    jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]
     found = score(bench, jobs, f"consolidate@{period}")
     kept = [
         row
@@ -153,46 +154,6 @@ def _keep(
         }
         for rank, i in enumerate(ranked.tolist())
     ]
-
-
-def score_pairs(bench: Workbench, library: Library, rows: pl.DataFrame, period: int) -> pl.DataFrame:
-    """Retrieval scores of this period's train queries against each memory, themselves left out [ours].
-
-    Their quartiles are the gate's threshold (Eq. 6): calibrated on the past alone.
-    """
-    searches = {
-        (arm.memory_id, arm.retrieve.by)
-        for arm in bench.params.arms.values()
-        if arm.memory_id and (arm.retrieve.gate == "soft" or calibrated(arm))
-    }
-    tables = [pl.DataFrame(schema=GATE_SCORES)]
-    for memory, by in sorted(searches):
-        for user, queries in by_user(rows).items():
-            shelf = library.shelf(memory, user, by)
-            items = pl.DataFrame(
-                {
-                    "item": [r["interaction_id"] for r in shelf.rows],
-                    "at": [r["timestamp"] for r in shelf.rows],
-                },
-                schema={"item": pl.String, "at": pl.Datetime("us", "UTC")},
-            )
-            for row in queries:
-                pairs = items.select(
-                    pl.lit(memory).alias("memory"),
-                    pl.lit(by).alias("by"),
-                    pl.lit(period, pl.Int32).alias("period"),
-                    pl.lit(user).alias("user_id"),
-                    pl.max_horizontal("at", pl.lit(row["timestamp"])).alias("known_at"),
-                    pl.Series("score", shelf.scores(query_text(row["query"])), dtype=pl.Float64),
-                    "item",
-                )
-                tables.append(pairs.filter(pl.col("item") != row["interaction_id"]).drop("item"))
-    return pl.concat(tables)
-
-
-def calibrated(arm: Arm) -> bool:
-    """Whether the gate's threshold is a quantile of past scores."""
-    return arm.retrieve.gate is not None and isinstance(arm.retrieve.sigma, str)
 
 
 if __name__ == "__main__":

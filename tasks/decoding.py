@@ -16,6 +16,7 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 if TYPE_CHECKING:
     from spring.engine.decoding import Query
 
+LOOP = ("spring/engine/decoding", "spring/engine/interpolation", "spring/confidence")
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 
@@ -42,7 +43,7 @@ class GenerateJob:
 
 
 def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
-    """Per job and request: text, tokens, logp, ref_tokens, row_steps, seconds. Missing cells are computed."""
+    """Per job and request what the model gave (see `_compute`); only missing cells are computed."""
     keys = [_key(bench, job) for job in jobs]
     groups: dict[tuple[Lora | None, Decode], list[int]] = defaultdict(list)
     for i in missing(bench, keys):
@@ -69,7 +70,13 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, "spring/engine/decoding", "tasks/decoding"),
+        code=code_digest(
+            *CODE,
+            "spring/engine/decoding",
+            "spring/engine/interpolation",
+            "spring/confidence",
+            "tasks/decoding",
+        ),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),
@@ -85,7 +92,7 @@ def _compute(
     decode: Decode,
     done: Callable[[int], object],
 ) -> None:
-    from spring.engine.budget import decoding_rows, scoring_tokens
+    from spring.engine.budget import decoding_room, scoring_tokens
     from spring.engine.decoding import generate as generate_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
@@ -106,7 +113,7 @@ def _compute(
             queries,
             decode,
             stop=_stop_tokens(base) | {bench.prompter.end},
-            max_rows=decoding_rows(base.model, memory_gb, length=longest + decode.max_new_tokens),
+            room=decoding_room(base.model, memory_gb),
             budget=scoring_tokens(base.model, memory_gb),
             progress=done,
         )
@@ -118,6 +125,7 @@ def _compute(
             "ref_tokens": len(answer.reference),
             "row_steps": answer.row_steps,
             "seconds": answer.seconds,
+            "ref_seconds": answer.reference_seconds,
         }
         for answer in answers
     ]

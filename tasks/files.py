@@ -5,7 +5,8 @@ data/ingest/                    interactions.parquet, labels.parquet, quarantine
 data/split/{t}.parquet          interactions of period t with their part: train or test
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
-data/consolidate/{t}/           buffers.parquet, gate_scores.parquet
+data/consolidate/{t}/           history.parquet, buffers.parquet; for gates: gate_scores.parquet,
+                                transductive.parquet, gains.parquet
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet
 data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv
@@ -23,21 +24,22 @@ from typing import Any
 import polars as pl
 import yaml
 
-from spring.params import ParameterError, Params, parse
+from spring.params import ParameterError, Params
+from tasks.suites import parse_with_suite
 
 DATA = Path("data")
 PARAMS = Path("params.yaml")
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Reads and checks the parameter file (`ParameterError` names every bad key)."""
+    """Reads and checks the parameter file with its suite (`ParameterError` names every bad key)."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"{path} does not exist; run from the root of the project") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not valid YAML: {error}") from None
-    return parse(tree, where=str(path))
+    return parse_with_suite(tree, str(path))
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from typing import Any
 
 import polars as pl
 
 from spring.params import Arm
-from spring.retrieval import effective_lambda, query_text, relevance_gate, scale_from, sigma_from
+from spring.swap import swap
 from tasks.adapt import by_user
-from tasks.decoding import GenerateJob, Request, generate
+from tasks.decoding import GenerateJob, generate
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.gate import Gate
 from tasks.memory import Library
-from tasks.workbench import Row, Workbench
+from tasks.workbench import Adapter, Adapters, Workbench
 
 GENERATIONS: dict[str, Any] = {
     "arm": pl.String,
@@ -48,16 +49,16 @@ def main() -> None:
     library = Library(
         bench, read_parquet(folder / "history.parquet"), read_parquet(folder / "buffers.parquet"), period
     )
-    past = read_parquet(folder / "gate_scores.parquet")
+    gates = read_gates(bench, period)
     test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
     adapters = bench.adapters(period)
     jobs = []
     for name, arm in bench.params.arms.items():
-        gate = Gate(arm, past)
         for user, rows in test.items():
-            requests = [gate.request(row, library, user) for row in rows]
-            adapter = adapters[arm.recipe, user] if arm.recipe else None
+            requests = [gates[name].request(row, library, user) for row in rows]
+            adapter = adapter_for(bench, arm, adapters, user, list(test))
             jobs.append(GenerateJob(name, user, requests, arm.decode, adapter))
+    tell_closed(gates, period)
     found = []
     for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}"), strict=True):
         for request, result in zip(job.requests, cell, strict=True):
@@ -77,33 +78,36 @@ def main() -> None:
     write_parquet(pl.DataFrame(found, schema=GENERATIONS), out)
 
 
-class Gate:
-    """Retrieval and relevance gate of one arm, calibrated on past scores alone (Eq. 5, 6)."""
+def read_gates(bench: Workbench, period: int) -> dict[str, Gate]:
+    """The gate of every arm, calibrated with what consolidate@t knew."""
+    folder = DATA / "consolidate" / str(period)
+    frames = {
+        "past": read_parquet(folder / "gate_scores.parquet"),
+        "pairs": read_parquet(folder / "gains.parquet"),
+        "transductive": read_parquet(folder / "transductive.parquet"),
+    }
+    return {name: Gate(arm, **frames) for name, arm in bench.params.arms.items()}
 
-    def __init__(self, arm: Arm, past: pl.DataFrame) -> None:
-        self.arm = arm
-        mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
-        self.past = past.filter(mine).sort("known_at")
 
-    def request(self, row: Row, library: Library, user: str) -> Request:
-        """One test query with the context that passes the gate.
+def adapter_for(
+    bench: Workbench, arm: Arm, adapters: Adapters, user: str, users: list[str]
+) -> Adapter | None:
+    """The adapter that answers: the user's own, or in the control `adapter: swapped` another user's."""
+    owner = swap(users, seed=bench.params.seed)[user] if arm.adapter == "swapped" else user
+    adapter = adapters.of(arm.recipe, owner)
+    assert (adapter is None) == (arm.recipe is None), (arm.recipe, owner)
+    return adapter
 
-        Only scores known at the query's time calibrate the gate: periods of different users overlap.
-        """
-        arm = self.arm
-        if arm.memory_id is None or arm.decode.lmbda == 0:
-            return Request(row, [], 0.0, 0, None)
-        known = self.past.filter(pl.col("known_at") <= row["timestamp"])["score"].to_numpy()
-        sigma = sigma_from(known, arm.retrieve.sigma)
-        shelf = library.shelf(arm.memory_id, user, arm.retrieve.by)
-        items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-        weights = relevance_gate(scores, gate=arm.retrieve.gate, sigma=sigma, scale=scale_from(known))
-        context = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
-        late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
-        assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
-        lmbda = effective_lambda(arm.decode.lmbda, weights)
-        used = sigma if arm.retrieve.gate and math.isfinite(sigma) else None
-        return Request(row, context, lmbda, len(items), used)
+
+def tell_closed(gates: dict[str, Gate], period: int) -> None:
+    """Says which learned gates stayed closed for want of pairs."""
+    for name, gate in gates.items():
+        if gate.closed:
+            print(
+                f"generate@{period}: the learned gate of {name} stays closed for {gate.closed} queries: no "
+                f"past pairs of both kinds, with and without a gain",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

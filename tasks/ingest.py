@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from spring.params import Ingest, ParameterError, Prompt
+from spring.params import ParameterError, Prompt
 from spring.quarantine import Checked, check_rows, leave_out
 from spring.rows import RawRow, Skip, rows_of
+from spring.source_params import Ingest
 from spring.sources import changelogs, git, table
 from tasks.files import DATA, load_params, write_json, write_parquet
 

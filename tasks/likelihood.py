@@ -1,7 +1,8 @@
 """Cells of reference likelihoods: one user's queries read under one adapter, with or without context.
 
 A cell holds one path of the mixture, token by token, and no lambda: arms that differ in it alone, or of which
-one has no memory, share their cells. The paths are mixed when they are read.
+one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence need
+whole distributions: those arms go through the decode loop, for a single token.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spring.params import Lora
+from spring.params import Decode, Lora
 from spring.store import cell_key, code_digest
-from tasks.decoding import Request
+from tasks.decoding import GenerateJob, Request, generate
 from tasks.scoring import CODE, place
 from tasks.workbench import Adapter, Row, Workbench, missing, progress
 
@@ -28,6 +29,15 @@ class Ask:
 
     requests: Sequence[Request]
     adapter: Adapter | None
+    decode: Decode
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Sum of log p over a reference's tokens under the mixture (nats, Eq. 8), and their number."""
+
+    logp: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -38,17 +48,26 @@ class Path:
     adapter: Adapter | None
 
 
-def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[np.ndarray]]:
-    """Per ask and request: log p of each reference token under the mixture (nats, Eq. 8), [T].
-
-    Teacher-forced: nothing is generated. Only missing cells are computed.
-    """
-    found = iter(_read_paths(bench, [path for ask in asks for path in paths(ask)], what))
-    mixed = []
+def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[Likelihood]]:
+    """Per ask and request: its reference's likelihood, teacher-forced; only missing cells are computed."""
+    plain = [ask for ask in asks if ask.decode.confidence is None]
+    weighted = [ask for ask in asks if ask.decode.confidence is not None]
+    read = iter(_read_paths(bench, [path for ask in plain for path in paths(ask)], what))
+    looped = iter(generate(bench, [_one_token(ask) for ask in weighted], f"{what}, by confidence"))
+    found = []
     for ask in asks:
-        alone, given = iter(next(found)), iter(next(found))
-        mixed.append([_mix(request, alone, given) for request in ask.requests])
-    return mixed
+        if ask.decode.confidence is None:
+            alone, given = iter(next(read)), iter(next(read))
+            mixed = [_mix(request, alone, given) for request in ask.requests]
+            found.append([Likelihood(float(logps.sum()), len(logps)) for logps in mixed])
+        else:
+            found.append([Likelihood(cell["logp"], cell["ref_tokens"]) for cell in next(looped)])
+    return found
+
+
+def _one_token(ask: Ask) -> GenerateJob:
+    settings = {"max_new_tokens": 1, "repetition_penalty": 1.0, "adaptive": None}
+    return GenerateJob("", "", ask.requests, ask.decode.model_copy(update=settings), ask.adapter)
 
 
 def weights(request: Request) -> tuple[float, float]:
@@ -65,7 +84,7 @@ def paths(ask: Ask) -> tuple[Path, Path]:
 
 
 def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarray]) -> np.ndarray:
-    from spring.engine.decoding import mixture
+    from spring.engine.interpolation import mixture
 
     parts = [
         (weight, next(path))

@@ -13,15 +13,27 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from spring.params import Arm, Params
+from spring.params import Arm, Params, Retrieve
 from spring.significance import smallest_p
 from tasks.findings import tables
 from tasks.plots import METRIC_NAMES, drift_keys
+from tasks.published import published_table
+from tasks.suites import read_suite
 from tasks.svg import COLOURS, arm_styles, glyph
 from tasks.table import Table, excludes_zero, interval, number
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted
+SCOPES = {
+    "user": "",
+    "population": ", of all users up to the first test query",
+    "population-transductive": ", of all users (transductive: also later than test queries)",
+}
+STARTS = {
+    "previous": "previous adapter",
+    "base": "base model",
+    "population": "adapter of all users, then previous adapter",
+}
 NOTE = (
     "Intervals and tests are over users only: they hold no variation between training runs (this is one "
     "seed). Corrected p-values allow for looking at several arms, intervals do not, and nothing allows for "
@@ -135,13 +147,15 @@ def arm_description(arm: Arm) -> dict[str, str]:
         ]
         if arm.train.replay_share > 0:
             learns += f", {arm.train.replay_share:.0%} replayed"
-        starts = {"previous": "previous adapter", "base": "base model"}[arm.train.start]
+        learns += SCOPES[arm.train.scope]
+        starts = STARTS[arm.train.start]
+    if arm.adapter == "swapped":
+        starts += "; answers with another user's adapter"
     if arm.memory is not None:
         scopes = {"period": "this period", "history": "all so far"}
         buffer = f"buffer of {arm.memory.capacity}, {arm.memory.policy}"
         memory = scopes.get(arm.memory.scope, buffer)
-        gate = f"{arm.retrieve.gate} gate, sigma {arm.retrieve.sigma}" if arm.retrieve.gate else "no gate"
-        context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate}"
+        context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate_description(arm.retrieve)}"
     mixed = f"{arm.decode.lmbda:g}" if arm.memory is not None else "–"
     return {
         "learns from": learns,
@@ -150,6 +164,17 @@ def arm_description(arm: Arm) -> dict[str, str]:
         "retrieval": context,
         "lambda": mixed,
     }
+
+
+def gate_description(retrieve: Retrieve) -> str:
+    """A gate in words; one that has seen the test queries says so."""
+    if retrieve.gate == "learned":
+        text = "learned gate"
+    else:
+        text = f"{retrieve.gate} gate, sigma {retrieve.sigma}" if retrieve.gate else "no gate"
+    if retrieve.sigma_from == "transductive":
+        text += " (transductive: from the test queries themselves)"
+    return text + (", lambda scaled by the scores' standing" if retrieve.weight == "score" else "")
 
 
 def parameters(params: Params) -> str:
@@ -199,6 +224,8 @@ def render(
         samples=samples,
         descriptions={name: arm_description(arm) for name, arm in params.arms.items()},
         parameters=parameters(params),
+        suite=read_suite(params.suite),
+        published=published_table(params, metrics),
         excludes_zero=excludes_zero,
         interval=interval,
         smallest_p=smallest_p(metrics["users"], params.evaluate.resamples),

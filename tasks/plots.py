@@ -155,7 +155,7 @@ def curves_panel(axes: Axes, rows: pl.DataFrame, title: str, colour: str) -> Non
     for (period,), here in sorted(rows.group_by("period"), key=lambda group: group[0]):
         here = here.with_columns(place=start + pl.col("step") - pl.col("step").min()).sort("user_id", "place")
         for user in drawn:
-            one = here.filter(pl.col("user_id") == user)
+            one = here.filter(pl.col("user_id").eq_missing(user))  # null: an adapter of all users
             axes.plot(one["place"], one["loss"], color=colour, linewidth=0.6, alpha=0.3)
         median = here.group_by("place").agg(pl.col("loss").median()).sort("place")
         axes.plot(median["place"], median["loss"], color=colour, linewidth=2)

@@ -2,7 +2,7 @@
 
     report.html   one page that needs nothing else: no network, no other file
     tables/       arms, periods-METRIC, paired, significance, transfer, transfer-matrix, follow, drift,
-                  correlations and cost as JSON, CSV and Markdown
+                  correlations, cost and published as JSON, CSV and Markdown
     plots/        periods, paired, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
@@ -38,8 +38,9 @@ from tasks.plots import (
     periods_panel,
     transfer_panel,
 )
+from tasks.published import published_table
 from tasks.svg import arm_styles, draw, inline
-from tasks.table import as_markdown, as_plain
+from tasks.table import Table, as_markdown, as_plain
 
 FOLDER = DATA / "report"
 SECTIONS = ("periods", "paired", "transfer", "drift", "curves", "cost")  # those with drawings
@@ -79,7 +80,8 @@ def print_tables(params: Params, metrics: dict[str, Any]) -> None:
 
 def build(params: Params, metrics: dict[str, Any]) -> None:
     """Writes data/report/."""
-    write_tables(metrics, list(params.arms))
+    published = published_table(params, metrics)
+    write_tables([*tables(metrics, list(params.arms)), *([published] if published else [])])
     drift_arm, drift_rows = sample_drift(params)
     panels = all_panels(params, metrics, drift_rows)
     arms = arm_handles(arm_styles(params))
@@ -102,9 +104,9 @@ def build(params: Params, metrics: dict[str, Any]) -> None:
     write_text(page, FOLDER / "report.html")
 
 
-def write_tables(metrics: dict[str, Any], order: list[str]) -> None:
+def write_tables(made: list[Table]) -> None:
     """Every table in three formats."""
-    for table in tables(metrics, order):
+    for table in made:
         write_json(table.rows, FOLDER / f"tables/{table.name}.json")
         write_text(
             pl.DataFrame(table.rows, infer_schema_length=None).write_csv(),

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,13 @@ from tasks.workbench import Adapter, Row, Workbench, missing, progress
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
 
-CODE = tuple(
-    f"spring/engine/{name}" for name in ("packing", "attention", "lora", "scoring", "parallel", "budget")
+ENGINE = ("packing", "attention", "lowrank", "lora", "scoring", "parallel", "budget")
+CODE = (  # what every cell is computed with
+    *(f"spring/engine/{name}" for name in ENGINE),
+    "spring/prompts",
+    "spring/model",
+    "spring/device",
 )
-CODE += ("spring/prompts", "spring/model", "spring/device")  # what every cell is computed with
 SLOTS = 16  # adapters in memory at once
 COMMIT = 32  # jobs that become visible together
 
@@ -87,13 +91,19 @@ def _compute(
             at = slot if job.adapter else -1
             texts += [bench.prompter.text(r["task"], r["query"], r["response"], slot=at) for r in job.rows]
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        began = perf_counter()
         found = token_logps(base.model, bank, texts, budget=budget)
+        pace = (perf_counter() - began) / sum(map(len, texts)) if texts else 0.0  # seconds per token
     with bench.store.batch() as batch:
         first = 0
         for key, job in jobs.items():
             mine = found[first : first + len(job.rows)]
+            cell = {
+                "logp": [float(x.sum(dtype=np.float64)) for x in mine],
+                "tokens": [len(x) for x in mine],
+                "seconds": pace * sum(map(len, texts[first : first + len(mine)])),
+            }
             first += len(mine)
-            cell = {"logp": [float(x.sum(dtype=np.float64)) for x in mine], "tokens": [len(x) for x in mine]}
             (batch.cell(key) / "scores.json").write_text(json.dumps(cell))
             done(len(mine))
 

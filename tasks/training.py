@@ -68,7 +68,7 @@ def _key(bench: Workbench, job: TrainJob) -> str:
 
     return cell_key(
         kind="train",
-        code=code_digest(*CODE, "spring/engine/training", "tasks/training"),
+        code=code_digest(*CODE, "spring/engine/training", "spring/engine/optimizer", "tasks/training"),
         **bench.identity,
         prompts=bench.asked([*job.rows, *job.replay]),
         recipe=job.recipe.model_dump(mode="json", include=HOW),

@@ -11,6 +11,7 @@ What a state may see of a query is settled by the query's time. For j >= i all t
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
 memory is cut at period j and the past of its gate at the query's time, so that nothing later than a query is
 retrieved for it or sets its threshold. A buffer thus shows what it *still* holds, never what came after.
+(Arms that are marked as transductive or as trained on all users keep what sets them apart.)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import polars as pl
 
 from tasks.adapt import by_user
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.generate import Gate
+from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
 from tasks.memory import Library
 from tasks.workbench import Row, Workbench
@@ -47,14 +48,14 @@ def main() -> None:
         tests = {period: read_tests(period) for period in bench.params.periods}
         asked = [case for learned in tests for case in ask_state(bench, learned, tests)]
         found = likelihoods(bench, [ask for _, ask in asked], "transfer")
-        for (cell, ask), logps in zip(asked, found, strict=True):
-            for request, logp in zip(ask.requests, logps, strict=True):
+        for (cell, ask), of_requests in zip(asked, found, strict=True):
+            for request, likelihood in zip(ask.requests, of_requests, strict=True):
                 rows.append(
                     cell
                     | {
                         "interaction_id": request.row["interaction_id"],
-                        "logp": float(logp.sum()),
-                        "ref_tokens": len(logp),
+                        "logp": likelihood.logp,
+                        "ref_tokens": likelihood.tokens,
                         "contexts": [row["interaction_id"] for row in request.context],
                     }
                 )
@@ -71,7 +72,7 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
     folder = DATA / f"consolidate/{learned}"
     history = read_parquet(folder / "history.parquet")
     buffers = read_parquet(folder / "buffers.parquet")
-    past = read_parquet(folder / "gate_scores.parquet")
+    gates = read_gates(bench, learned)
     adapters = bench.adapters(learned)
     libraries = {
         known: Library(bench, history.filter(pl.col("period") <= known), buffers, learned)
@@ -79,13 +80,13 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
     }
     asked = []
     for name, arm in bench.params.arms.items():
-        gate = Gate(arm, past)
         for tested, users in tests.items():
             library = libraries[min(tested, learned)]
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
-                requests = [gate.request(row, library, user) for row in rows]
-                asked.append((cell, Ask(requests, adapters[arm.recipe, user] if arm.recipe else None)))
+                requests = [gates[name].request(row, library, user) for row in rows]
+                adapter = adapter_for(bench, arm, adapters, user, list(users))
+                asked.append((cell, Ask(requests, adapter, arm.decode)))
     return asked
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from spring.params import Arm, Lora, Params, Train, fingerprint
 from spring.store import CellStore
-from tasks.files import DATA, load_params
+from tasks.files import DATA, load_params, read_parquet
 
 if TYPE_CHECKING:
     from spring.embedding import Embedder
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]  # one interaction, by column
 
+INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
+    "recipe": pl.String,
+    "user_id": pl.String,  # null: one adapter for all users
+    "period": pl.Int32,
+    "cell": pl.String,
+    "folder": pl.String,
+    "chosen": pl.List(pl.String),
+    "items": pl.Int32,
+    "steps": pl.Int32,
+    "tokens": pl.Int64,
+    "seconds": pl.Float64,
+    "until": pl.Datetime("us", "UTC"),  # of a lesson for all users: its latest possible item
+}
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -35,6 +50,19 @@ class Adapter:
     key: str
     folder: Path
     lora: Lora
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters after a period, by recipe and user; the user is null for one that all users share."""
+
+    found: dict[tuple[str, str | None], Adapter]
+
+    def of(self, recipe: str | None, user: str) -> Adapter | None:
+        """The adapter that `user` has under `recipe`; null without one."""
+        if recipe is None:
+            return None
+        return self.found.get((recipe, user)) or self.found.get((recipe, None))
 
 
 @dataclass
@@ -98,8 +126,8 @@ class Workbench:
         finally:
             bank.detach(self.base.model)
 
-    def seed(self, user: str, period: int) -> int:
-        """Seed of one user and period, the same whoever else takes part."""
+    def seed(self, user: str | None, period: int) -> int:
+        """Seed of one user and period, the same whoever else takes part; null: of all users together."""
         return int(fingerprint([self.params.seed, user, period]), 16)
 
     # --- the arms -----------------------------------------------------------------------------------------
@@ -114,19 +142,31 @@ class Workbench:
         """One arm for every memory, by memory id."""
         return {arm.memory_id: arm for arm in self.params.arms.values() if arm.memory_id is not None}
 
-    def adapters(self, period: int) -> dict[tuple[str, str], Adapter]:
-        """The adapters after `period`, by (recipe, user)."""
+    @cached_property
+    def gates(self) -> dict[str, Arm]:
+        """One arm for every learned gate, by gate id."""
+        return {arm.gate_id: arm for arm in self.params.arms.values() if arm.gate_id is not None}
+
+    def adapters(self, period: int) -> Adapters:
+        """The adapters after `period`; before period 0 there are none."""
+        found: dict[tuple[str, str | None], Adapter] = {}
         folder = DATA / "adapt" / str(period)
-        index = pl.read_parquet(folder / "index.parquet")
-        found = {}
-        for row in index.iter_rows(named=True):
+        for row in self._index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
-                train = recipe_of(arm)
-                found[row["recipe"], row["user_id"]] = Adapter(
-                    row["cell"], folder / row["folder"], train.lora
-                )
-        return found
+                lora = recipe_of(arm).lora
+                found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
+        return Adapters(found)
+
+    def learned_until(self, period: int) -> dict[str, datetime]:
+        """The latest date that the shared adapters after `period` may know of, by recipe."""
+        rows = self._index(period).filter(pl.col("until").is_not_null())
+        return dict(rows.select("recipe", "until").iter_rows())
+
+    def _index(self, period: int) -> pl.DataFrame:
+        if period < 0:
+            return pl.DataFrame(schema=INDEX)
+        return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
 
 
 def missing(bench: Workbench, keys: Sequence[str]) -> list[int]:
@@ -151,7 +191,9 @@ def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], objec
         yield bar.update
 
 
-def user_folder(user: str) -> str:
-    """A folder name for any user id: readable, unique, safe on every file system."""
+def user_folder(user: str | None) -> str:
+    """A folder name for any user id: readable, unique, safe on every file system; null: all users."""
+    if user is None:
+        return "population"  # no user's: theirs end in a fingerprint
     readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in user.lower())[:40].strip("-")
     return f"{readable or 'user'}-{fingerprint(user)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.engine.decoding import Answer, Query, _Batch, generate, interpolate, jensen_shannon, mixture
+from spring.engine.budget import Room
+from spring.engine.decoding import Answer, Query, _Batch, generate
+from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.params import Adaptive, Decode, Lora
 
@@ -22,8 +24,16 @@ NONE: frozenset[int] = frozenset()
 Setup = tuple[Any, AdapterBank, dict[int, Any]]  # model, bank, and the plain model of every slot
 
 
-def decode(*, penalty: float = 1.2, most: int = 12, adaptive: Adaptive | None = None) -> Decode:
-    return Decode(lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive)
+def decode(
+    *,
+    penalty: float = 1.2,
+    most: int = 12,
+    adaptive: Adaptive | None = None,
+    confidence: Literal["entropy", "max-probability"] | None = None,
+) -> Decode:
+    return Decode(
+        lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive, confidence=confidence
+    )
 
 
 def queries(*, count: int = 9, seed: int = 0) -> list[Query]:
@@ -66,11 +76,11 @@ def run(
     settings: Decode,
     *,
     stop: Collection[int] = NONE,
-    max_rows: int = 64,
+    room: int = 10_000,
     budget: int = 4096,
 ) -> list[Answer]:
     model, bank, _ = setup
-    return generate(model, bank, asked, settings, stop=stop, max_rows=max_rows, budget=budget)
+    return generate(model, bank, asked, settings, stop=stop, room=Room(room), budget=budget)
 
 
 # --- the reference ----------------------------------------------------------------------------------------
@@ -80,6 +90,17 @@ def next_distribution(model: Any, row: Sequence[int]) -> np.ndarray:
     """p [V] of the token after `row`, in float64."""
     with torch.no_grad():
         return model(torch.tensor([list(row)])).logits[0, -1].double().softmax(0).numpy()
+
+
+def mixed(p: np.ndarray, q: np.ndarray, lmbda: float, by: str | None) -> np.ndarray:
+    """(1 - w) p + w q; w is lambda, or follows how sure p and q are."""
+    sure = [1.0, 1.0]
+    if by == "entropy":
+        sure = [1 + float((x * np.log(x)).sum()) / math.log(len(x)) for x in (p, q)]
+    elif by == "max-probability":
+        sure = [float(x.max()) for x in (p, q)]
+    w = lmbda * sure[1] / (lmbda * sure[1] + (1 - lmbda) * sure[0])
+    return w * q + (1 - w) * p
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
@@ -98,7 +119,7 @@ def reference(
         mixture = p = next_distribution(model, [*query.prompt, *tokens])
         if query.context_prompt is not None and not single:
             q = next_distribution(model, [*query.context_prompt, *tokens])
-            mixture = query.lmbda * q + (1 - query.lmbda) * p
+            mixture = mixed(p, q, query.lmbda, settings.confidence)
             if settings.adaptive is not None and 0 < query.lmbda < 1:
                 agreed = agreed + 1 if divergence(p, q) < settings.adaptive.threshold else 0
         rows += 1 if single or query.lmbda in (0, 1) else 2
@@ -131,6 +152,23 @@ def test_equals_the_uncached_reference(penalty: float, stopping: bool, setup: Se
     assert len({tuple(answer.tokens) for answer in found}) > 6, "answers must differ, or this is empty"
 
 
+@pytest.mark.parametrize("by", ["entropy", "max-probability"])
+def test_weights_by_confidence(by: Literal["entropy", "max-probability"], setup: Setup) -> None:
+    """Tokens, and the references' likelihood, with weights that change from token to token."""
+    plain, settings = setup[2], decode(most=10, confidence=by)
+    asked = [replace(query, reference=(9, 8, 7)) for query in queries(count=12)]
+    found = run(setup, asked, settings)
+    for query, answer in zip(asked, found, strict=True):
+        assert (answer.tokens, answer.row_steps) == reference(plain[query.slot], query, settings)
+        for i, token in enumerate(query.reference):
+            rows = [[*prompt, *query.reference[:i]] for prompt, _ in query.paths]
+            ps = [next_distribution(plain[query.slot], row) for row in rows]
+            p = mixed(*ps, query.lmbda, by) if len(ps) == 2 else ps[0]
+            assert answer.reference[i] == pytest.approx(math.log(p[token]), abs=5e-5)
+    fixed = run(setup, asked, decode(most=10))
+    assert any(a.tokens != b.tokens for a, b in zip(found, fixed, strict=True)), "or this is empty"
+
+
 def test_penalty_matters(setup: Setup) -> None:
     asked = queries()
     with_, without = (run(setup, asked, decode(penalty=p, most=20)) for p in (2.0, 1.0))
@@ -142,14 +180,14 @@ def test_penalty_matters(setup: Setup) -> None:
     assert repeats(with_) < repeats(without)
 
 
-@given(max_rows=st.integers(1, 12), budget=st.integers(1, 150), seed=st.integers(0, 3))
+@given(room=st.integers(1, 500), budget=st.integers(1, 150), seed=st.integers(0, 3))
 @settings(max_examples=10, deadline=None)
-def test_any_admission_gives_the_same(max_rows: int, budget: int, seed: int, setup: Setup) -> None:
+def test_any_admission_gives_the_same(room: int, budget: int, seed: int, setup: Setup) -> None:
     """Batched = one by one, whatever is admitted when; answers stop at different lengths."""
     asked = queries(seed=seed)
     stop = set(range(0, 320, 13))
     expected = run(setup, asked, decode(), stop=stop)
-    found = run(setup, asked, decode(), stop=stop, max_rows=max_rows, budget=budget)
+    found = run(setup, asked, decode(), stop=stop, room=room, budget=budget)
     assert [(a.tokens, a.row_steps) for a in found] == [(a.tokens, a.row_steps) for a in expected]
     for query, answer in zip(asked, expected, strict=True):
         [alone] = run(setup, [query], decode(), stop=stop)
@@ -228,14 +266,14 @@ def test_other_errors_are_not_taken_for_it(setup: Setup, monkeypatch: pytest.Mon
 
 def test_reordering_changes_nothing(setup: Setup) -> None:
     asked = queries()
-    found = run(setup, asked, decode(), max_rows=5)
-    again = run(setup, asked[::-1], decode(), max_rows=5)
+    found = run(setup, asked, decode(), room=150)
+    again = run(setup, asked[::-1], decode(), room=150)
     assert [a.tokens for a in again[::-1]] == [a.tokens for a in found]
 
 
 def test_without_a_bank(make_model: Callable[..., Any]) -> None:
     asked = [replace(query, slot=-1) for query in queries()]
-    found = generate(make_model(), None, asked, decode(), stop=NONE, max_rows=6, budget=60)
+    found = generate(make_model(), None, asked, decode(), stop=NONE, room=Room(180), budget=60)
     for query, answer in zip(asked, found, strict=True):
         assert answer.tokens == reference(make_model(), query, decode())[0]
 
@@ -282,7 +320,7 @@ def test_identical_paths_change_nothing(setup: Setup) -> None:
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_length_is_bounded(most: int, setup: Setup) -> None:
     longest = run(setup, queries(), decode(most=12))
-    found = run(setup, queries(), decode(most=most), max_rows=4)
+    found = run(setup, queries(), decode(most=most), room=100)
     assert [a.tokens for a in found] == [a.tokens[:most] for a in longest]
 
 
@@ -300,9 +338,9 @@ def test_stop_token_is_left_out(setup: Setup) -> None:
 def test_progress_and_no_queries(setup: Setup) -> None:
     model, bank, _ = setup
     done: list[int] = []
-    generate(model, bank, queries(), decode(), stop=NONE, max_rows=4, budget=50, progress=done.append)
+    generate(model, bank, queries(), decode(), stop=NONE, room=Room(100), budget=50, progress=done.append)
     assert sum(done) == len(queries())
-    assert generate(model, bank, [], decode(), stop=NONE, max_rows=4, budget=50) == []
+    assert generate(model, bank, [], decode(), stop=NONE, room=Room(100), budget=50) == []
 
 
 # --- adaptive ---------------------------------------------------------------------------------------------
@@ -314,8 +352,8 @@ def test_adaptive_equals_the_reference(patience: int, setup: Setup) -> None:
     asked = [replace(q, lmbda=0.5) for q in queries(count=20) if q.context_prompt]
     settings = decode(adaptive=Adaptive(threshold=0.2, patience=patience))
     expected = [reference(setup[2][q.slot], q, settings) for q in asked]
-    for max_rows in (4, 64):
-        found = run(setup, asked, settings, max_rows=max_rows)
+    for room in (100, 10_000):
+        found = run(setup, asked, settings, room=room)
         assert [(a.tokens, a.row_steps) for a in found] == expected
     assert len({rows for _, rows in expected}) > 2
 
@@ -382,7 +420,7 @@ def test_default_model(real_model: Any, real_folder: Any) -> None:
     asked.append(replace(asked[0], context_prompt=None))
     plain = AutoModelForCausalLM.from_pretrained(real_folder, dtype=torch.float32)
     settings = decode(most=5)
-    found = generate(real_model.model, None, asked, settings, stop=NONE, max_rows=8, budget=200)
+    found = generate(real_model.model, None, asked, settings, stop=NONE, room=Room(2000), budget=200)
     for query, answer in zip(asked, found, strict=True):
         assert answer.tokens == reference(plain, query, settings)[0]
     words = [real_model.tokenizer.decode(answer.tokens) for answer in found]

@@ -12,8 +12,10 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from tasks import likelihood, transfer
 from tasks.decoding import Request
+from tasks.files import load_params
 from tasks.likelihood import Ask, paths, weights
 
+SPRING = load_params(Path(__file__).parents[1] / "params.yaml").arms["spring"]
 CELL = ["arm", "interaction_id", "learned", "tested"]
 
 
@@ -35,25 +37,26 @@ def test_every_arm_state_period_and_user_is_there_once(project, monkeypatch):
 
 
 def test_the_diagonal_is_what_generate_found(project, monkeypatch, tiny_model_folder):
-    """Same gate, same mixture, another way of reading: for lambda 0, 0.3 and 1, and the soft gate."""
+    """Same gate, same mixture, another way of reading: for lambda 0, 0.3 and 1, soft gate, confidence."""
     arms = {
         "base": {"train": None, "memory": None},
         "spring": {"retrieve": {"sigma": "q2"}, "decode": {"lmbda": 0.3}},
         "alone": {"decode": {"lmbda": 0.0}},
         "context": {"retrieve": {"gate": None}, "decode": {"lmbda": 1.0}},
         "softly": {"retrieve": {"gate": "soft", "sigma": "q2"}},
+        "surely": {"retrieve": {"gate": None}, "decode": {"confidence": "entropy"}},
     }
     write_params(project, tiny_model_folder, arms=arms)
     run_all(monkeypatch)
     diagonal = matrix(project).filter(pl.col("learned") == pl.col("tested"))
     said = pl.concat(pl.read_parquet(project / f"data/generate/{t}/generations.parquet") for t in (1, 2))
     both = said.join(diagonal, on=["arm", "interaction_id"], validate="1:1")
-    assert both.height == 5 * 2 * 3
+    assert both.height == 6 * 2 * 3
     assert both["contexts"].to_list() == both["contexts_right"].to_list()
     assert both["ref_tokens"].to_list() == both["ref_tokens_right"].to_list()
     assert (both["logp"] - both["logp_right"]).abs().max() < 1e-3
     per_arm = both.group_by("interaction_id").agg(pl.col("logp").round(2).n_unique())
-    assert per_arm["logp"].max() >= 4, "the arms must differ, or equality would mean nothing"
+    assert per_arm["logp"].max() >= 5, "the arms must differ, or equality would mean nothing"
 
 
 def test_the_base_model_learns_nothing_and_history_only_grows_backwards(project, monkeypatch):
@@ -166,4 +169,4 @@ def test_generation_settings_play_no_role(project, monkeypatch, tiny_model_folde
 def test_a_path_without_weight_is_not_read(context, lmbda, expected, read):
     request = Request({}, context, lmbda, len(context), None)
     assert weights(request) == expected
-    assert tuple(len(path.texts) for path in paths(Ask([request], None))) == read
+    assert tuple(len(path.texts) for path in paths(Ask([request], None, SPRING.decode))) == read

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from spring.engine.attention import head, hidden_states
-from spring.engine.lora import AdapterBank, keep_mask, load_adapter, save_adapter, token_runs
+from spring.engine.lora import AdapterBank, load_adapter, save_adapter, token_runs
+from spring.engine.lowrank import keep_mask
 from spring.engine.packing import KeyValueCache, pack_rows
 from spring.params import Lora
 

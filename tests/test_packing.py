@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spring.engine.attention import ATTENTION, RowAttention, head, hidden_states, runs_packed
-from spring.engine.packing import Block, KeyValueCache, _blocks, gather, pack_rows
+from spring.engine.packing import JOINED, Block, KeyValueCache, pack_rows
 
 CPU = torch.device("cpu")
 RAGGED = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 3], [9], [20, 21, 22, 23, 24, 25], [100] * 9]
@@ -70,6 +70,20 @@ def test_rows_do_not_see_each_other(tiny: Any) -> None:
     assert not torch.allclose(packed(tiny, RAGGED)[:13], packed(tiny, other)[:13])
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text"])
+def test_rows_that_follow_another(kind: str, make_model: Callable[..., Any]) -> None:
+    """Two rows begin with the same 6 tokens, which stand in the pack once; a third stands by itself."""
+    plain, model = (make_model(kind, **KINDS[kind]) for _ in range(2))
+    start, ends, other = [5, 6, 7, 8, 9, 10], [[11, 12, 13, 14], [15]], [20, 21, 22]
+    pack = pack_rows([start, *ends, other], [-1] * 4, device=CPU, before=[-1, 0, 0, -1])
+    assert pack.position_ids[0].tolist() == [*range(6), *range(6, 10), 6, *range(3)]
+    with torch.no_grad():
+        found = head(model)(hidden_states(model, pack)).split(pack.lengths)
+    for end, logits in zip(ends, found[1:3], strict=True):
+        torch.testing.assert_close(logits, alone(plain, [start + end])[6:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[3], alone(plain, [other]), rtol=0, atol=1e-5)
+
+
 def test_a_window_matters(make_model: Callable[..., Any]) -> None:
     """Otherwise the windowed kinds above would prove nothing."""
     narrow, wide = make_model("mistral", sliding_window=5), make_model("mistral", sliding_window=None)
@@ -103,23 +117,51 @@ def test_cache_equals_whole_rows(kind: str, make_model: Callable[..., Any]) -> N
 
     for _ in range(4):
         add_one()
-    cache = gather([cache], [(0, 2), (0, 0)])
-    rows = [rows[2], rows[0]]
+    cache.keep({2, 0})
+    rows = [rows[0], rows[2]]
     add_one()
     fresh = KeyValueCache()
     packed(model, [[8, 9], [4] * 150], fresh)
-    cache = gather([cache, fresh], [(1, 0), (0, 0), (1, 0), (0, 1), (1, 1)])
-    rows = [[8, 9], rows[0], [8, 9], rows[1], [4] * 150]  # one of them twice
-    assert cache.lengths == [2, 35, 2, 67, 150] and len(cache.blocks) > 1
+    cache.admit([fresh.blocks[0].take([0, 1, 0], [10, 11, 12])])  # one of them twice
+    named = {0: rows[0], 2: rows[1], 10: [8, 9], 11: [4] * 150, 12: [8, 9]}
+    rows = [list(named[row]) for row in cache.rows]
+    assert sorted(cache.rows) == sorted(named) and cache.lengths == [len(row) for row in rows]
     add_one()
     add_one()
+
+
+def made(*lengths: int, first: int) -> Block:
+    """A block of rows first, first + 1, ...; every number in it is its row's."""
+    rows = list(range(first, first + len(lengths)))
+    values = torch.tensor(rows).view(-1, 1, 1, 1).expand(-1, 1, max(lengths), 1).float()
+    return Block(rows, list(lengths), max(lengths), {0: (values, -values)})
+
+
+def contents(block: Block) -> list[float]:
+    keys, values = block.layers[0]
+    assert torch.equal(keys, -values) and keys.shape[2] == block.capacity
+    return keys[:, 0, 0, 0].tolist()
 
 
 def test_blocks_by_hand() -> None:
-    """A block ends where its longest row has more than 64 and a quarter beyond its shortest."""
-    found = _blocks([100, 150, 189, 190, 10])
-    assert found == [Block(0, 3, 192), Block(3, 4, 192), Block(4, 5, 64)]
-    assert _blocks([]) == []
+    """Small blocks join where the longest row has at most 64 and a quarter beyond the shortest."""
+    cache = KeyValueCache()
+    cache.admit([made(100, 150, first=0), made(189, first=2), made(190, first=3), made(10, first=4)])
+    assert [block.rows for block in cache.blocks] == [[4], [0, 1, 2], [3]]
+    assert [block.capacity for block in cache.blocks] == [10, 189, 190]
+    assert contents(cache.blocks[1]) == [0, 1, 2]
+    cache.admit([made(*[12] * JOINED, first=10)])
+    assert [len(block.rows) for block in cache.blocks] == [1, JOINED, 3, 1]
+
+
+def test_leaving_rows_touch_their_own_block_alone() -> None:
+    cache = KeyValueCache()
+    cache.admit([made(10, 20, 30, first=0), made(500, 510, first=3), made(5000, first=5)])
+    untouched = cache.blocks[1].layers[0][0]
+    cache.keep({0, 2, 3, 4})
+    assert [block.rows for block in cache.blocks] == [[0, 2], [3, 4]]
+    assert cache.lengths == [10, 30, 500, 510] and contents(cache.blocks[0]) == [0, 2]
+    assert cache.blocks[1].layers[0][0] is untouched
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -131,7 +173,7 @@ def test_gradients_are_those_of_torch(heads: int, window: int | None) -> None:
     q, k, v = (torch.randn(s, generator=generator, requires_grad=True) for s in shapes)
     weight = torch.randn(4, 20, 8, generator=generator)
     spans = [(0, 7), (7, 8), (8, 20)]
-    out = RowAttention.apply(q, k, v, spans, 0.3, window)
+    out = RowAttention.apply(q, k, v, [(span, (0, 0)) for span in spans], 0.3, window)
     found = torch.autograd.grad((out * weight).sum(), (q, k, v))
     rows = []
     for start, stop in spans:

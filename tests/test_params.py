@@ -47,6 +47,13 @@ def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
         ("periods", {"0": "base", "2": 0}, "must be a chain"),
         ("unknown", 1, "unknown is 1"),
         ("arms.spring", {"train": {"replay_share": 0.5}, "memory": None}, "needs memory.scope: buffer"),
+        ("arm.train.scope", "everyone", "scope is 'everyone': Input should be 'user', 'population'"),
+        ("arms.spring", {"adapter": "swapped", "train": None}, "swapped needs an adapter per user"),
+        ("arms.spring", {"adapter": "swapped", "train": {"scope": "population"}}, "swapped needs an adapter"),
+        ("arms.spring", {"train": {"scope": "population", "start": "population"}}, "take previous or base"),
+        ("arms.spring", {"retrieve": {"sigma_from": "transductive", "sigma": 1.0}}, "sigma: q2 or q3"),
+        ("arms.spring", {"retrieve": {"sigma_from": "transductive", "gate": "learned"}}, "strict or soft"),
+        ("arms.spring", {"retrieve": {"pairs": 0}}, "retrieve.pairs is 0"),
     ],
 )
 def test_bad_values_are_named(path, value, named):
@@ -81,3 +88,33 @@ def test_replay_in_training_makes_the_memory_part_of_the_recipe():
     arms = parse(changed("arms.replayed", {"train": {"replay_share": 0.5}})).arms
     other = parse(changed("arms.replayed", {"train": {"replay_share": 0.5}, "memory": {"capacity": 9}})).arms
     assert arms["replayed"].recipe != other["replayed"].recipe
+
+
+def test_keys_added_later_leave_fingerprints_as_they_were():
+    """They stand in neither recipe nor cell key until they are used: adapters from before them stay valid."""
+    spring = parse(TREE).arms["spring"]
+    assert "scope" not in spring.train.model_dump() and "confidence" not in spring.decode.model_dump()
+    used = parse(changed("arm.train.scope", "population")).arms["spring"]
+    assert used.train.model_dump()["scope"] == "population"
+
+
+def test_arms_that_share_are_other_recipes_and_swapping_is_none():
+    """`swapped` answers with adapters that are there; population and its start train their own."""
+    tree = changed("arms.swapped", {"adapter": "swapped"})
+    tree["arms"]["population"] = {"train": {"scope": "population"}}
+    tree["arms"]["on-top"] = {"train": {"start": "population"}}
+    arms = parse(tree).arms
+    assert arms["swapped"].recipe == arms["spring"].recipe
+    assert len({arms[name].recipe for name in ("spring", "population", "on-top")}) == 3
+
+
+def test_learned_gates_are_shared_by_state_and_search():
+    learned = {"retrieve": {"gate": "learned"}}
+    tree = changed("arms.learned", learned)
+    tree["arms"]["lighter"] = learned | {"decode": {"lmbda": 0.1}}
+    tree["arms"]["wider"] = {"retrieve": {"gate": "learned", "top_k": 4}}
+    tree["arms"]["untrained"] = learned | {"train": None}
+    arms = parse(tree).arms
+    assert arms["spring"].gate_id is None
+    assert arms["learned"].gate_id == arms["lighter"].gate_id
+    assert len({arms[name].gate_id for name in ("learned", "wider", "untrained")}) == 3

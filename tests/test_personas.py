@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.params import PersonasSource
+from spring.source_params import PersonasSource
 from spring.sources import persona_profiles as profiles
 from spring.sources.persona_bank import ASPECTS, NOTHING_BAD
 from spring.sources.persona_catalogue import CATALOGUE

@@ -314,7 +314,7 @@ def stamp(folder: Path, name: str) -> tuple[int, bytes]:
 @pytest.mark.slow
 def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_model_folder):
     """`dvc repro` on a copy of the project; the second run finds nothing to do."""
-    for name in ("spring", "tasks", "dvc.yaml", ".dvcignore"):
+    for name in ("spring", "tasks", "suites", "dvc.yaml", ".dvcignore"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.params import Retrieve
-from spring.retrieval import (
-    Bm25,
-    Retriever,
-    document_text,
-    effective_lambda,
-    query_text,
-    relevance_gate,
-    scale_from,
-    sigma_from,
-    tokenise,
-)
+from spring.retrieval import Bm25, Retriever, document_text, query_text, tokenise
 
-GATES: tuple[Literal["strict", "soft"], ...] = ("strict", "soft")
 DOCUMENTS = [
     "the cat sat on the mat",
     "the dog ate the cat",
@@ -105,6 +94,61 @@ def test_bm25_is_zero_exactly_where_no_word_is_shared(documents: list[str], quer
     assert (scores <= Bm25(documents).upper_bound(query)).all()
 
 
+class RankBm25:
+    """BM25Okapi of the package rank_bm25 (0.2.2), written out: k1 = 1.5, b = 0.75, epsilon = 0.25.
+
+    idf = ln((N - df + 0.5) / (df + 0.5)); a negative one becomes epsilon times the mean idf of all words.
+    """
+
+    def __init__(self, documents: list[str], *, k1: float = 1.5, b: float = 0.75) -> None:
+        self.words, self.k1, self.b = [tokenise(document) for document in documents], k1, b
+        self.average = sum(map(len, self.words)) / len(self.words)
+        vocabulary = {word for document in self.words for word in document}
+        df = {word: sum(word in document for document in self.words) for word in vocabulary}
+        self.idf = {word: okapi_idf(n, len(documents)) for word, n in df.items()}
+        floor = 0.25 * sum(self.idf.values()) / len(self.idf)
+        self.idf = {word: floor if idf < 0 else idf for word, idf in self.idf.items()}
+
+    def scores(self, query: str) -> list[float]:
+        return [
+            sum(self.idf.get(word, 0) * self.frequency(word, document) for word in tokenise(query))
+            for document in self.words
+        ]
+
+    def frequency(self, word: str, document: list[str]) -> float:
+        tf = document.count(word)
+        norm = self.k1 * (1 - self.b + self.b * len(document) / self.average)
+        return tf * (self.k1 + 1) / (tf + norm)
+
+
+@pytest.mark.parametrize("query", ["cat", "cat cat dog", "park unknown sky", "the blue dog sat"])
+def test_bm25s_is_okapi_of_rank_bm25_up_to_its_idf_and_the_constant_factor(query: str) -> None:
+    """Word by word, bm25s's score x (k1 + 1) / its idf is Okapi's score / Okapi's idf: the same tf part.
+
+    "the" (df 3 of 4) has a negative Okapi idf; there rank_bm25 puts its floor, and bm25s keeps Lucene's idf.
+    """
+    reference, ours = RankBm25(DOCUMENTS), Bm25(DOCUMENTS)
+    total = np.zeros(len(DOCUMENTS))
+    for word in tokenise(query):
+        if word not in ours.df:
+            continue
+        lucene_idf = math.log(1 + (len(DOCUMENTS) - ours.df[word] + 0.5) / (ours.df[word] + 0.5))
+        part = ours.scores(word) * 2.5 / lucene_idf
+        np.testing.assert_allclose(part * reference.idf[word], reference.scores(word), rtol=1e-12)
+        total += part * reference.idf[word]
+    np.testing.assert_allclose(total, reference.scores(query), rtol=1e-12)
+
+
+def test_where_no_word_is_frequent_both_rank_alike() -> None:
+    """Distinct documents, every word in one of them: idf differs by a constant, so the order is the same."""
+    documents = ["red cup", "blue lamp shines", "an old chair that broke", "green tea"]
+    for query in ("red", "blue chair", "tea cup lamp", "old broke chair"):
+        reference = np.array(RankBm25(documents).scores(query))
+        ours = Bm25(documents).scores(query)
+        factor = 2.5 * okapi_idf(1, 4) / math.log(1 + 3.5 / 1.5)
+        np.testing.assert_allclose(ours * factor, reference, rtol=1e-12)
+
+
 def test_why_not_okapi() -> None:
     """In a buffer of one, Okapi's idf and the floor of rank_bm25, a quarter of the mean idf, are negative."""
     assert 0.25 * okapi_idf(1, 1) < 0
@@ -174,70 +218,3 @@ def test_hybrid_can_tell_a_bad_best_from_a_good_one() -> None:
     good = retriever.top("blue sky", 1, [0, 0, 0, 1.0])[1][0]
     bad = retriever.top("quantum chromodynamics of the gluon", 1, [0.1, 0, 0, -1.0])[1][0]
     assert good > 2 * bad
-
-
-# --- gate -------------------------------------------------------------------------------------------------
-
-
-def test_sigma_by_hand() -> None:
-    """Of 0, 1, 2, 3, 4 the median is 2 and the third quartile 3; a number is taken as it is."""
-    past = [3.0, 0.0, 4.0, 1.0, 2.0]
-    assert [sigma_from(past, "q2"), sigma_from(past, "q3"), sigma_from(past, 0.0)] == [2.0, 3.0, 0.0]
-
-
-def test_without_past_scores_the_gate_is_closed() -> None:
-    sigma, scale = sigma_from([], "q3"), scale_from([])
-    for gate in GATES:
-        assert relevance_gate([99.0], gate=gate, sigma=sigma, scale=scale).tolist() == [0.0]
-    assert sigma_from([], 0.0) == 0.0
-
-
-def test_strict_is_strict() -> None:
-    assert relevance_gate([2.9, 3.0, 3.1], gate="strict", sigma=3.0).tolist() == [0, 0, 1]
-    assert relevance_gate([0.0, 1e-9], gate="strict", sigma=0.0).tolist() == [0, 1]
-
-
-def test_no_gate_lets_everything_pass() -> None:
-    assert relevance_gate([0.0, -1.0], gate=None, sigma=math.inf).tolist() == [1, 1]
-
-
-def test_soft_at_the_quartiles() -> None:
-    """With sigma = q2 the weights at the quartiles 1, 2, 3 are 1/4, 1/2, 3/4."""
-    past = [0.0, 1.0, 2.0, 3.0, 4.0]
-    weights = relevance_gate([1, 2, 3], gate="soft", sigma=sigma_from(past, "q2"), scale=scale_from(past))
-    np.testing.assert_allclose(weights, [0.25, 0.5, 0.75])
-
-
-def test_soft_with_equal_past_scores_is_the_strict_step() -> None:
-    weights = relevance_gate([1, 2, 3], gate="soft", sigma=2.0, scale=scale_from([2.0, 2.0]))
-    assert weights.tolist() == [0, 0, 1]
-
-
-def test_soft_does_not_overflow() -> None:
-    assert relevance_gate([-1e6, 1e6], gate="soft", sigma=0.0, scale=1e-3).tolist() == [0, 1]
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.floats(-5, 5), min_size=1, max_size=9), st.floats(-5, 5), st.floats(-5, 5), st.floats(0.01, 3)
-)
-def test_a_higher_threshold_lets_less_pass(
-    scores: list[float], one: float, other: float, scale: float
-) -> None:
-    low, high = sorted((one, other))
-    for gate in GATES:
-        wide, tight = (relevance_gate(scores, gate=gate, sigma=s, scale=scale) for s in (low, high))
-        assert (tight <= wide + 1e-12).all() and (tight >= 0).all() and (wide <= 1).all()
-
-
-def test_effective_lambda() -> None:
-    assert effective_lambda(0.5, [1.0, 1.0]) == 0.5
-    assert effective_lambda(0.5, [1.0, 0.0]) == 0.5  # [paper] one item passes: lambda as it is
-    assert effective_lambda(0.5, [0.0, 0.0]) == effective_lambda(0.5, []) == 0.0
-    assert effective_lambda(0.5, [0.6, 0.2]) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("function", [sigma_from, lambda s, _: scale_from(s)])
-def test_past_scores_that_are_not_finite_are_named(function: Any) -> None:
-    with pytest.raises(ValueError, match="score 1 is nan"):
-        function([0.0, math.nan], "q3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.engine.budget import CPU_TOKENS, decoding_rows, scoring_tokens, training_tokens
+from spring.engine import scoring
+from spring.engine.budget import CPU_TOKENS, Room, decoding_room, scoring_tokens, training_tokens
 from spring.engine.lora import AdapterBank
-from spring.engine.scoring import CHUNK, Text, response_positions, target_logps, token_batches, token_logps
+from spring.engine.scoring import (
+    CHUNK,
+    Text,
+    response_positions,
+    shared_beginnings,
+    target_logps,
+    token_batches,
+    token_logps,
+)
 from spring.params import Lora
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
@@ -80,6 +90,39 @@ def test_base_and_adapted_rows_in_one_batch(make_model: Callable[..., Any]) -> N
     assert len(moved) > 3 and min(moved) > 0.01, "the adapters must matter, or the test is empty"
 
 
+def test_common_beginnings_are_read_once(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of a slot begin alike, one of them is nothing else; another slot begins otherwise."""
+    model = make_model()
+    bank = random_bank(model, slots=2)
+    start, other = tuple(range(10, 22)), tuple(range(40, 55))
+    rows = [replace(text, prompt=start + text.prompt, slot=0) for text in texts(count=5, seed=4)]
+    rows += [Text(start, (7, 8), slot=0), *texts(count=2, seed=6)]
+    rows += [replace(text, prompt=other + text.prompt, slot=1) for text in texts(count=4, seed=5)]
+    read: list[int] = []
+    real = scoring.pack_rows
+
+    def count(rows: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(sum(map(len, rows)))
+        return real(rows, *args, **kwargs)
+
+    monkeypatch.setattr(scoring, "pack_rows", count)
+    found = token_logps(model, bank, rows, budget=10_000)
+    assert sum(read) == sum(len(row) - 1 for row in rows) - 5 * 11 - 3 * 15
+    plain = {-1: make_model(), 0: merged(make_model(), bank, 0), 1: merged(make_model(), bank, 1)}
+    for row, logps in zip(rows, found, strict=True):
+        np.testing.assert_allclose(logps, brute_force(plain[row.slot], row), rtol=0, atol=5e-5)
+
+
+def test_beginnings_by_hand() -> None:
+    """Two prompts of a slot share 9 of 10 tokens; the next slot's two only 7; the last has one alone."""
+    nine, seven = (1,) * 9, (2,) * 7
+    rows = [Text((*nine, 5), (1,), 0), Text((*nine, 6, 6), (1,), 0)]
+    rows += [Text((*seven, 5, 9), (1,), 1), Text((*seven, 6, 9), (1,), 1), Text((1,) * 20, (1,), 2)]
+    assert shared_beginnings(rows) == [9, 9, 0, 0, 0]
+
+
 @given(seed=st.integers(0, 10**6), budget=st.integers(1, 200), count=st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
 def test_any_batching_gives_the_same_in_the_same_order(
@@ -130,12 +173,13 @@ def test_budgets_by_hand(tiny: Any) -> None:
     """A megabyte. Widths 32 and 48, 2 layers, 2 key heads of 8, vocabulary 320, 4 bytes a number.
 
     Scoring (12 * 32 + 4 * 48) * 4 * 2 = 4608 bytes a token; training ((16 * 32 + 5 * 48) * 4 + 12 * 32) * 2
-    = 6784; a row of 100 tokens 2 * 100 * (2 * 2 * 2 * 8 * 4) + 12 * 320 = 55040.
+    = 6784; decoding 2 * 2 * 2 * 8 * 4 = 256 bytes of cache a token, 750000 of them, and logits of
+    16 * 320 bytes a row.
     """
     assert scoring_tokens(tiny, 1e-3) == 217
     assert training_tokens(tiny, 1e-3) == 147
-    assert decoding_rows(tiny, 1e-3, length=100) == 18
-    assert (scoring_tokens(tiny, 1e-9), decoding_rows(tiny, 1e-9, length=100)) == (64, 2)
+    assert decoding_room(tiny, 1e-3) == Room(2929, per_row=20)
+    assert (scoring_tokens(tiny, 1e-9), decoding_room(tiny, 1e-9)) == (64, Room(0, per_row=20))
     assert training_tokens(tiny, 1e3) == CPU_TOKENS
 
 
@@ -151,10 +195,10 @@ def test_budgets_of_other_architectures(make_model: Callable[..., Any]) -> None:
         device=text.device,
     )
     for model in (text, whole):
-        assert training_tokens(model, 1e-3) == 147 and decoding_rows(model, 1e-3, length=100) == 18
+        assert training_tokens(model, 1e-3) == 147 and decoding_room(model, 1e-3) == Room(2929, 20)
     old = make_model("opt")
     del old.config.num_key_value_heads  # the tests' sizes name them
-    assert decoding_rows(old, 1e-3, length=100) == 9  # 4 heads: twice the cache
+    assert decoding_room(old, 1e-3) == Room(1464, 10)  # 4 heads: twice the cache
 
 
 @pytest.mark.slow

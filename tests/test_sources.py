@@ -14,9 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from spring.params import ChangelogsSource, GitSource, TableSource
 from spring.quarantine import check_rows, leave_out
 from spring.rows import Problem, RawRow, Reason, Skip
+from spring.source_params import ChangelogsSource, GitSource, TableSource
 from spring.sources import changelogs, git, table
 from spring.sources.addresses import clean_name, without_addresses
 

@@ -140,7 +140,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 
 
 def test_one_run_per_arm_in_one_group(quiet: dict[str, dict[str, Any]]) -> None:
-    assert list(quiet) == list(ARMS)
+    assert set(quiet) == set(ARMS)  # folders of the same second sort at random
     for run in (run["run"] for run in quiet.values()):
         assert (run["run_group"], run["job_type"], run["tags"]) == ("made-up", "arm", ["a-tag"])
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spring.engine.lora import AdapterBank
+from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
-from spring.engine.training import FusedNLL, Learned, Lesson, StackedAdamW, plan_batches, schedule, train
+from spring.engine.training import FusedNLL, Learned, Lesson, plan_batches, train
 from spring.params import Lora, Select, Train
 
 TARGETS = ("q_proj", "v_proj")
@@ -30,7 +31,7 @@ def recipe(*, dropout: float = 0.0, **changes: Any) -> Train:
     lora = Lora(r=4, alpha=8, dropout=dropout, target_modules=TARGETS)
     values: dict[str, Any] = {"start": "base", "data": "current", "select": SELECT, "replay_share": 0.0}
     values |= {"lora": lora, "lr": 0.01, "weight_decay": 0.1, "warmup_ratio": 0.2, "epochs": 2}
-    values |= {"batch_size": 3, "grad_clip": 0.5}
+    values |= {"batch_size": 3, "grad_clip": 0.5, "scope": "user"}
     return Train(**{**values, **changes})
 
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import KeyValueCache, Pack, pack_rows
+from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
 
 ATTENTION = "spring_packed"
+Span = tuple[int, int]  # first token, token after the last
 
 
 def packed_attention(
@@ -39,12 +40,15 @@ def packed_attention(
         )
     if pack.cache is not None:
         if pack.stepping:
-            pairs = pack.cache.append(module.layer_idx, key[0], value[0])
-            return _attend_to_cache(query[0], pairs, pack.cache, scaling, sliding_window), None
+            return _step(
+                pack.cache, module.layer_idx, query[0], key[0], value[0], scaling, sliding_window
+            ), None
         pack.cache.fill(module.layer_idx, key[0], value[0], pack.spans())
     if query.device.type == "cpu":
-        out = RowAttention.apply(query[0], key[0], value[0], pack.spans(), scaling, sliding_window)
+        spans = list(zip(pack.spans(), pack.beginnings(), strict=True))
+        out = RowAttention.apply(query[0], key[0], value[0], spans, scaling, sliding_window)
         return out.transpose(0, 1)[None], None
+    assert pack.before is None, "rows follow one another on the processor alone"
     q, k, v = pack.pad(query), pack.pad(key), pack.pad(value)
     mask = None
     if sliding_window is not None and pack.longest > sliding_window:
@@ -68,15 +72,17 @@ class RowAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        spans: list[tuple[int, int]],
+        spans: list[tuple[Span, Span]],
         scaling: float,
         window: int | None,
     ) -> Tensor:
-        """query [H, N, d], key and value [K, N, d] -> [H, N, d]."""
+        """query [H, N, d], key and value [K, N, d], spans of each row and its beginning -> [H, N, d]."""
         out = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
-        unseen = _unseen(max(stop - start for start, stop in spans), window, query)
-        for start, stop in spans:
-            q, k, v = (x[:, start:stop] for x in (query, key, value))
+        unseen = _unseen(max(b - a + d - c for (a, b), (c, d) in spans), window, query)
+        for (start, stop), beginning in spans:
+            q, k, v = query[:, start:stop], key[:, start:stop], value[:, start:stop]
+            if beginning[0] < beginning[1]:
+                k, v = (torch.cat([x[:, slice(*beginning)], y], 1) for x, y in ((key, k), (value, v)))
             probs = _probabilities(q, k, unseen, scaling)
             out[:, start:stop] = torch.bmm(probs, v).view(len(query), stop - start, -1)
         ctx.save_for_backward(query, key, value)
@@ -88,8 +94,9 @@ class RowAttention(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value = ctx.saved_tensors
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
-        unseen = _unseen(max(stop - start for start, stop in ctx.spans), ctx.window, query)
-        for start, stop in ctx.spans:
+        unseen = _unseen(max(stop - start for (start, stop), _ in ctx.spans), ctx.window, query)
+        for (start, stop), (first, last) in ctx.spans:
+            assert first == last, "rows that follow one another are not trained on"
             q, k, v, g = (x[:, start:stop] for x in (query, key, value, grads[0]))
             probs = _probabilities(q, k, unseen, ctx.scaling)  # [K, G T, T]
             q, g = (x.reshape(len(k), -1, x.shape[2]) for x in (q, g))  # [K, G T, d]
@@ -104,10 +111,11 @@ class RowAttention(torch.autograd.Function):
 
 
 def _probabilities(query: Tensor, key: Tensor, unseen: Tensor, scaling: float) -> Tensor:
-    """softmax of one row: query [H, T, d], key [K, T, d] -> [K, G T, T]."""
-    heads, tokens, width = key.shape
+    """softmax of a row of T tokens, the last of C: query [H, T, d], key [K, C, d] -> [K, G T, C]."""
+    heads, seen, width = key.shape
+    new = query.shape[1]
     scores = torch.bmm(query.reshape(heads, -1, width), key.transpose(1, 2)).mul_(scaling)
-    scores.view(-1, tokens, tokens).add_(unseen[:tokens, :tokens])
+    scores.view(-1, new, seen).add_(unseen[seen - new : seen, :seen])
     return scores.softmax(2)
 
 
@@ -119,23 +127,36 @@ def _unseen(tokens: int, window: int | None, like: Tensor) -> Tensor:
     return bias
 
 
-def _attend_to_cache(
-    query: Tensor,
-    pairs: list[tuple[Tensor, Tensor]],
+def _step(
     cache: KeyValueCache,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     scaling: float,
     window: int | None,
 ) -> Tensor:
-    """One new token per row: query [H, R, d] against the keys and values of each block -> [1, R, H, d]."""
-    out = []
-    for block, (keys, values) in zip(cache.blocks, pairs, strict=True):
-        rows, heads = keys.shape[:2]
-        q = query[:, block.first : block.stop].transpose(0, 1).reshape(rows * heads, -1, query.shape[2])
-        scores = torch.bmm(q, keys.flatten(0, 1)).float().mul_(scaling)  # [n K, G, C]
-        scores.view(rows, heads, -1, block.capacity).add_(cache.mask(block, window))
-        probs = scores.softmax(2).to(values.dtype)
-        out.append(torch.bmm(probs, values.flatten(0, 1)).view(rows, query.shape[0], -1))
+    """One new token per row, query [H, R, d], key and value [K, R, d] -> [1, R, H, d]."""
+    out, start = [], 0
+    for block in cache.blocks:
+        rows = slice(start, start + len(block.rows))
+        start = rows.stop
+        pair = block.append(layer, key[:, rows], value[:, rows])
+        out.append(_attend_to_cache(query[:, rows], block, pair, scaling, window))
     return torch.cat(out)[None]
+
+
+def _attend_to_cache(
+    query: Tensor, block: Block, pair: tuple[Tensor, Tensor], scaling: float, window: int | None
+) -> Tensor:
+    """One new token per row of a block: query [H, n, d] against keys and values [n, K, C, d] -> [n, H, d]."""
+    keys, values = pair
+    n, heads = keys.shape[:2]
+    q = query.transpose(0, 1).reshape(n * heads, -1, query.shape[2])  # [n K, G, d]
+    scores = torch.bmm(q, keys.flatten(0, 1).transpose(1, 2)).float().mul_(scaling)  # [n K, G, C]
+    scores.view(n, heads, -1, block.capacity).add_(block.mask(window))
+    probs = scores.softmax(2).to(values.dtype)
+    return torch.bmm(probs, values.flatten(0, 1)).view(n, query.shape[0], -1)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -178,5 +199,5 @@ def runs_packed(model: Any) -> bool:
         found = head(model)(hidden_states(model, pack)).float()
     except (AttributeError, NotImplementedError, TypeError):  # it does not pass `pack` on to attention
         return False
-    complete = len(cache.layers) == model.config.get_text_config().num_hidden_layers
+    complete = len(cache.blocks[0].layers) == model.config.get_text_config().num_hidden_layers
     return complete and bool((found - expected).square().mean().sqrt() < 0.2 * expected.std())

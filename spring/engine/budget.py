@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -41,14 +42,23 @@ def scoring_tokens(model: Any, memory_gb: float) -> int:
     return _bounded(model, memory_gb * GIGABYTE / per_token)
 
 
-def decoding_rows(model: Any, memory_gb: float, *, length: int) -> int:
-    """Rows of `length` tokens whose key-value cache and logits fit into `memory_gb`."""
+@dataclass(frozen=True)
+class Room:
+    """What may be in flight at once, in tokens of key-value cache."""
+
+    tokens: int
+    per_row: int = 0  # tokens that a row's logits stand for
+
+
+def decoding_room(model: Any, memory_gb: float) -> Room:
+    """Room for key-value caches and logits in `memory_gb`."""
     config = model.config.get_text_config()
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
-    per_row = 2 * length * cache + 12 * config.vocab_size  # the cache is copied when rows leave
-    return max(2, int(memory_gb * GIGABYTE / per_row))
+    per_token = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
+    logits = 16 * config.vocab_size  # in float32, and with them the mixture and what it is made of
+    # a quarter stays free: capacities are rounded up, and a block is copied when it grows or loses rows
+    return Room(int(0.75 * memory_gb * GIGABYTE / per_token), -(-logits // per_token))
 
 
 def _bounded(model: Any, tokens: float) -> int:
@@ -66,7 +76,9 @@ def halved(work: Callable[[list[Item]], list[Result]], items: list[Item]) -> lis
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or len(items) == 1:
             raise
-    warn_of_memory(len(items))  # outside the handler: the error holds on to the tensors of the failed attempt
+    warn_of_memory(
+        f"{len(items)} rows"
+    )  # outside the handler: the error holds on to the tensors of the failed attempt
     middle = len(items) // 2
     return halved(work, items[:middle]) + halved(work, items[middle:])
 
@@ -77,10 +89,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or words
 
 
-def warn_of_memory(rows: int) -> None:
+def warn_of_memory(tried: str) -> None:
     """Tells that a batch was too large and is cut in half."""
     warnings.warn(
-        f"out of memory with {rows} rows at once: going on with half as many. "
+        f"out of memory with {tried} at once: going on with half as many. "
         f"Lower model.memory_gb in params.yaml to save the failed attempts.",
         stacklevel=3,
     )

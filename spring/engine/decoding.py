@@ -9,21 +9,23 @@ generated tokens only.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spring.confidence import CONFIDENCES, heard
 from spring.engine.attention import head, hidden_states
-from spring.engine.budget import halved, out_of_memory, warn_of_memory
+from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
+from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import KeyValueCache, gather, pack_rows
+from spring.engine.packing import Block, KeyValueCache, pack_rows
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
 from spring.params import Decode
@@ -67,7 +69,8 @@ class Answer:
 
     tokens: list[int] = field(default_factory=list)
     row_steps: int = 0  # rows decoded over all steps: 2 per token with an open gate, else 1
-    seconds: float = 0.0  # its share of the wall time of the batches it was in
+    seconds: float = 0.0  # its share of the wall time of the batches it was in, the reference aside
+    reference_seconds: float = 0.0  # the same for the reference
     reference: np.ndarray = field(
         default_factory=lambda: np.zeros(0)
     )  # log p per token (nats), of the mixture
@@ -75,7 +78,7 @@ class Answer:
 
 @dataclass
 class _Flight:
-    """A query being decoded: its rows in the cache, their weights, and the last token."""
+    """A query being decoded: its rows' names in the cache, their weights, and the last token."""
 
     number: int
     rows: list[int]
@@ -92,29 +95,30 @@ def generate(
     settings: Decode,
     *,
     stop: Collection[int],
-    max_rows: int,
+    room: Room,
     budget: int,
     progress: Progress = lambda _: None,
 ) -> list[Answer]:
     """Greedy responses in the order of `queries`.
 
-    At most `max_rows` rows are in flight (out of memory, half as many) and `budget` tokens of prompts are
-    read at once; finished rows leave the batch and waiting queries take their room. `progress` is told of
-    finished queries.
+    As many queries are in flight as `room` holds (out of memory, half of it) and `budget` tokens of prompts
+    are read at once; finished rows leave the batch and waiting queries take their room. `progress` is told
+    of finished queries.
     """
     batch = _Batch(model, bank, queries, settings, frozenset(stop), budget)
     waiting = deque(range(len(queries)))
-    max_rows = min(max_rows, sum(len(query.paths) for query in queries))
     while waiting or batch.flights:
         try:
-            batch.admit(waiting, max_rows)
+            batch.admit(waiting, room)
             progress(batch.advance())
             continue
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or max_rows <= 2:
+            if not out_of_memory(error) or room.tokens == 0:
                 raise
-        warn_of_memory(max_rows)  # outside the handler, which holds on to the tensors of the failed attempt
-        max_rows //= 2
+        warn_of_memory(
+            f"{batch.used} tokens in flight"
+        )  # outside the handler, which holds on to the failed attempt
+        room = replace(room, tokens=min(room.tokens, batch.used) // 2)
         batch.restart(waiting)
     return batch.answers
 
@@ -136,16 +140,19 @@ class _Batch:
         self.device = next(model.parameters()).device
         self.answers = [Answer() for _ in queries]
         self.flights: list[_Flight] = []
-        self.cache = gather([], [])
+        self.cache = KeyValueCache()
+        self.used = 0  # tokens of the cache that queries in flight may come to need
+        self._names = count()
 
-    def admit(self, waiting: deque[int], max_rows: int) -> None:
+    def admit(self, waiting: deque[int], room: Room) -> None:
         """Reads the prompts of as many waiting queries as fit, and decodes their first token."""
         chosen: list[int] = []
-        rows = sum(len(flight.rows) for flight in self.flights)
+        self.used = sum(self._tokens(flight.number, room) for flight in self.flights)
         while waiting:
-            rows += len(self.queries[waiting[0]].paths)
-            if rows > max_rows and (chosen or self.flights):  # whatever its size, one query always goes on
+            more = self._tokens(waiting[0], room)
+            if self.used + more > room.tokens and (chosen or self.flights):  # one always goes on
                 break
+            self.used += more
             chosen.append(waiting.popleft())
         try:
             if chosen:
@@ -154,37 +161,60 @@ class _Batch:
             waiting.extendleft(reversed(chosen))
             raise
 
+    def _tokens(self, number: int, room: Room) -> int:
+        """Tokens of the cache that a query may come to need."""
+        query = self.queries[number]
+        longest = max(self.settings.max_new_tokens, len(query.reference))
+        return sum(len(prompt) + longest + room.per_row for prompt, _ in query.paths)
+
     def _read(self, chosen: Sequence[int]) -> None:
         """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
         began = time.perf_counter()
         reads = list(dict.fromkeys(read for number in chosen for read in self.queries[number].reads))
         reads.sort(key=lambda read: len(read[1]) + len(read[2]))
-        batches = token_batches([len(prompt) + len(reference) for _, prompt, reference in reads], self.budget)
+        batches = list(
+            token_batches([len(prompt) + len(reference) for _, prompt, reference in reads], self.budget)
+        )
 
         def run(batch: list[int]) -> list[_Prompt]:
             return halved(lambda some: self._prefill([reads[i] for i in some]), batch)
 
         found = [one for batch in each(run, batches, self.device) for one in batch]
         prompts = dict(zip(reads, found, strict=True))
-        sources = [self.cache, *{id(one.cache): one.cache for one in found}.values()]
-        position = {id(cache): i for i, cache in enumerate(sources)}
         fresh: list[_Flight] = []
-        paths: list[_Prompt] = []
+        logits: dict[int, Tensor] = {}  # by row
         for number in chosen:
             query = self.queries[number]
             own = [prompts[read] for read in query.reads]
             weights = [weight for _, weight in query.paths]
-            self.answers[number].reference = mixture([one.reference for one in own], weights)
-            rows = list(range(len(paths), len(paths) + len(own)))
+            self.answers[number].reference = mixture(
+                [one.reference for one in own], self._heard(own, weights)
+            )
+            rows = [next(self._names) for _ in own]
+            for row, one in zip(rows, own, strict=True):
+                one.rows.append(row)
+                logits[row] = one.logits
             fresh.append(_Flight(number, rows, weights, query.slot))
-            paths += own
-        share = 1 - sum(len(read[2]) for read in reads) / sum(len(read[1]) + len(read[2]) for read in reads)
-        logits = torch.stack([one.logits for one in paths])
-        self._choose(fresh, logits, (time.perf_counter() - began) * share)
-        kept = [(0, row) for flight in self.flights for row in flight.rows]
-        kept += [(position[id(paths[i].cache)], paths[i].row) for flight in fresh for i in flight.rows]
+        self.cache.admit(_blocks_of(found))
+        places = {row: i for i, row in enumerate(logits)}
+        first = torch.stack(list(logits.values()))
+        self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
         self.flights += fresh
-        self._gather(sources, kept)
+
+    def _heard(self, prompts: Sequence[_Prompt], weights: list[float]) -> list[float | np.ndarray]:
+        """The weights of a query's paths; by confidence, at each token of its reference."""
+        if self.settings.confidence is None or len(weights) == 1:
+            return list(weights)
+        sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
+        return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
+
+    def _share_out(self, reads: Sequence[_Read], chosen: Sequence[int], seconds: float) -> float:
+        """Divides the time that reading took: gives the prompts' part, the references keep their own."""
+        tokens = sum(len(reference) for _, _, reference in reads)
+        part = seconds * tokens / (tokens + sum(len(prompt) for _, prompt, _ in reads))
+        for number in chosen:
+            self.answers[number].reference_seconds = part / len(chosen)
+        return seconds - part
 
     @torch.inference_mode()
     def _prefill(self, reads: Sequence[_Read]) -> list[_Prompt]:
@@ -193,7 +223,8 @@ class _Batch:
         rows = [prompt + reference[:-1] for _, prompt, reference in reads]
         pack = pack_rows(rows, [slot for slot, _, _ in reads], device=self.device, cache=cache)
         hidden = self._hidden(pack)
-        cache.lengths = [len(prompt) for _, prompt, _ in reads]
+        [block] = cache.blocks
+        block.lengths = [len(prompt) for _, prompt, _ in reads]
         starts = [start for start, _ in pack.spans()]
         ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
         layer = head(self.model)
@@ -201,40 +232,41 @@ class _Batch:
         at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
         targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
         chunks = zip(hidden[at].split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
-        logps = torch.cat([torch.zeros(0), *(target_logps(layer(h), t).cpu() for h, t in chunks)])
-        references = logps.split([len(ref) for _, _, ref in reads])
-        return [_Prompt(cache, i, logits[i], ref.numpy()) for i, ref in enumerate(references)]
+        judged = [self._judge(layer(h), t) for h, t in chunks] or [torch.zeros(2, 0)]
+        references = torch.cat(judged, 1).split([len(ref) for _, _, ref in reads], 1)
+        return [_Prompt(block, i, logits[i], *ref.numpy()) for i, ref in enumerate(references)]
+
+    def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
+        by = self.settings.confidence
+        if by is None:
+            found = target_logps(logits, targets)
+            return torch.stack([found, torch.ones_like(found)]).cpu()
+        logp = torch.log_softmax(logits, 1, dtype=torch.float32)
+        return torch.stack([logp.gather(1, targets[:, None])[:, 0], CONFIDENCES[by](logp)]).cpu()
 
     def advance(self) -> int:
         """Lets finished queries go and decodes one token of every other; gives how many finished."""
-        finished = [flight for flight in self.flights if self._finished(flight)]
-        if finished:
-            self.flights = [flight for flight in self.flights if not self._finished(flight)]
-        rows = [row for flight in self.flights for row in flight.rows]
-        if len(rows) < len(self.cache.lengths):
-            self._gather([self.cache], [(0, row) for row in rows])
+        before = len(self.flights)
+        self.flights = [flight for flight in self.flights if not self._finished(flight)]
+        kept = {row for flight in self.flights for row in flight.rows}
+        if len(kept) < len(self.cache.rows):
+            self.cache.keep(kept)
         if self.flights:
             began = time.perf_counter()
-            self._choose(self.flights, self._step(), time.perf_counter() - began)
-        return len(finished)
+            places = {row: i for i, row in enumerate(self.cache.rows)}
+            self._choose(self.flights, places, self._step(), time.perf_counter() - began)
+        return before - len(self.flights)
 
     def _finished(self, flight: _Flight) -> bool:
         tokens = self.answers[flight.number].tokens
         return flight.last in self.stop or len(tokens) >= self.settings.max_new_tokens
 
-    def _gather(self, sources: Sequence[KeyValueCache], rows: Sequence[tuple[int, int]]) -> None:
-        """Puts the rows of all flights, given in the flights' order, into one cache, sorted by length."""
-        order = sorted(range(len(rows)), key=lambda i: sources[rows[i][0]].lengths[rows[i][1]])
-        self.cache = gather(sources, [rows[i] for i in order])
-        place = iter(torch.tensor(order).argsort().tolist())
-        for flight in self.flights:
-            flight.rows = [next(place) for _ in flight.rows]
-
     @torch.inference_mode()
     def _step(self) -> Tensor:
-        """Logits [R, V] of the token after the last one of every row."""
+        """Logits [R, V] of the token after the last one of every row, in the cache's order."""
         owners = {row: flight for flight in self.flights for row in flight.rows}
-        flights = [owners[row] for row in range(len(owners))]
+        flights = [owners[row] for row in self.cache.rows]
         pack = pack_rows(
             [[flight.last] for flight in flights],
             [flight.slot for flight in flights],
@@ -250,27 +282,33 @@ class _Batch:
             return hidden_states(self.model, pack)
 
     @torch.inference_mode()
-    def _choose(self, flights: Sequence[_Flight], logits: Tensor, seconds: float) -> None:
-        """Appends each query's next token; `logits` [R, V] by row, `seconds` spent on all of them."""
+    def _choose(
+        self, flights: Sequence[_Flight], places: Mapping[int, int], logits: Tensor, seconds: float
+    ) -> None:
+        """Appends each query's next token; `logits` [R, V], row i at places[i]; `seconds` spent on them."""
         began = time.perf_counter()
         logps = logits.log_softmax(1)
-        scores = logps[[flight.rows[0] for flight in flights]]
+        at = [[places[row] for row in flight.rows] for flight in flights]
+        scores = logps[[rows[0] for rows in at]]
         two = [i for i, flight in enumerate(flights) if len(flight.rows) == 2]
         if two:
-            rows = torch.tensor([flights[i].rows for i in two], device=logps.device)
+            pairs = torch.tensor([at[i] for i in two], device=logps.device)
             weights = torch.tensor([flights[i].weights for i in two], device=logps.device)
-            scores[two] = interpolate(logps[rows[:, 0]], logps[rows[:, 1]], weights)
+            if self.settings.confidence is not None:
+                sure = [CONFIDENCES[self.settings.confidence](logps[rows]) for rows in pairs.T]
+                weights = heard(weights, torch.stack(sure, 1))
+            scores[two] = interpolate(logps[pairs[:, 0]], logps[pairs[:, 1]], weights)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
         seconds = (seconds + time.perf_counter() - began) / sum(len(flight.rows) for flight in flights)
-        for flight, token in zip(flights, chosen, strict=True):
+        for flight, rows, token in zip(flights, at, chosen, strict=True):
             answer = self.answers[flight.number]
             flight.last = token
             if token not in self.stop:
                 answer.tokens.append(token)
             answer.row_steps += len(flight.rows)
             answer.seconds += seconds * len(flight.rows)
-            self._settle(flight, logps)
+            self._settle(flight, logps[rows])
 
     def _penalise(self, flights: Sequence[_Flight], scores: Tensor) -> None:
         """log p -> penalty * log p for tokens already generated (log p <= 0: they become less likely)."""
@@ -283,11 +321,11 @@ class _Batch:
             scores[row, column] *= penalty
 
     def _settle(self, flight: _Flight, logps: Tensor) -> None:
-        """`adaptive`: drops the retrieval path once both paths agreed for some tokens in a row [ours]."""
+        """`adaptive` [ours]: drops the retrieval path once both, `logps` [2, V], agreed for some tokens."""
         adaptive = self.settings.adaptive
         if adaptive is None or len(flight.rows) == 1:
             return
-        agreed = jensen_shannon(*logps[flight.rows]) < adaptive.threshold
+        agreed = jensen_shannon(*logps) < adaptive.threshold
         flight.agreed = flight.agreed + 1 if agreed else 0
         if flight.agreed >= adaptive.patience:
             flight.rows, flight.weights = flight.rows[:1], [1.0]
@@ -297,33 +335,27 @@ class _Batch:
         for flight in self.flights:
             self.answers[flight.number] = Answer()
         waiting.extendleft(flight.number for flight in reversed(self.flights))
-        self.flights, self.cache = [], gather([], [])
+        self.flights, self.cache = [], KeyValueCache()
 
 
 @dataclass
 class _Prompt:
-    """A prompt that was read: its row in a cache, the next token's logits [V], its reference's log p."""
+    """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
+    reference log p and how sure the path is there.
+    """
 
-    cache: KeyValueCache
-    row: int
+    block: Block
+    place: int
     logits: Tensor
     reference: np.ndarray
+    confidence: np.ndarray
+    rows: list[int] = field(default_factory=list)  # of the queries that go on from it
 
 
-def mixture(logps: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """log of sum_k w_k p_k, token by token, in float64 (Eq. 8)."""
-    parts = [math.log(weight) + x.astype(np.float64) for weight, x in zip(weights, logps, strict=True)]
-    return np.asarray(np.logaddexp.reduce(parts))
-
-
-def interpolate(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    """log(w_1 p_1 + w_2 p_2) from log-probabilities [n, V] and weights [n, 2] (Eq. 8)."""
-    w = weights.log()
-    return torch.logaddexp(first + w[:, :1], second + w[:, 1:])
-
-
-def jensen_shannon(log_p: Tensor, log_q: Tensor) -> float:
-    """Jensen-Shannon divergence of two distributions [V], in nats."""
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    p, q = log_p.exp(), log_q.exp()
-    return 0.5 * float((p * (log_p - log_m)).sum() + (q * (log_q - log_m)).sum())
+def _blocks_of(prompts: Sequence[_Prompt]) -> list[Block]:
+    """The blocks of prompts that were read, with one row for every query that goes on from one."""
+    found = []
+    for block in {id(one.block): one.block for one in prompts}.values():
+        pairs = [(one.place, row) for one in prompts if one.block is block for row in one.rows]
+        found.append(block.take(*zip(*pairs, strict=True)))
+    return found

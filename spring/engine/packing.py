@@ -7,21 +7,23 @@ and says where each row begins and ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STEP = 64  # tokens by which a cache grows, so that copies stay rare
+STEP = 64  # tokens by which a block grows, so that copies stay rare
+JOINED = 32  # rows of a block that others still join
 
 
 @dataclass
 class Pack:
     """R rows of new tokens, [1, N], and which adapter slot each row uses (-1: the base model).
 
-    With a cache, the new tokens of row i follow the tokens that `cache` holds for row i.
+    With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
+    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
     """
 
     input_ids: Tensor  # [1, N]
@@ -29,6 +31,7 @@ class Pack:
     lengths: list[int]  # [R] new tokens per row
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
+    before: list[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -51,6 +54,11 @@ class Pack:
         ends = torch.tensor(self.lengths).cumsum(0).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
+    def beginnings(self) -> list[tuple[int, int]]:
+        """First token and token after the last of what each row follows; equal where that is nothing."""
+        spans = self.spans()
+        return [spans[i] if i >= 0 else (0, 0) for i in self.before or [-1] * len(spans)]
+
     def pad(self, x: Tensor) -> Tensor:
         """[1, heads, N, d] -> [R, heads, T, d], zeros after the end of each row."""
         heads, width = x.shape[1], x.shape[3]
@@ -72,11 +80,12 @@ def pack_rows(
     *,
     device: torch.device,
     cache: KeyValueCache | None = None,
+    before: list[int] | None = None,
 ) -> Pack:
-    """Packs token rows [R][*] that begin at position 0, or one token each behind what `cache` holds."""
-    starts = [0] * len(rows)
+    """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
+    starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
     if cache is not None:
-        starts = list(cache.lengths) if cache.read else starts
+        starts = cache.lengths if cache.read else starts
         cache.extend([len(row) for row in rows])
     positions = [start + j for start, row in zip(starts, rows, strict=True) for j in range(len(row))]
     tokens = [token for row in rows for token in row]
@@ -86,137 +95,152 @@ def pack_rows(
         [len(row) for row in rows],
         list(slots),
         cache,
+        before,
     )
 
 
 @dataclass
 class Block:
-    """Neighbouring rows of similar length, and the tokens each has room for."""
+    """Rows of similar length and their keys and values, right-padded to one capacity.
 
-    first: int
-    stop: int  # row after the last
-    capacity: int
-
-
-class KeyValueCache:
-    """Keys and values of R rows, row i of `lengths[i]` tokens, right-padded inside blocks of similar length.
-
-    Tokens carry their rotary position already, so rows need no common alignment. Keys lie transposed, as
-    the product with a query reads them.
+    Tokens carry their rotary position already, so rows need no common alignment.
     """
 
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.blocks: list[Block] = []
-        self.layers: dict[int, list[tuple[Tensor, Tensor]]] = {}  # per block: [n, K, d, C] and [n, K, C, d]
-        self.read = False  # whether the prompts are in; from then on rows grow token by token
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
+    rows: list[int]  # names of the rows
+    lengths: list[int]  # tokens that each holds
+    capacity: int  # tokens that each has room for
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # keys, values [n, K, C, d]
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """Makes room for new tokens of every row: the whole prompts first, then one each."""
-        self._masks = {}
-        if not self.read:
-            self.lengths = list(tokens)
-            self.blocks = [Block(0, len(tokens), max(tokens))]
-            return
-        assert set(tokens) == {1}, "after its prompt a row grows by one token at a time"
+    def __post_init__(self) -> None:
+        self._masks: dict[int | None, Tensor] = {}
+        self._ends: tuple[Tensor, Tensor] | None = None  # each row and where its last token lies
+
+    def take(self, places: Sequence[int], rows: Sequence[int]) -> Block:
+        """The rows at `places` (one may be taken twice) under new names; empties this block."""
+        taken = Block(list(rows), [self.lengths[i] for i in places], self.capacity)
+        if list(places) == list(range(len(self.rows))):
+            taken.layers, self.layers = self.layers, {}
+            return taken
+        index = torch.tensor(places, device=self._device())
+        for layer in list(self.layers):
+            k, v = self.layers.pop(layer)
+            taken.layers[layer] = k[index], v[index]
+        return taken
+
+    def join(self, other: Block) -> Block:
+        """The rows of both; empties both."""
+        capacity = max(self.capacity, other.capacity)
+        joined = Block(self.rows + other.rows, self.lengths + other.lengths, capacity)
+        for layer in list(self.layers):
+            pairs = zip(self.layers.pop(layer), other.layers.pop(layer), strict=True)
+            k, v = (torch.cat([_widened(x, capacity) for x in pair]) for pair in pairs)
+            joined.layers[layer] = k, v
+        return joined
+
+    def extend(self) -> None:
+        """Makes room for one more token of every row."""
         self.lengths = [length + 1 for length in self.lengths]
-        for i, block in enumerate(self.blocks):
-            more = _rounded(max(self.lengths[block.first : block.stop])) - block.capacity
-            if more > 0:
-                block.capacity += more
-                for pairs in self.layers.values():
-                    k, v = pairs[i]
-                    pairs[i] = F.pad(k, (0, more)), F.pad(v, (0, 0, 0, more))
+        self._masks, self._ends = {}, None
+        if max(self.lengths) > self.capacity:
+            self.capacity = _rounded(max(self.lengths))
+            for layer, (k, v) in self.layers.items():
+                self.layers[layer] = _widened(k, self.capacity), _widened(v, self.capacity)
 
-    def fill(self, layer: int, keys: Tensor, values: Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        """Stores whole prompts: keys and values [K, N, d], row i at tokens `spans[i]`."""
-        heads, _, width = keys.shape
-        [block] = self.blocks
-        k = keys.new_zeros(len(spans), heads, width, block.capacity)
-        v = values.new_zeros(len(spans), heads, block.capacity, values.shape[2])
-        for i, (start, stop) in enumerate(spans):
-            k[i, :, :, : stop - start] = keys[:, start:stop].transpose(1, 2)
-            v[i, :, : stop - start] = values[:, start:stop]
-        self.layers[layer] = [(k, v)]
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one token per row, keys and values [K, n, d]; gives all of the layer."""
+        k, v = self.layers[layer]
+        if self._ends is None:
+            last = torch.tensor(self.lengths, device=k.device) - 1
+            self._ends = torch.arange(len(last), device=k.device), last
+        at, last = self._ends
+        k[at, :, last] = keys.transpose(0, 1)
+        v[at, :, last] = values.transpose(0, 1)
+        return k, v
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Stores one token per row, keys and values [K, R, d]; gives all of the layer, block by block."""
-        last = torch.tensor(self.lengths, device=keys.device) - 1
-        for block, (k, v) in zip(self.blocks, self.layers[layer], strict=True):
-            rows = slice(block.first, block.stop)
-            at = torch.arange(block.stop - block.first, device=k.device)
-            k[at, :, :, last[rows]] = keys[:, rows].transpose(0, 1)
-            v[at, :, last[rows]] = values[:, rows].transpose(0, 1)
-        return self.layers[layer]
-
-    def mask(self, block: Block, window: int | None) -> Tensor:
-        """What is added to the scores of a block, [n, 1, 1, capacity]: -inf where a row has no token."""
-        key = (block.first, window)
-        if key not in self._masks:
-            device = next(iter(self.layers.values()))[0][0].device
-            column = torch.arange(block.capacity, device=device)
-            end = torch.tensor(self.lengths[block.first : block.stop], device=device)[:, None]
+    def mask(self, window: int | None) -> Tensor:
+        """What is added to attention scores, [n, 1, 1, C]: -inf where a row has no token."""
+        if window not in self._masks:
+            column = torch.arange(self.capacity, device=self._device())
+            end = torch.tensor(self.lengths, device=self._device())[:, None]
             seen = column < end
             if window is not None:
                 seen &= column >= end - window
-            bias = torch.zeros(seen.shape, device=device).masked_fill_(~seen, float("-inf"))
-            self._masks[key] = bias[:, None, None]
-        return self._masks[key]
+            bias = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))
+            self._masks[window] = bias[:, None, None]
+        return self._masks[window]
+
+    def _device(self) -> torch.device:
+        return next(iter(self.layers.values()))[0].device
 
 
-def gather(sources: Sequence[KeyValueCache], rows: Sequence[tuple[int, int]]) -> KeyValueCache:
-    """A cache of chosen rows (source, row), in this order; a row may be taken twice. Empties the sources.
+class KeyValueCache:
+    """Keys and values of rows being decoded, in blocks of similar length.
 
-    Rows of similar length should be neighbours: the fewer blocks, the fewer products.
+    Rows that leave or join touch their own block alone: the others are not copied.
     """
-    found = KeyValueCache()
-    found.read = True
-    found.lengths = [sources[s].lengths[row] for s, row in rows]
-    found.blocks = _blocks(found.lengths)
-    for layer in next((list(source.layers) for source in sources if source.layers), []):
-        pairs = {
-            (s, i): (block, pair)
-            for s, source in enumerate(sources)
-            for i, (block, pair) in enumerate(zip(source.blocks, source.layers.pop(layer, ()), strict=False))
-        }
-        found.layers[layer] = [_take(target, rows, pairs) for target in found.blocks]
-    return found
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.read = False  # whether the prompts are in; from then on rows grow token by token
+
+    @property
+    def rows(self) -> list[int]:
+        """Names of all rows, in the order in which a pack of their next tokens must have them."""
+        return [row for block in self.blocks for row in block.rows]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each row holds, in the same order."""
+        return [length for block in self.blocks for length in block.lengths]
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Makes room for new tokens of every row: the whole prompts first, then one each."""
+        if not self.read:
+            self.blocks = [Block(list(range(len(tokens))), list(tokens), max(tokens))]
+            return
+        assert set(tokens) == {1}, "after its prompt a row grows by one token at a time"
+        for block in self.blocks:
+            block.extend()
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Stores whole prompts: keys and values [K, N, d], row i at tokens `spans[i]`."""
+        [block] = self.blocks
+        k, v = (x.new_zeros(len(spans), len(x), block.capacity, x.shape[2]) for x in (keys, values))
+        for i, (start, stop) in enumerate(spans):
+            k[i, :, : stop - start] = keys[:, start:stop]
+            v[i, :, : stop - start] = values[:, start:stop]
+        block.layers[layer] = k, v
+
+    def keep(self, rows: Collection[int]) -> None:
+        """Lets all other rows go."""
+        kept = []
+        for block in self.blocks:
+            places = [i for i, row in enumerate(block.rows) if row in rows]
+            if places:
+                kept.append(block.take(places, [block.rows[i] for i in places]))
+        self.blocks = kept
+
+    def admit(self, blocks: Sequence[Block]) -> None:
+        """Takes rows in; small blocks of similar length become one, since each costs its own products."""
+        self.read = True
+        waiting, self.blocks = [*self.blocks, *blocks], []
+        for block in sorted(waiting, key=lambda block: max(block.lengths)):
+            last = self.blocks[-1] if self.blocks else None
+            if last and len(last.rows) + len(block.rows) <= JOINED and _similar(last, block):
+                self.blocks[-1] = last.join(block)
+            else:
+                self.blocks.append(block)
 
 
-def _take(
-    target: Block,
-    rows: Sequence[tuple[int, int]],
-    pairs: dict[tuple[int, int], tuple[Block, tuple[Tensor, Tensor]]],
-) -> tuple[Tensor, Tensor]:
-    """Keys and values of one block from the blocks of the sources."""
-    k0, v0 = next(iter(pairs.values()))[1]
-    n, heads = target.stop - target.first, k0.shape[1]
-    k = k0.new_zeros(n, heads, k0.shape[2], target.capacity)
-    v = v0.new_zeros(n, heads, target.capacity, v0.shape[3])
-    for (source, _), (block, (old_k, old_v)) in pairs.items():
-        wanted = [
-            (i, row - block.first)
-            for i, (s, row) in enumerate(rows[target.first : target.stop])
-            if s == source and block.first <= row < block.stop
-        ]
-        if wanted:
-            at, index = torch.tensor(wanted, device=k.device).T
-            used = min(block.capacity, target.capacity)
-            k[at, :, :, :used] = old_k[index, :, :, :used]
-            v[at, :, :used] = old_v[index, :, :used]
-    return k, v
+def _similar(one: Block, other: Block) -> bool:
+    """Whether the longest row has at most a quarter and 64 tokens beyond the shortest."""
+    lengths = one.lengths + other.lengths
+    return max(lengths) <= 1.25 * min(lengths) + STEP
 
 
-def _blocks(lengths: Sequence[int]) -> list[Block]:
-    """Cuts rows where the longest would have more than a quarter and 64 tokens beyond the shortest."""
-    found: list[Block] = []
-    first = 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or max(lengths[first : i + 1]) > 1.25 * min(lengths[first : i + 1]) + STEP:
-            found.append(Block(first, i, _rounded(max(lengths[first:i]))))
-            first = i
-    return found
+def _widened(x: Tensor, capacity: int) -> Tensor:
+    """[n, K, C, d] with room for `capacity` tokens; the new ones are zero."""
+    return F.pad(x, (0, 0, 0, capacity - x.shape[2])) if capacity > x.shape[2] else x
 
 
 def _rounded(tokens: int) -> int:

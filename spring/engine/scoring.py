@@ -1,13 +1,15 @@
 """Log-likelihoods of responses, for many rows and adapters in one pass.
 
 Logits exist only at response positions and only for a chunk at a time: no tensor of the vocabulary's
-width over prompt tokens is ever made.
+width over prompt tokens is ever made. The beginning that the prompts of a task have in common is read once
+for all rows of a slot in a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ from torch import Tensor
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import pack_rows
+from spring.engine.packing import Pack, pack_rows
 from spring.engine.parallel import each
 
 CHUNK = 256  # response positions whose logits exist at the same time
+SHARED = 8  # tokens at least of a beginning that is read once for several rows
 
 Progress = Callable[[int], object]  # told how many tokens were done
 
@@ -79,22 +82,58 @@ def token_logps(
 @torch.inference_mode()
 def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> list[np.ndarray]:
     device = next(model.parameters()).device
-    # the last token predicts nothing that is scored
-    pack = pack_rows(
-        [(row.prompt + row.response)[:-1] for row in rows], [r.slot for r in rows], device=device
-    )
+    pack, ends = _pack(rows, device)
     if bank is None:
         hidden = hidden_states(model, pack)
     else:
         with bank.routed(pack):
             hidden = hidden_states(model, pack)
-    hidden = hidden[response_positions(rows).to(device)]
+    at = [end + i for end, row in zip(ends, rows, strict=True) for i in range(len(row.response))]
+    hidden = hidden[torch.tensor(at, device=device)]
     targets = torch.tensor([token for row in rows for token in row.response], device=device)
     layer = head(model)
     logps = torch.cat(
         [target_logps(layer(h), t) for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)]
     )
     return [x.numpy() for x in logps.cpu().split([len(row.response) for row in rows])]
+
+
+def _pack(rows: Sequence[Text], device: torch.device) -> tuple[Pack, list[int]]:
+    """The rows, common beginnings once, and where each row's prompt ends.
+
+    A row's last token is left out: it predicts nothing that is scored.
+    """
+    shared = shared_beginnings(rows) if device.type == "cpu" else [0] * len(rows)
+    tokens: list[tuple[int, ...]] = []
+    slots, before, ends = [], [], []
+    taken = beginning = 0
+    for i, (row, length) in enumerate(zip(rows, shared, strict=True)):
+        if length and (i == 0 or row.slot != rows[i - 1].slot):
+            beginning = len(tokens)
+            tokens.append(row.prompt[:length])
+            slots.append(row.slot)
+            before.append(-1)
+            taken += length
+        tokens.append((row.prompt + row.response)[length:-1])
+        slots.append(row.slot)
+        before.append(beginning if length else -1)
+        ends.append(taken + len(row.prompt) - length - 1)
+        taken += len(tokens[-1])
+    return pack_rows(tokens, slots, device=device, before=before if any(shared) else None), ends
+
+
+def shared_beginnings(rows: Sequence[Text]) -> list[int]:
+    """Per row, how many first tokens all neighbouring rows of its slot have in common: they are read once.
+
+    The last token of a prompt is never among them. Short ones are not worth a row of their own: 0.
+    """
+    found: list[int] = []
+    for _, group in groupby(rows, key=lambda row: row.slot):
+        prompts = [row.prompt[:-1] for row in group]
+        alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+        length = sum(1 for _ in alike)
+        found += [length if len(prompts) > 1 and length >= SHARED else 0] * len(prompts)
+    return found
 
 
 def response_positions(rows: Iterable[Text]) -> Tensor:

@@ -2,13 +2,11 @@
 
 Every slot has its own batches, schedule, clip norm, step count and end; a slot that finishes makes room
 for the next lesson. Parameters of different slots are disjoint, so the gradient of the summed losses is
-each slot's own gradient. The optimizer is AdamW (arXiv 1711.05101) on the stacked parameters [S, P],
-operation by operation as torch.optim.AdamW; the schedule is linear with warm-up as in transformers.
+each slot's own gradient.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,13 +19,11 @@ from torch.utils.checkpoint import checkpoint as checkpoint_of
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
+from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
 from spring.params import Train
-
-BETAS = (0.9, 0.999)
-EPS = 1e-8
 
 
 @dataclass(frozen=True)
@@ -270,53 +266,3 @@ class FusedNLL(torch.autograd.Function):
         """Scales the stored gradient."""
         (stored,) = ctx.saved_tensors
         return (stored * grads[0][:, None]).to(stored.dtype), None, None, None
-
-
-def schedule(step: int, steps: int, warmup_ratio: float) -> float:
-    """Share of the learning rate at `step` (from 0) of `steps`: linear warm-up, then linear decay to 0.
-
-    As in transformers, whose first step of a warm-up has rate 0; [ours] warm-up steps are rounded down, so
-    that a lesson of fewer than 10 steps (a drift set is one or two batches) spends none at rate 0.
-    """
-    warmup = math.floor(steps * warmup_ratio)
-    if step < warmup:
-        return step / max(1, warmup)
-    return max(0.0, (steps - step) / max(1, steps - warmup))
-
-
-class StackedAdamW:
-    """AdamW on stacked parameters [S, P] with a learning rate, step count and clip norm per slot.
-
-    Slots are stepped one after another: a slot's numbers never depend on who else is there.
-    """
-
-    def __init__(self, weights: Tensor, config: Train) -> None:
-        self.weights, self.config = weights, config
-        self.first = torch.zeros_like(weights)
-        self.second = torch.zeros_like(weights)
-        self.count = [0] * len(weights)
-
-    def reset(self, slot: int) -> None:
-        """A fresh optimizer for one slot."""
-        self.first[slot] = 0
-        self.second[slot] = 0
-        self.count[slot] = 0
-
-    @torch.no_grad()
-    def step(self, slots: Sequence[int], grads: Tensor, rates: Sequence[float]) -> list[float]:
-        """One step of each slot from `grads` [len(slots), P]; gives the gradient norms before clipping."""
-        norms = []
-        for slot, grad, rate in zip(slots, grads, rates, strict=True):
-            weights = self.weights[slot]
-            norm = grad.norm().item()
-            norms.append(norm)
-            if self.config.grad_clip is not None:
-                grad = grad * min(1.0, self.config.grad_clip / (norm + 1e-6))
-            self.count[slot] += 1
-            count = self.count[slot]
-            weights.mul_(1 - rate * self.config.weight_decay)
-            self.first[slot].lerp_(grad, 1 - BETAS[0])
-            self.second[slot].mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-            denominator = (self.second[slot].sqrt() / math.sqrt(1 - BETAS[1] ** count)).add_(EPS)
-            weights.addcdiv_(self.first[slot], denominator, value=-rate / (1 - BETAS[0] ** count))
-        return norms

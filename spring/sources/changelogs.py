@@ -19,9 +19,9 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from spring.params import ChangelogsSource
 from spring.quarantine import parse_time
 from spring.rows import Problem, RawRow, Reason, Skip
+from spring.source_params import ChangelogsSource
 from spring.sources.addresses import clean_name, without_addresses
 
 TASK = "changelog"

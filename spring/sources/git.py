@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from spring.params import GitSource
 from spring.rows import RawRow, Skip
+from spring.source_params import GitSource
 from spring.sources.addresses import clean_name, without_addresses
 
 TASK = "commit"

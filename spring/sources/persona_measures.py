@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from spring.params import PersonasSource
+from spring.source_params import PersonasSource
 from spring.sources import persona_voices as voices
 from spring.sources import personas
 

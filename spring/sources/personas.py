@@ -13,7 +13,7 @@ from random import Random
 
 import polars as pl
 
-from spring.params import PersonasSource
+from spring.source_params import PersonasSource
 from spring.sources import persona_profiles as profiles
 from spring.sources import persona_text as text
 from spring.sources import persona_voices as voices

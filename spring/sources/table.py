@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import TableSource
 from spring.quarantine import parse_number
 from spring.rows import Problem, RawRow, Reason, Skip
+from spring.source_params import TableSource
 
 # a record: where it stands, and its values by column, or why it has none
 Record = tuple[str, dict[str, Any] | Problem | Skip]

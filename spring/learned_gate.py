@@ -1,0 +1,87 @@
+"""A gate that learned from the past which memories help (`gate: learned`) [ours].
+
+A pair is a past train query with an item that was retrieved for it; its gain is by how much the item in the
+prompt raised the log-likelihood of the query's reference, under the adapter and the memory that the arm had
+*before* it learned from that query. A logistic regression tells from the features below whether a gain is
+positive. K is the number of pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Floats = NDArray[np.float64]
+OPEN = 0.5  # an item passes if a gain is more probable than none
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of a (query, item) pair before anything is generated."""
+
+    score: float  # Sim(q, h)
+    standing: float  # of the score among past scores: above 0.75 is above sigma = q3
+    rank: int  # 1: the best item of its query
+    query_words: float  # ln(1 + words of the query)
+    item_words: float  # ln(1 + words of the item)
+    age: float  # ln(1 + days from item to query)
+
+
+def features(
+    *, score: float, standing: float, rank: int, query_words: int, item_words: int, days: float
+) -> Features:
+    """Features of one pair; lengths and age on a logarithmic scale."""
+    assert rank >= 1 and days >= 0, (rank, days)
+    lengths = math.log1p(query_words), math.log1p(item_words)
+    return Features(float(score), float(standing), rank, *lengths, math.log1p(days))
+
+
+class LearnedGate:
+    """P(gain > 0) by logistic regression on standardised features.
+
+    Its log loss is a proper score, so its probabilities are calibrated as far as the features carry. Without
+    both a pair that helped and one that did not there is nothing to learn: the gate is `closed`.
+    """
+
+    def __init__(self, pairs: Any, gains: Any) -> None:
+        gains = np.asarray(gains, dtype=np.float64)
+        assert len(pairs) == len(gains), (len(pairs), len(gains))
+        helped = gains > 0
+        self.model: Pipeline | None = None
+        if helped.any() and not helped.all():
+            self.model = _regression().fit(_matrix(pairs), helped)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing passes, for want of pairs of both kinds."""
+        return self.model is None
+
+    def probabilities(self, pairs: Any) -> Floats:
+        """P(gain > 0) of each pair; 0 where the gate is closed. [K]."""
+        if self.model is None or not len(pairs):
+            return np.zeros(len(pairs))
+        return np.asarray(self.model.predict_proba(_matrix(pairs))[:, 1])
+
+    def weights(self, pairs: Any) -> Floats:
+        """Weight of each item in the context: its probability if above one half, else 0. [K]."""
+        found = self.probabilities(pairs)
+        return np.where(found > OPEN, found, 0.0)
+
+
+def _regression() -> Pipeline:
+    from sklearn.linear_model import LogisticRegression  # here: takes seconds, and few arms need it
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+
+
+def _matrix(pairs: Any) -> Floats:
+    return np.array([astuple(pair) for pair in pairs], dtype=np.float64)

@@ -1,0 +1,26 @@
+"""What parameter models are made of: refusal of unknown keys, and ranges that come up often."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Strict(BaseModel):
+    """Rejects unknown keys and changes after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+
+
+def added(silent: Any) -> Any:
+    """A key that came after results existed: at `silent` it is left out of fingerprints and cell keys.
+
+    So results from before it stay valid, and arms that do not use it keep their adapters.
+    """
+    return Field(exclude_if=lambda value: value == silent)

@@ -1,0 +1,153 @@
+"""What gates are calibrated with: retrieval scores, and gains of past pairs (Eq. 6).
+
+Both are made after a period from train queries, each with the time from which it is known. Only scores for
+`sigma_from: transductive` come from test queries; they go to a file of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from spring.gate import standing
+from spring.learned_gate import Features, features
+from spring.params import Arm
+from spring.retrieval import document_text, query_text, tokenise
+from tasks.gains import GainJob, gains
+from tasks.memory import Library
+from tasks.workbench import Row, Workbench
+
+GATE_SCORES: dict[str, Any] = {
+    "memory": pl.String,
+    "by": pl.String,
+    "period": pl.Int32,
+    "user_id": pl.String,
+    "known_at": pl.Datetime("us", "UTC"),  # time of the later of query and item
+    "score": pl.Float64,
+}
+FEATURES = tuple(Features.__dataclass_fields__)
+GAINS: dict[str, Any] = {
+    "gate": pl.String,
+    "period": pl.Int32,
+    "user_id": pl.String,
+    "known_at": pl.Datetime("us", "UTC"),  # time of the query, whose reference comes with it
+    **dict.fromkeys(FEATURES, pl.Float64),
+    "gain": pl.Float64,  # nats per response token
+}
+
+
+def searches(arms: Iterable[Arm], *, sigma_from: str | None = None) -> list[tuple[str, str]]:
+    """(memory, by) of the arms whose gates need the scores of other queries."""
+    found = {
+        (arm.memory_id, arm.retrieve.by)
+        for arm in arms
+        if arm.memory_id and arm.retrieve.calibrated and sigma_from in (None, arm.retrieve.sigma_from)
+    }
+    return sorted(found)
+
+
+def score_pairs(
+    library: Library, queries: dict[str, list[Row]], pairs: list[tuple[str, str]]
+) -> pl.DataFrame:
+    """Retrieval scores of each user's queries against each memory, the query itself left out [ours].
+
+    Their quartiles are the gate's threshold (Eq. 6).
+    """
+    tables = [pl.DataFrame(schema=GATE_SCORES)]
+    for memory, by in pairs:
+        for user, rows in queries.items():
+            shelf = library.shelf(memory, user, by)
+            items = pl.DataFrame(
+                {
+                    "item": [r["interaction_id"] for r in shelf.rows],
+                    "at": [r["timestamp"] for r in shelf.rows],
+                },
+                schema={"item": pl.String, "at": pl.Datetime("us", "UTC")},
+            )
+            for row in rows:
+                scored = items.select(
+                    pl.lit(memory).alias("memory"),
+                    pl.lit(by).alias("by"),
+                    pl.lit(library.period, pl.Int32).alias("period"),
+                    pl.lit(user).alias("user_id"),
+                    pl.max_horizontal("at", pl.lit(row["timestamp"])).alias("known_at"),
+                    pl.Series("score", shelf.scores(query_text(row["query"])), dtype=pl.Float64),
+                    "item",
+                )
+                tables.append(scored.filter(pl.col("item") != row["interaction_id"]).drop("item"))
+    return pl.concat(tables)
+
+
+def gain_pairs(
+    bench: Workbench,
+    before: Library,
+    queries: dict[str, list[Row]],
+    past: pl.DataFrame,
+    period: int,
+) -> pl.DataFrame:
+    """Past pairs of every learned gate with their gains, at most `retrieve.pairs` per user and period.
+
+    `before` holds the memories and `past` the retrieval scores after the period before: the state that would
+    have served these train queries.
+    """
+    adapters, found = bench.adapters(period - 1), []
+    jobs: list[GainJob] = []
+    for name, arm in bench.gates.items():
+        known = past.filter((pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by))
+        for user, rows in queries.items():
+            pairs = retrieve_pairs(bench, arm, before, user, rows, known)
+            if pairs:
+                found.append((name, user, pairs))
+                adapter = adapters.of(arm.recipe, user)
+                jobs.append(GainJob([(row, item) for row, item, _ in pairs], adapter))
+    measured = gains(bench, jobs, f"consolidate@{period} gains")
+    rows_out = [
+        {
+            "gate": name,
+            "period": period,
+            "user_id": user,
+            "known_at": row["timestamp"],
+            **vars(seen),
+            "gain": gain,
+        }
+        for (name, user, pairs), values in zip(found, measured, strict=True)
+        for (row, _, seen), gain in zip(pairs, values, strict=True)
+    ]
+    return pl.DataFrame(rows_out, schema=GAINS)
+
+
+def retrieve_pairs(
+    bench: Workbench, arm: Arm, before: Library, user: str, rows: list[Row], past: pl.DataFrame
+) -> list[tuple[Row, Row, Features]]:
+    """What the arm would have retrieved for a seeded draw of one user's train queries."""
+    assert arm.memory_id is not None
+    shelf = before.shelf(arm.memory_id, user, arm.retrieve.by)
+    pairs: list[tuple[Row, Row, Features]] = []
+    for i in np.random.default_rng(bench.seed(user, before.period)).permutation(len(rows)).tolist():
+        if len(pairs) >= arm.retrieve.pairs:
+            break
+        items, scores = shelf.top(query_text(rows[i]["query"]), arm.retrieve.top_k)
+        known = past.filter(pl.col("known_at") <= rows[i]["timestamp"])["score"].to_numpy()
+        seen = describe(rows[i], items, scores, known)
+        pairs += [(rows[i], item, one) for item, one in zip(items, seen, strict=True)]
+    return pairs[: arm.retrieve.pairs]
+
+
+def describe(row: Row, items: list[Row], scores: Any, known: Any) -> list[Features]:
+    """Features of what was retrieved for a query, best first; `known` are the scores known at its time."""
+    places = standing(scores, known)
+    words = len(tokenise(query_text(row["query"])))
+    return [
+        features(
+            score=scores[k],
+            standing=places[k],
+            rank=k + 1,
+            query_words=words,
+            item_words=len(tokenise(document_text(item["query"], item["response"]))),
+            days=(row["timestamp"] - item["timestamp"]).total_seconds() / 86_400,
+        )
+        for k, item in enumerate(items)
+    ]

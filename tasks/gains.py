@@ -1,0 +1,96 @@
+"""Cells of gains: by how much a memory in the prompt raises the likelihood of a past reference [ours].
+
+The labels of the learned gate (spring/learned_gate.py). A pair is a train query of period t and an item of
+the memory after period t-1, under the adapter of period t-1: what would have happened, had the query been
+served before it was learned from. So no adapter has seen the reference that it is judged on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spring.params import Lora
+from spring.store import cell_key, code_digest
+from tasks.scoring import CODE, SLOTS, place
+from tasks.workbench import Adapter, Row, Workbench, missing, progress
+
+if TYPE_CHECKING:
+    from spring.engine.scoring import Text
+
+
+@dataclass(frozen=True)
+class GainJob:
+    """Pairs (query, item) of one user, to be judged under one adapter (null: the base model)."""
+
+    pairs: Sequence[tuple[Row, Row]]
+    adapter: Adapter | None
+
+
+def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[float]]:
+    """For every job and pair, in order: log p with the item minus log p without, nats per response token."""
+    keys = [_key(bench, job) for job in jobs]
+    groups: dict[Lora | None, list[int]] = defaultdict(list)
+    for i in missing(bench, keys):
+        adapter = jobs[i].adapter
+        groups[adapter.lora if adapter else None].append(i)
+    if groups:
+        total = sum(len(jobs[i].pairs) for members in groups.values() for i in members)
+        with progress(total, what, "pair") as done:
+            for lora, members in groups.items():
+                for start in range(0, len(members), SLOTS):
+                    chosen = members[start : start + SLOTS]
+                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, done)
+    return [json.loads((bench.store.path(key) / "gains.json").read_text()) for key in keys]
+
+
+def _key(bench: Workbench, job: GainJob) -> str:
+    def plain(row: Row) -> list[str]:
+        return [row["task"], row["query"], row["response"]]
+
+    return cell_key(
+        kind="gain",
+        code=code_digest(*CODE, "tasks/gains"),
+        **bench.identity,
+        prompts=bench.asked([row for pair in job.pairs for row in pair]),
+        adapter=job.adapter.key if job.adapter else None,
+        pairs=[[plain(query), plain(item)] for query, item in job.pairs],
+    )
+
+
+def _compute(
+    bench: Workbench, jobs: dict[str, GainJob], lora: Lora | None, done: Callable[[int], object]
+) -> None:
+    from spring.engine.budget import scoring_tokens
+    from spring.engine.scoring import token_logps
+
+    base = bench.base
+    texts: dict[Text, None] = {}  # in order; a query of several pairs is read alone once
+    read: dict[str, list[tuple[Text, Text]]] = {}
+    with bench.bank(lora, len(jobs)) as bank:
+        for slot, (key, job) in enumerate(jobs.items()):
+            place(bank, slot, job.adapter)
+            read[key] = [_texts(bench, pair, slot if job.adapter else -1) for pair in job.pairs]
+            texts |= dict.fromkeys(text for both in read[key] for text in both)
+        budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        found = token_logps(base.model, bank, list(texts), budget=budget)
+    mean = {text: float(logps.mean(dtype=float)) for text, logps in zip(texts, found, strict=True)}
+    with bench.store.batch() as batch:
+        for key, pairs in read.items():
+            cell = [mean[given] - mean[alone] for alone, given in pairs]
+            (batch.cell(key) / "gains.json").write_text(json.dumps(cell))
+            done(len(cell))
+
+
+def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int) -> tuple[Text, Text]:
+    """The reference after its query alone, and after the query with the item."""
+    row, item = pair
+    asked = row["task"], row["query"], row["response"]
+    context = [(item["query"], item["response"])]
+    return (
+        bench.prompter.text(*asked, slot=slot),
+        bench.prompter.text(*asked, context=context, slot=slot),
+    )

@@ -1,0 +1,83 @@
+"""The relevance gate of an arm: which memories a test query gets to see and what they weigh (Eq. 5, 6)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+
+from spring.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
+from spring.learned_gate import Features, LearnedGate
+from spring.params import Arm
+from spring.retrieval import query_text
+from tasks.calibration import FEATURES, describe
+from tasks.decoding import Request
+from tasks.memory import Library
+from tasks.workbench import Row
+
+
+class Gate:
+    """Retrieval and relevance gate of one arm.
+
+    past: scores of train queries; pairs: their gains, for the learned gate; transductive: scores of the test
+    queries so far, which no arm reads unless it says `sigma_from: transductive`. Of train queries only what
+    was known at the query's time counts: periods of different users overlap.
+    """
+
+    def __init__(
+        self, arm: Arm, *, past: pl.DataFrame, pairs: pl.DataFrame, transductive: pl.DataFrame
+    ) -> None:
+        self.arm = arm
+        mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
+        self.past = past.filter(mine).sort("known_at")
+        self.pairs = pairs.filter(pl.col("gate") == (arm.gate_id or "")).sort("known_at", maintain_order=True)
+        self.transductive = transductive.filter(mine)["score"].to_numpy()
+        self.closed = 0  # queries that a learned gate had nothing to learn from for
+        self._learned: dict[int, LearnedGate] = {}
+
+    def request(self, row: Row, library: Library, user: str) -> Request:
+        """One test query with the context that passes the gate."""
+        arm = self.arm
+        if arm.memory_id is None or arm.decode.lmbda == 0:
+            return Request(row, [], 0.0, 0, None)
+        known = self.known(row)
+        shelf = library.shelf(arm.memory_id, user, arm.retrieve.by)
+        items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
+        sigma = find_sigma(known, arm.retrieve.sigma)
+        weights = self.weights(row, items, scores, known, sigma)
+        context = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
+        late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
+        assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
+        lmbda = effective_lambda(arm.decode.lmbda, weights)
+        used = sigma if arm.retrieve.gate in ("strict", "soft") and math.isfinite(sigma) else None
+        return Request(row, context, lmbda, len(items), used)
+
+    def known(self, row: Row) -> np.ndarray:
+        """Retrieval scores that calibrate the gate for a query."""
+        if self.arm.retrieve.sigma_from == "transductive":
+            return self.transductive
+        return self.past.filter(pl.col("known_at") <= row["timestamp"])["score"].to_numpy()
+
+    def weights(
+        self, row: Row, items: list[Row], scores: np.ndarray, known: np.ndarray, sigma: float
+    ) -> np.ndarray:
+        """Weight of each retrieved item; it enters the context if above 0."""
+        gate = self.arm.retrieve.gate
+        if gate == "learned":
+            weights = self.learned(row).weights(describe(row, items, scores, known))
+        else:
+            weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale_from(known))
+        if self.arm.retrieve.weight == "score":
+            return np.where(weights > 0, standing(scores, known), 0.0)
+        return weights
+
+    def learned(self, row: Row) -> LearnedGate:
+        """The learned gate as it was at a query's time."""
+        count = self.pairs.filter(pl.col("known_at") <= row["timestamp"]).height
+        if count not in self._learned:
+            known = self.pairs.head(count)
+            seen = [Features(*values) for values in known.select(FEATURES).iter_rows()]
+            self._learned[count] = LearnedGate(seen, known["gain"].to_numpy())
+        self.closed += self._learned[count].closed
+        return self._learned[count]

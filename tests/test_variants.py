@@ -1,0 +1,279 @@
+"""Controls and gates on a tiny model: who shares what, what a learned gate saw, what is transductive."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from test_pipeline import adapter_bytes, run_all, write_params, write_table
+from test_pipeline import tiny_model_folder as tiny_model_folder
+
+from spring.engine.scoring import token_logps
+from spring.retrieval import document_text, query_text
+from spring.swap import swap
+from tasks import generate
+from tasks.files import load_params
+from tasks.gate import Gate
+from tasks.memory import Library
+from tasks.scoring import place
+from tasks.workbench import Workbench
+
+PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
+LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}
+ARMS: dict[str, Any] = {
+    "base": {"train": None, "memory": None},
+    "own": PARAMETRIC,
+    "swapped": {"adapter": "swapped", **PARAMETRIC},
+    "population": {"train": {"scope": "population", "data": "current"}, **PARAMETRIC},
+    "population-buffer": {"train": {"scope": "population-transductive"}},
+    "on-top": {"train": {"start": "population"}, **PARAMETRIC},
+    "learned": LEARNED,
+    "transductive": {"retrieve": {"sigma": "q2", "sigma_from": "transductive"}},
+    "relevance": {"retrieve": {"gate": None, "weight": "score"}},
+}
+USERS = [f"user {u}" for u in range(3)]
+
+
+def stagger(table: Path) -> None:
+    """Each user starts four days after the one before: their periods of six days overlap."""
+    rows = pl.read_csv(table, try_parse_dates=True)
+    later = pl.col("who").str.strip_prefix("user ").cast(pl.Int64) * 4
+    rows.with_columns((pl.col("when") + pl.duration(days=later)).dt.to_string("iso:strict")).write_csv(table)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path
+) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
+    """All arms through three periods, in the current folder."""
+    folder = tmp_path_factory.mktemp("variants")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("SPRING_CELLS", raising=False)
+        write_table(folder / "table.csv", users=3, items=18)
+        stagger(folder / "table.csv")
+        write_params(folder, tiny_model_folder, arms=ARMS)
+        run_all(patch)
+        yield folder, patch
+
+
+@pytest.fixture
+def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
+    return finished[0]
+
+
+def index(project: Path, period: int, arm: str) -> pl.DataFrame:
+    recipe = load_params(project / "params.yaml").arms[arm].recipe
+    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
+
+
+def test_a_population_has_one_adapter_and_it_answers_for_every_user(project: Path) -> None:
+    for period in range(3):
+        assert index(project, period, "population")["user_id"].to_list() == [None]
+        assert index(project, period, "own")["user_id"].to_list() == USERS
+    adapters = Workbench().adapters(2)
+    recipe = load_params().arms["population"].recipe
+    assert len({adapters.of(recipe, user) for user in USERS}) == 1
+
+
+def test_a_shared_lesson_holds_nothing_later_than_any_test_query(project: Path) -> None:
+    """By day: user u's period t has train items on days 4u + 6t .. 4u + 6t + 4 and its test item a day later.
+
+    The first test query comes on days 5, 11, 17, always of user 0.
+    Until 5: five items of user 0, of user 1 days 4 and 5.
+    Until 11: five and two again; of user 1 the late 6, 7, 8, of user 2 the late 8 to 11.
+    Until 17: five and two again; of user 1 the late 12, 13, 14, of user 2 the late 12 and 14 to 17.
+    Transductive: all 15 in period 0, then the drift sets, two of each user.
+    """
+    for period, count in enumerate((5 + 2, 5 + 2 + 3 + 4, 5 + 2 + 3 + 5)):
+        (learned,) = index(project, period, "population")["chosen"].to_list()
+        assert len(learned) == len(set(learned)) == count
+        rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in range(period + 1))
+        first = rows.filter((pl.col("part") == "test") & (pl.col("period") == period))["timestamp"].min()
+        known = rows.filter(pl.col("interaction_id").is_in(learned))
+        assert known["timestamp"].max() <= first and known["part"].unique().to_list() == ["train"]
+    everything = [index(project, period, "population-buffer") for period in range(3)]
+    assert everything[0]["items"].to_list() == [15] and everything[1]["items"].to_list() == [6]
+
+
+def test_the_buffer_of_a_user_holds_that_users_items_even_if_training_is_shared(project: Path) -> None:
+    memory = load_params().arms["population-buffer"].memory_id
+    owner = dict(
+        pl.read_parquet(project / "data/ingest/interactions.parquet")
+        .select("interaction_id", "user_id")
+        .iter_rows()
+    )
+    kept = pl.read_parquet(project / "data/consolidate/2/buffers.parquet").filter(pl.col("memory") == memory)
+    assert kept.group_by("user_id").len()["len"].to_list() == [4, 4, 4]  # two a period, from period 1 on
+    assert all(owner[item] == user for user, item in kept.select("user_id", "interaction_id").iter_rows())
+
+
+def test_on_top_starts_from_the_adapter_of_all_users(project: Path) -> None:
+    """The shared adapter of period 0 is trained once, and user adapters go on from it, each its own way."""
+    shared = index(project, 0, "population")["cell"].to_list()
+    on_top = index(project, 0, "on-top")["cell"].to_list()
+    assert len(set(on_top)) == 3 and not set(on_top) & set(shared)
+    assert set(on_top).isdisjoint(index(project, 0, "own")["cell"])
+    params = load_params().arms["on-top"].train
+    assert params is not None and params.foundation is not None
+    assert params.foundation.recipe == load_params().arms["population"].recipe
+
+
+def test_swapped_answers_with_the_partners_adapter_and_trains_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Any] = []
+
+    def spy(bench: Workbench, asked: list[Any], what: str) -> Any:
+        jobs.extend(asked)
+        raise InterruptedError
+
+    monkeypatch.setattr(generate, "generate", spy)
+    monkeypatch.setattr("sys.argv", ["stage", "--period", "2"])
+    with pytest.raises(InterruptedError):
+        generate.main()
+    own = {job.user: job.adapter.key for job in jobs if job.arm == "own"}
+    swapped = {job.user: job.adapter.key for job in jobs if job.arm == "swapped"}
+    partner = swap(USERS, seed=0)
+    assert swapped == {user: own[partner[user]] for user in USERS}
+    assert all(swapped[user] != own[user] for user in USERS)
+    said = pl.read_parquet(project / "data/generate/2/generations.parquet")
+    logp = {arm: said.filter(pl.col("arm") == arm)["logp"].to_numpy() for arm in ("own", "swapped")}
+    assert np.abs(logp["own"] - logp["swapped"]).min() > 1e-4  # the adapters differ: the test is not empty
+
+
+def test_only_arms_that_say_so_learn_from_another_user(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user's texts change: adapters of others stay bitwise, what shares with that user does not."""
+    copy = tmp_path / "edited"
+    shutil.copytree(project, copy)
+    monkeypatch.chdir(copy)
+    before = adapter_bytes(copy, 2)
+    write_table(copy / "table.csv", users=3, items=18, edited="user 1")
+    stagger(copy / "table.csv")
+    run_all(monkeypatch)
+    after = adapter_bytes(copy, 2)
+    changed = {name for name in after if after[name] != before[name]}
+    arms = load_params().arms
+    for arm in ARMS:
+        if arms[arm].recipe is None:
+            continue
+        touched = {
+            name.split("/")[2].rsplit("-", 1)[0] for name in changed if f"/{arms[arm].recipe}/" in name
+        }
+        if arm == "on-top":
+            assert touched == {"user-0", "user-1", "user-2"}
+        elif arm.startswith("population"):
+            assert touched == {"population"}
+        else:
+            assert touched == {"user-1"}, arm
+
+
+# --- learned gate -----------------------------------------------------------------------------------------
+
+
+def test_gains_are_bounded_and_from_before_the_query_was_learned(project: Path) -> None:
+    gains = pl.read_parquet(project / "data/consolidate/2/gains.parquet")
+    assert gains["gate"].unique().to_list() == [load_params().arms["learned"].gate_id]
+    counts = gains.group_by("period", "user_id").len().sort("period", "user_id")
+    assert counts["period"].to_list() == [1, 1, 1, 2, 2, 2]  # the buffer of period 0 serves the first
+    assert counts["len"].to_list() == [3] * 6
+    assert (gains["age"] >= 0).all() and gains["gain"].is_finite().all() and (gains["gain"] != 0).any()
+    for period in (1, 2):
+        tests = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "test")
+        known = gains.filter(pl.col("period") == period).join(tests, on="user_id")
+        assert known.height == 9 and (known["known_at"] < known["timestamp"]).all()
+
+
+def test_a_gain_is_the_difference_of_two_likelihoods_under_the_adapter_before(project: Path) -> None:
+    """Recomputed for one user of period 2: the queries, items and adapter of the state after period 1."""
+    bench = Workbench()
+    arm = bench.params.arms["learned"]
+    gains = pl.read_parquet(project / "data/consolidate/2/gains.parquet")
+    mine = gains.filter((pl.col("period") == 2) & (pl.col("user_id") == "user 0"))
+    before = project / "data/consolidate/1"
+    library = Library(
+        bench, pl.read_parquet(before / "history.parquet"), pl.read_parquet(before / "buffers.parquet"), 1
+    )
+    shelf = library.shelf(arm.memory_id or "", "user 0", "bm25")
+    rows = pl.read_parquet(project / "data/split/2.parquet").filter(pl.col("user_id") == "user 0").to_dicts()
+    adapter = bench.adapters(1).of(arm.recipe, "user 0")
+    assert adapter is not None and mine.height == 3
+    with bench.bank(adapter.lora, 1) as bank:
+        place(bank, 0, adapter)
+        for pair in mine.iter_rows(named=True):
+            (row,) = [r for r in rows if r["timestamp"] == pair["known_at"]]
+            item = shelf.top(query_text(row["query"]), 2)[0][int(pair["rank"]) - 1]
+            assert np.expm1(pair["item_words"]) == pytest.approx(
+                len(document_text(item["query"], item["response"]).split())
+            )
+            asked = row["task"], row["query"], row["response"]
+            texts = [
+                bench.prompter.text(*asked, slot=0),
+                bench.prompter.text(*asked, slot=0, context=[(item["query"], item["response"])]),
+            ]
+            alone, given = (x.mean() for x in token_logps(bench.base.model, bank, texts, budget=4096))
+            assert pair["gain"] == pytest.approx(given - alone, abs=1e-5)
+
+
+def test_a_learned_gate_is_fitted_on_what_was_known_at_the_query(project: Path) -> None:
+    """Of two queries the earlier one must not profit from pairs between them; without any it stays closed."""
+    arm = load_params().arms["learned"]
+    when = [pl.datetime(2024, 1, day, time_zone="UTC") for day in (2, 3, 4, 5)]
+    gains = [1.0, -1.0, 1.0, -1.0]
+    pairs = pl.select(
+        gate=pl.lit(arm.gate_id),
+        known_at=pl.concat_list(when).explode(),
+        **dict.fromkeys(("score", "standing", "rank", "query_words", "item_words", "age"), pl.lit(1.0)),
+    ).with_columns(gain=pl.Series(gains))
+    empty = pl.DataFrame(
+        schema={"memory": pl.String, "by": pl.String, "known_at": pl.Datetime, "score": pl.Float64}
+    )
+    gate = Gate(arm, past=empty, pairs=pairs, transductive=empty)
+    times = pairs["known_at"].to_list()
+    assert gate.learned({"timestamp": times[0]}).closed and gate.closed == 1
+    assert not gate.learned({"timestamp": times[1]}).closed and gate.closed == 1
+    assert gate.learned({"timestamp": times[3]}) is not gate.learned({"timestamp": times[1]})
+
+
+# --- transductive and relevance-weighted ------------------------------------------------------------------
+
+
+def test_only_the_transductive_arm_has_scores_of_test_queries(project: Path) -> None:
+    """Its sigma is the median over all test queries so far of all users, each against its buffer."""
+    bench, arm = Workbench(), load_params().arms["transductive"]
+    found = pl.read_parquet(project / "data/consolidate/2/transductive.parquet")
+    assert found["memory"].unique().to_list() == [arm.memory_id]
+    expected: list[float] = []
+    for period in (1, 2):
+        folder = project / f"data/consolidate/{period}"
+        frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
+        library = Library(bench, *frames, period)
+        tests = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "test")
+        for row in tests.to_dicts():
+            shelf = library.shelf(arm.memory_id or "", row["user_id"], "bm25")
+            expected += shelf.scores(query_text(row["query"])).tolist()
+    np.testing.assert_allclose(np.sort(found["score"]), np.sort(expected))
+    said = pl.read_parquet(project / "data/generate/2/generations.parquet")
+    sigmas = said.filter(pl.col("arm") == "transductive")["sigma"].unique().to_list()
+    assert sigmas == [pytest.approx(np.median(expected))]
+
+
+def test_lambda_is_scaled_by_the_standing_of_the_scores(project: Path) -> None:
+    said = pl.read_parquet(project / "data/generate/2/generations.parquet").filter(
+        pl.col("arm") == "relevance"
+    )
+    assert said["lmbda"].is_between(0, 0.5).all() and said["lmbda"].n_unique() > 1
+    assert ((said["lmbda"] > 0) == (said["contexts"].list.len() > 0)).all()
+
+
+def test_the_report_marks_what_is_shared_and_what_is_transductive(project: Path) -> None:
+    page = (project / "data/report/report.html").read_text()
+    for words in ("of all users up to the first test query", "another user&#39;s adapter", "transductive"):
+        assert words in page, words
