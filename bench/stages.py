@@ -7,6 +7,7 @@ the peak memory. Written to bench/results/stages.json.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -84,10 +85,16 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     """Runs all stages, prints the table and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--keep", type=Path, help="where to run and leave the results; a folder not yet there"
+    )
+    keep = parser.parse_args().keep
     params = load_params()
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
-        found = measure(Path(folder))
+        clone = keep or Path(folder)
+        subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
+        found = measure(clone)
     print(table(summed(found)))
     device = pick_device(params.model.device)
     about: dict[str, Any] = describe(device, pick_dtype(params.model.dtype, device))
