@@ -43,7 +43,7 @@ def engine_seconds(cells: Path, seen: set[Path]) -> float:
     seen |= fresh
     total = 0.0
     for cell in fresh:
-        for name in ("scores.json", "curve.json", "generations.json"):
+        for name in ("scores.json", "curve.json", "generations.json", "logps.json"):
             if (cell / name).exists():
                 found = json.loads((cell / name).read_text())
                 entries = found if isinstance(found, list) else [found]

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -155,14 +156,17 @@ def _compute(
             for row, context in path.texts
         ]
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        began = perf_counter()
         found = iter(token_logps(base.model, bank, texts, budget=budget))
+        seconds = (perf_counter() - began) / len(texts)
     with bench.store.batch() as batch:
         for key, path in chosen.items():
             mine = [next(found).tolist() for _ in path.texts]
-            (batch.cell(key) / "logps.json").write_text(json.dumps(mine))
+            cell = {"logps": mine, "seconds": seconds * len(mine)}
+            (batch.cell(key) / "logps.json").write_text(json.dumps(cell))
             done(len(mine))
 
 
 def _read(bench: Workbench, key: str) -> list[np.ndarray]:
     cell = json.loads((bench.store.path(key) / "logps.json").read_text())
-    return [np.array(logps, dtype=np.float64) for logps in cell]
+    return [np.array(logps, dtype=np.float64) for logps in cell["logps"]]
