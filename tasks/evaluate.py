@@ -190,9 +190,16 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "seconds_generate": float(generations["seconds"].sum()),
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
+        "rows_per_step": rows_per_step(generations, params.arms[arm].decode.max_new_tokens),
         "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
         "memory_bytes": memory_bytes(params.arms[arm], last),
     }
+
+
+def rows_per_step(generations: pl.DataFrame, max_new_tokens: int) -> float:
+    """Rows read per token: 2 with both paths, 1 with one; what `adaptive` saves shows in it."""
+    steps = (generations["tokens"] + 1).clip(upper_bound=max_new_tokens)  # the stop token takes one too
+    return float(generations["row_steps"].sum() / steps.sum())
 
 
 def memory_bytes(arm: Arm, last: int) -> int:

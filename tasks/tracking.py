@@ -32,6 +32,7 @@ COSTS = (
     "seconds_generate",
     "tokens_trained",
     "tokens_generated",
+    "rows_per_step",
     "adapter_bytes",
     "memory_bytes",
 )

@@ -41,7 +41,12 @@ def made_metrics() -> dict[str, Any]:
             for metric in METRICS
         }
         arms[arm] |= {"pass_rate": None, "seconds_train": number(), "seconds_generate": number()}
-        arms[arm] |= {"tokens_trained": 100, "tokens_generated": 200, "adapter_bytes": 300}
+        arms[arm] |= {
+            "tokens_trained": 100,
+            "tokens_generated": 200,
+            "rows_per_step": 1.5,
+            "adapter_bytes": 300,
+        }
         arms[arm] |= {"memory_bytes": 400}
     arms["base"]["rouge1"] |= {"low": None, "high": None}  # one user: no interval
     arms["spring"]["pass_rate"] = 0.25
