@@ -178,6 +178,7 @@ def write_generations(root: Path, split: pl.DataFrame, arms: list[str], random: 
                     "candidates": 2,
                     "sigma": None,
                     "seconds": 0.25,
+                    "row_steps": 4,
                 }
             )
     schema: dict[str, Any] = {"period": pl.Int32, "contexts": pl.List(pl.String), "sigma": pl.Float64}
@@ -615,7 +616,7 @@ def test_sizes(count: float, text: str) -> None:
 
 
 def test_rows_per_step_by_hand() -> None:
-    """At most 4 tokens: 3 and a stop with both paths (8 rows); 4 of which 2 with both (6); 0 and a stop (1)."""
+    """At most 4 tokens: 3 and a stop, both paths (8 rows); 4, of which 2 with both (6); 0 and a stop (1)."""
     from tasks.evaluate import rows_per_step
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})

@@ -167,7 +167,13 @@ def test_summary_holds_means_intervals_and_costs(quiet: dict[str, dict[str, Any]
         for metric in METRICS:
             for name in ("mean", "low", "high"):
                 assert own[arm].pop(f"{metric}/{name}", None) == metrics["arms"][arm][metric][name]
-        for name in ("seconds_train", "seconds_generate", "tokens_trained", "tokens_generated"):
+        for name in (
+            "seconds_train",
+            "seconds_generate",
+            "tokens_trained",
+            "tokens_generated",
+            "rows_per_step",
+        ):
             assert own[arm].pop(f"cost/{name}") == metrics["arms"][arm][name]
         assert own[arm].pop("cost/adapter_bytes") == 300 and own[arm].pop("cost/memory_bytes") == 400
     assert own["base"] == {}  # nothing to be compared with, no gate, no drift; and no interval of rouge1
