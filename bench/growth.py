@@ -26,12 +26,12 @@ from spring.store import CellStore
 USERS = (8, 32, 128, 512)
 SLOTS = (1, 4, 16, 32)
 HISTORY = (50, 200, 800, 3200)
-LEARNED = 2  # texts that a user learns, once each; one more is the query
-NEW_TOKENS = 16
+LEARNED = 1  # text that a user learns, once; one more is the query
+NEW_TOKENS = 8
 
 
 def users_of(count: int) -> list[list[dict[str, Any]]]:
-    """`count` users of three changelog entries each, cut from the entries of real maintainers."""
+    """`count` users of two changelog entries each, cut from the entries of real maintainers."""
     size = LEARNED + 1
     found = [
         [

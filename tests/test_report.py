@@ -41,6 +41,7 @@ def write_params(root: Path, **changes: object) -> None:
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     tree["periods"] = {"0": "base", "1": 0, "2": 1}
     tree["evaluate"] |= {"resamples": 200}
+    tree["transfer"] = "likelihood"
     tree["report"] |= {"title": f"A report {HOSTILE}", "sample_users": 2}
     (root / "params.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
 
