@@ -199,7 +199,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
 def rows_per_step(generations: pl.DataFrame, max_new_tokens: int) -> float:
     """Rows read per token: 2 with both paths, 1 with one; what `adaptive` saves shows in it."""
     steps = (generations["tokens"] + 1).clip(upper_bound=max_new_tokens)  # the stop token takes one too
-    return float(generations["row_steps"].sum() / steps.sum())
+    return float(generations["row_steps"].sum()) / float(steps.sum())
 
 
 def memory_bytes(arm: Arm, last: int) -> int:
