@@ -46,6 +46,7 @@ def write_params(folder: Path, model_folder: Path, *, periods: int = 3, **change
     """params.yaml of the project with a table, a tiny model and small adapters."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     tree["periods"] = {str(t): t - 1 if t else "base" for t in range(periods)}
+    tree["transfer"] = "likelihood"
     tree["ingest"] |= {"source": "table", "min_interactions": 4, "min_chars": 1}
     tree["ingest"]["table"] |= {
         "path": "table.csv",
