@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spring.params import Decode, Lora
 from spring.store import cell_key, code_digest
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Row, Workbench, missing, progress
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.decoding import Query
@@ -45,17 +45,16 @@ class GenerateJob:
 def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
     """Per job and request what the model gave (see `_compute`); only missing cells are computed."""
     keys = [_key(bench, job) for job in jobs]
-    groups: dict[tuple[Lora | None, Decode], list[int]] = defaultdict(list)
-    for i in missing(bench, keys):
-        adapter = jobs[i].adapter
-        groups[adapter.lora if adapter else None, _loop(jobs[i].decode)].append(i)
-    if groups:
-        total = sum(len(jobs[i].requests) for members in groups.values() for i in members)
-        with progress(total, what, "text") as done:
-            for (lora, decode), members in groups.items():
-                for start in range(0, len(members), COMMIT):
-                    chosen = members[start : start + COMMIT]
-                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, decode, done)
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: (lora_of(job.adapter), _loop(job.decode)),
+        at_once=COMMIT,
+        amount=lambda job: len(job.requests),
+        what=what,
+        unit="text",
+    )
     return [json.loads((bench.store.path(key) / "generations.json").read_text()) for key in keys]
 
 
@@ -65,18 +64,9 @@ def _loop(decode: Decode) -> Decode:
 
 
 def _key(bench: Workbench, job: GenerateJob) -> str:
-    def plain(row: Row) -> list[str]:
-        return [row["task"], row["query"], row["response"]]
-
     return cell_key(
         kind="generate",
-        code=code_digest(
-            *CODE,
-            "spring/engine/decoding",
-            "spring/engine/interpolation",
-            "spring/confidence",
-            "tasks/decoding",
-        ),
+        code=code_digest(*CODE, *LOOP, "tasks/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),
@@ -86,16 +76,13 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 
 
 def _compute(
-    bench: Workbench,
-    jobs: dict[str, GenerateJob],
-    lora: Lora | None,
-    decode: Decode,
-    done: Callable[[int], object],
+    bench: Workbench, shared: tuple[Lora | None, Decode], jobs: dict[str, GenerateJob], done: Done
 ) -> None:
     from spring.engine.budget import decoding_room, scoring_tokens
     from spring.engine.decoding import generate as generate_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
+    lora, decode = shared
     adapters = {job.adapter.key: job.adapter for job in jobs.values() if job.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
     with bench.bank(lora, len(slots)) as bank:

@@ -8,15 +8,15 @@ served before it was learned from. So no adapter has seen the reference that it 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from spring.params import Lora
 from spring.store import cell_key, code_digest
 from tasks.scoring import CODE, SLOTS, place
-from tasks.workbench import Adapter, Row, Workbench, missing, progress
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.scoring import Text
@@ -33,24 +33,20 @@ class GainJob:
 def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[float]]:
     """For every job and pair, in order: log p with the item minus log p without, nats per response token."""
     keys = [_key(bench, job) for job in jobs]
-    groups: dict[Lora | None, list[int]] = defaultdict(list)
-    for i in missing(bench, keys):
-        adapter = jobs[i].adapter
-        groups[adapter.lora if adapter else None].append(i)
-    if groups:
-        total = sum(len(jobs[i].pairs) for members in groups.values() for i in members)
-        with progress(total, what, "pair") as done:
-            for lora, members in groups.items():
-                for start in range(0, len(members), SLOTS):
-                    chosen = members[start : start + SLOTS]
-                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, done)
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: lora_of(job.adapter),
+        at_once=SLOTS,
+        amount=lambda job: len(job.pairs),
+        what=what,
+        unit="pair",
+    )
     return [json.loads((bench.store.path(key) / "gains.json").read_text()) for key in keys]
 
 
 def _key(bench: Workbench, job: GainJob) -> str:
-    def plain(row: Row) -> list[str]:
-        return [row["task"], row["query"], row["response"]]
-
     return cell_key(
         kind="gain",
         code=code_digest(*CODE, "tasks/gains"),
@@ -61,9 +57,7 @@ def _key(bench: Workbench, job: GainJob) -> str:
     )
 
 
-def _compute(
-    bench: Workbench, jobs: dict[str, GainJob], lora: Lora | None, done: Callable[[int], object]
-) -> None:
+def _compute(bench: Workbench, lora: Lora | None, jobs: dict[str, GainJob], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 

@@ -8,9 +8,9 @@ whole distributions: those arms go through the decode loop, for a single token.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -19,7 +19,7 @@ from spring.params import Decode, Lora
 from spring.store import cell_key, code_digest
 from tasks.decoding import GenerateJob, Request, generate
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Row, Workbench, missing, progress
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
 
 COMMIT = 96  # paths that become visible together
 
@@ -51,9 +51,9 @@ class Path:
 
 def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[Likelihood]]:
     """Per ask and request: its reference's likelihood, teacher-forced; only missing cells are computed."""
-    plain = [ask for ask in asks if ask.decode.confidence is None]
+    fixed = [ask for ask in asks if ask.decode.confidence is None]
     weighted = [ask for ask in asks if ask.decode.confidence is not None]
-    read = iter(_read_paths(bench, [path for ask in plain for path in paths(ask)], what))
+    read = iter(_read_paths(bench, [path for ask in fixed for path in paths(ask)], what))
     looped = iter(generate(bench, [_one_token(ask) for ask in weighted], f"{what}, by confidence"))
     found = []
     for ask in asks:
@@ -97,20 +97,18 @@ def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarr
 
 def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[np.ndarray]]:
     keys = [_key(bench, path) if path.texts else None for path in wanted]
-    named = {key: path for key, path in zip(keys, wanted, strict=True) if key is not None}
-    groups: dict[Lora | None, list[str]] = defaultdict(list)
-    for i in missing(bench, list(named)):
-        key = list(named)[i]
-        adapter = named[key].adapter
-        groups[adapter.lora if adapter else None].append(key)
-    if groups:
-        total = sum(len(named[key].texts) for members in groups.values() for key in members)
-        with progress(total, what, "text") as done:
-            for lora, members in groups.items():
-                members.sort(key=lambda key: _adapter_key(named[key]))  # few adapters in memory at once
-                for start in range(0, len(members), COMMIT):
-                    chosen = {key: named[key] for key in members[start : start + COMMIT]}
-                    _compute(bench, chosen, lora, done)
+    named = [(key, path) for key, path in zip(keys, wanted, strict=True) if key is not None]
+    named.sort(key=lambda pair: _adapter_key(pair[1]))  # few adapters in memory at once
+    fill(
+        bench,
+        dict(named),
+        partial(_compute, bench),
+        group=lambda path: lora_of(path.adapter),
+        at_once=COMMIT,
+        amount=lambda path: len(path.texts),
+        what=what,
+        unit="text",
+    )
     return [_read(bench, key) if key is not None else [] for key in keys]
 
 
@@ -119,9 +117,6 @@ def _adapter_key(path: Path) -> str:
 
 
 def _key(bench: Workbench, path: Path) -> str:
-    def plain(row: Row) -> list[str]:
-        return [row["task"], row["query"], row["response"]]
-
     return cell_key(
         kind="likelihood",
         code=code_digest(*CODE, "tasks/likelihood"),
@@ -132,9 +127,7 @@ def _key(bench: Workbench, path: Path) -> str:
     )
 
 
-def _compute(
-    bench: Workbench, chosen: dict[str, Path], lora: Lora | None, done: Callable[[int], object]
-) -> None:
+def _compute(bench: Workbench, lora: Lora | None, chosen: dict[str, Path], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 

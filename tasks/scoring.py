@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from spring.params import Lora
 from spring.store import cell_key, code_digest
-from tasks.workbench import Adapter, Row, Workbench, missing, progress
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -25,8 +25,7 @@ CODE = (  # what every cell is computed with
     "spring/model",
     "spring/device",
 )
-SLOTS = 16  # adapters in memory at once
-COMMIT = 32  # jobs that become visible together
+SLOTS = 16  # adapters in memory at once; their jobs become visible together
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,16 @@ class Scores:
 def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]:
     """Log-likelihoods for every job, in order; only missing cells are computed."""
     keys = [_key(bench, job) for job in jobs]
-    todo = missing(bench, keys)
-    groups: dict[Lora | None, list[int]] = defaultdict(list)
-    for i in todo:
-        adapter = jobs[i].adapter
-        groups[adapter.lora if adapter else None].append(i)
-    if todo:
-        with progress(sum(len(jobs[i].rows) for g in groups.values() for i in g), what, "text") as done:
-            for lora, members in groups.items():
-                size = COMMIT if lora is None else SLOTS
-                for start in range(0, len(members), size):
-                    chosen = members[start : start + size]
-                    _compute(bench, {keys[i]: jobs[i] for i in chosen}, lora, done)
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: lora_of(job.adapter),
+        at_once=SLOTS,
+        amount=lambda job: len(job.rows),
+        what=what,
+        unit="text",
+    )
     return [_read(bench, key) for key in keys]
 
 
@@ -70,16 +67,11 @@ def _key(bench: Workbench, job: ScoreJob) -> str:
         **bench.identity,
         prompts=bench.asked(job.rows),
         adapter=job.adapter.key if job.adapter else None,
-        rows=[[row["task"], row["query"], row["response"]] for row in job.rows],
+        rows=[plain(row) for row in job.rows],
     )
 
 
-def _compute(
-    bench: Workbench,
-    jobs: dict[str, ScoreJob],
-    lora: Lora | None,
-    done: Callable[[int], object],
-) -> None:
+def _compute(bench: Workbench, lora: Lora | None, jobs: dict[str, ScoreJob], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spring.params import Select, Train
 from spring.store import cell_key, code_digest
 from tasks.scoring import CODE
-from tasks.workbench import Adapter, Row, Workbench, missing, progress
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
 
 if TYPE_CHECKING:
     from spring.engine.training import Lesson
@@ -40,20 +40,16 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
     A cell is a PEFT folder with `curve.json` beside the weights.
     """
     keys = [_key(bench, job) for job in jobs]
-    todo = missing(bench, keys)
-    groups: dict[Train, list[int]] = defaultdict(list)
-    for i in todo:
-        groups[_how(jobs[i].recipe)].append(i)
-    if todo:
-        from spring.engine.training import plan_batches
-
-        plans = (plan_batches(_lesson(bench, jobs[i], weights=False), jobs[i].recipe) for i in todo)
-        tokens = sum(len(text) for plan in plans for batch in plan for text in batch)
-        with progress(tokens, what, "tok") as done:
-            for how, members in groups.items():
-                for start in range(0, len(members), SLOTS):
-                    chosen = members[start : start + SLOTS]
-                    _compute(bench, how, {keys[i]: _lesson(bench, jobs[i]) for i in chosen}, done)
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: _how(job.recipe),
+        at_once=SLOTS,
+        amount=partial(_tokens, bench),
+        what=what,
+        unit="tok",
+    )
     return keys
 
 
@@ -63,9 +59,6 @@ def _how(recipe: Train) -> Train:
 
 
 def _key(bench: Workbench, job: TrainJob) -> str:
-    def plain(rows: Sequence[Row]) -> list[list[str]]:
-        return [[row["task"], row["query"], row["response"]] for row in rows]
-
     return cell_key(
         kind="train",
         code=code_digest(*CODE, "spring/engine/training", "spring/engine/optimizer", "tasks/training"),
@@ -74,9 +67,17 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         recipe=job.recipe.model_dump(mode="json", include=HOW),
         start=job.start.key if job.start else None,
         seed=job.seed,
-        rows=plain(job.rows),
-        replay=plain(job.replay),
+        rows=[plain(row) for row in job.rows],
+        replay=[plain(row) for row in job.replay],
     )
+
+
+def _tokens(bench: Workbench, job: TrainJob) -> int:
+    """Tokens that the engine reads for a job, in all epochs."""
+    from spring.engine.training import plan_batches
+
+    plan = plan_batches(_lesson(bench, job, weights=False), job.recipe)
+    return sum(len(text) for batch in plan for text in batch)
 
 
 def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
@@ -91,12 +92,13 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     return Lesson(texts(job.rows), start, job.seed, texts(job.replay))
 
 
-def _compute(bench: Workbench, how: Train, lessons: dict[str, Lesson], done: Callable[[int], object]) -> None:
+def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done) -> None:
     from spring.engine.budget import training_tokens
     from spring.engine.lora import save_adapter
     from spring.engine.training import train as train_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
+    lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
     longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
     checkpoint = longest > training_tokens(base.model, memory_gb)  # one text alone would not fit
     budget = training_tokens(base.model, memory_gb, checkpoint=checkpoint)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 from tqdm import tqdm
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from spring.prompts import Prompter
 
 Row = dict[str, Any]  # one interaction, by column
+Job = TypeVar("Job")
+Group = TypeVar("Group", bound=Hashable)
+Done = Callable[[int], object]  # told how much was done
 
 INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
     "recipe": pl.String,
@@ -169,10 +172,41 @@ class Workbench:
         return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
 
 
-def missing(bench: Workbench, keys: Sequence[str]) -> list[int]:
-    """Positions of the keys whose cells must be computed, in order; equal keys once."""
-    first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    return [i for i, key in enumerate(keys) if first[key] == i and key not in bench.store]
+def fill(
+    bench: Workbench,
+    jobs: dict[str, Job],
+    compute: Callable[[Group, dict[str, Job], Done], None],
+    *,
+    group: Callable[[Job], Group],
+    at_once: int,
+    amount: Callable[[Job], int],
+    what: str,
+    unit: str,
+) -> None:
+    """Computes the cells that are missing, those of one group together and `at_once` of them at a time.
+
+    `jobs` are by the keys of their cells; `amount` of a job is what the bar counts, in `unit`.
+    """
+    groups: dict[Group, list[str]] = {}
+    for key in bench.store.missing(jobs):
+        groups.setdefault(group(jobs[key]), []).append(key)
+    if not groups:
+        return
+    total = sum(amount(jobs[key]) for members in groups.values() for key in members)
+    with progress(total, what, unit) as done:
+        for shared, members in groups.items():
+            for start in range(0, len(members), at_once):
+                compute(shared, {key: jobs[key] for key in members[start : start + at_once]}, done)
+
+
+def lora_of(adapter: Adapter | None) -> Lora | None:
+    """Settings of the bank that an adapter is put into; null: none is needed."""
+    return adapter.lora if adapter else None
+
+
+def plain(row: Row) -> list[str]:
+    """What a result depends on of a row, for cell keys."""
+    return [row["task"], row["query"], row["response"]]
 
 
 def recipe_of(arm: Arm) -> Train:
@@ -182,7 +216,7 @@ def recipe_of(arm: Arm) -> Train:
 
 
 @contextmanager
-def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], object]]:
+def progress(total: int, what: str, unit: str) -> Iterator[Done]:
     """A bar with rate and estimate; in a log, a line every half minute."""
     interval = 0.5 if sys.stderr.isatty() else 30
     with tqdm(

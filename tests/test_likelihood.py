@@ -110,12 +110,12 @@ def test_one_more_period_computes_its_row_and_column_only(project, monkeypatch, 
     asked: list[tuple[str, str]] = []
     compute = likelihood._compute
 
-    def note(bench, chosen, lora, done):
+    def note(bench, lora, chosen, done):
         for path in chosen.values():
             asked.extend(
                 (path.adapter.key if path.adapter else "", row["interaction_id"]) for row, _ in path.texts
             )
-        compute(bench, chosen, lora, done)
+        compute(bench, lora, chosen, done)
 
     monkeypatch.setattr("tasks.likelihood._compute", note)
     run_all(monkeypatch, periods=4)
