@@ -137,7 +137,7 @@ def clusters(embeddings: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]
     distinct = len(np.unique(embeddings.round(6), axis=0))
     best, labels = -np.inf, np.zeros(len(embeddings), dtype=np.int64)
     for k in range(2, min(MAX_CLUSTERS, distinct, len(embeddings) - 1) + 1):
-        found = KMeans(n_clusters=k, n_init=4, random_state=seed).fit_predict(embeddings)
+        found = KMeans(n_clusters=k, n_init=4, random_state=seed % 2**32).fit_predict(embeddings)
         value = silhouette_score(embeddings, found)
         if value > best + 1e-9:
             best, labels = value, found.astype(np.int64)

@@ -90,6 +90,12 @@ def test_the_best_silhouette_finds_the_number_of_groups() -> None:
     assert len(set(zip(truth, labels, strict=True))) == len(set(labels)) == 4
 
 
+def test_seeds_of_users_are_longer_than_those_of_scikit_learn() -> None:
+    """Users' seeds have 48 bits (tasks/workbench.py), scikit-learn takes 32."""
+    points = np.array([[0.0], [0.1], [5.0], [5.1]])
+    assert clusters(points, seed=(1 << 48) - 1).tolist() == clusters(points, seed=(1 << 32) - 1).tolist()
+
+
 @pytest.mark.parametrize("policy", ["cluster-wise", "cluster-round"])
 @pytest.mark.parametrize("n", [1, 2, 3, 12])
 def test_equal_and_few_embeddings_are_one_cluster_or_split_cleanly(policy: str, n: int) -> None:
