@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -352,3 +354,16 @@ def test_layers_draw_different_masks(make_model: Callable[..., Any]) -> None:
 def test_runs_by_hand() -> None:
     """Lengths 2, 3, 1, 4 of slots 0, 0, -1, 0."""
     assert token_runs([2, 3, 1, 4], [0, 0, -1, 0]) == [(0, 0, 5), (-1, 5, 6), (0, 6, 10)]
+
+
+def test_a_detached_bank_is_let_go_at_once(tiny: Any) -> None:
+    """Not when Python happens to look for circles: every commit of cells makes a new bank."""
+    bank = AdapterBank(tiny, lora(), slots=2)
+    gone = weakref.ref(bank)
+    bank.detach(tiny)
+    gc.disable()
+    try:
+        del bank
+        assert gone() is None
+    finally:
+        gc.enable()

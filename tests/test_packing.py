@@ -76,7 +76,7 @@ def test_rows_that_follow_another(kind: str, make_model: Callable[..., Any]) -> 
     plain, model = (make_model(kind, **KINDS[kind]) for _ in range(2))
     start, ends, other = [5, 6, 7, 8, 9, 10], [[11, 12, 13, 14], [15]], [20, 21, 22]
     pack = pack_rows([start, *ends, other], [-1] * 4, device=CPU, before=[-1, 0, 0, -1])
-    assert pack.position_ids[0].tolist() == [*range(6), *range(6, 10), 6, *range(3)]
+    assert pack.position_ids[0, : 6 + 4 + 1 + 3].tolist() == [*range(6), *range(6, 10), 6, *range(3)]
     with torch.no_grad():
         found = head(model)(hidden_states(model, pack)).split(pack.lengths)
     for end, logits in zip(ends, found[1:3], strict=True):
@@ -90,6 +90,19 @@ def test_a_window_matters(make_model: Callable[..., Any]) -> None:
     narrow, wide = packed(narrow, RAGGED), packed(wide, RAGGED)
     torch.testing.assert_close(narrow[:5], wide[:5], rtol=0, atol=1e-5)
     assert (narrow[5:12] - wide[5:12]).abs().max() > 0.1
+
+
+def test_few_sizes_of_products(make_model: Callable[..., Any]) -> None:
+    """Kernels are kept for every size: 1 to 64 tokens must give two of them."""
+    model = make_model()
+    sizes = set()
+    layer = model.model.layers[0].mlp.up_proj
+    layer.register_forward_hook(lambda _, inputs, out: sizes.add(inputs[0].shape[1]))
+    for tokens in range(1, 65):
+        pack = pack_rows([list(range(tokens))], [-1], device=CPU)
+        with torch.no_grad():
+            assert len(hidden_states(model, pack)) == tokens
+    assert sizes == {32, 64}
 
 
 @given(rows=st.lists(st.lists(st.integers(0, 319), min_size=1, max_size=9), min_size=1, max_size=5))
@@ -191,7 +204,7 @@ def test_gradients_are_those_of_torch(heads: int, window: int | None) -> None:
 def test_pad_and_unpad_by_hand() -> None:
     """Two rows of 1 and 3 tokens, one head of width 1: [a, b, c, d] -> [[a, 0, 0], [b, c, d]]."""
     pack = pack_rows([[1], [2, 3, 4]], [0, 1], device=CPU)
-    assert pack.position_ids.tolist() == [[0, 0, 1, 2]]
+    assert pack.position_ids[0, :4].tolist() == [0, 0, 1, 2]
     assert pack.row.tolist() == [0, 1, 1, 1]
     x = torch.tensor([10.0, 20, 30, 40]).view(1, 1, 4, 1)
     padded = pack.pad(x)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
+from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows, whole
 
 ATTENTION = "spring_packed"
 Span = tuple[int, int]  # first token, token after the last
@@ -63,7 +63,8 @@ class RowAttention(torch.autograd.Function):
     """Causal attention row after row, as products of a size that processors run at their full rate.
 
     The G = H / K query heads that share a key head stand where more queries would. Nothing of size T x T is
-    kept for the backward pass; the probabilities are computed again.
+    kept for the backward pass; the probabilities are computed again. Rows are filled up with zeros to `whole`
+    lengths.
     """
 
     @staticmethod
@@ -77,14 +78,14 @@ class RowAttention(torch.autograd.Function):
         window: int | None,
     ) -> Tensor:
         """query [H, N, d], key and value [K, N, d], spans of each row and its beginning -> [H, N, d]."""
-        out = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
-        unseen = _unseen(max(b - a + d - c for (a, b), (c, d) in spans), window, query)
+        out = query.new_zeros(query.shape[0], query.shape[1], value.shape[2])
+        unseen = _unseen(max(whole(b - a) + d - c for (a, b), (c, d) in spans), window, query)
         for (start, stop), beginning in spans:
-            q, k, v = query[:, start:stop], key[:, start:stop], value[:, start:stop]
+            q, k, v = (_filled(x[:, start:stop]) for x in (query, key, value))
             if beginning[0] < beginning[1]:
                 k, v = (torch.cat([x[:, slice(*beginning)], y], 1) for x, y in ((key, k), (value, v)))
             probs = _probabilities(q, k, unseen, scaling)
-            out[:, start:stop] = torch.bmm(probs, v).view(len(query), stop - start, -1)
+            out[:, start:stop] = torch.bmm(probs, v).view(len(query), q.shape[1], -1)[:, : stop - start]
         ctx.save_for_backward(query, key, value)
         ctx.spans, ctx.scaling, ctx.window = spans, scaling, window
         return out
@@ -93,21 +94,25 @@ class RowAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """Gradients of query, key and value."""
         query, key, value = ctx.saved_tensors
-        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
-        unseen = _unseen(max(stop - start for (start, stop), _ in ctx.spans), ctx.window, query)
+        of_query, of_key, of_value = (torch.zeros_like(x) for x in (query, key, value))
+        unseen = _unseen(max(whole(stop - start) for (start, stop), _ in ctx.spans), ctx.window, query)
         for (start, stop), (first, last) in ctx.spans:
             assert first == last, "rows that follow one another are not trained on"
-            q, k, v, g = (x[:, start:stop] for x in (query, key, value, grads[0]))
+            q, k, v, g = (_filled(x[:, start:stop]) for x in (query, key, value, grads[0]))
+            own = slice(stop - start)
             probs = _probabilities(q, k, unseen, ctx.scaling)  # [K, G T, T]
             q, g = (x.reshape(len(k), -1, x.shape[2]) for x in (q, g))  # [K, G T, d]
-            of_value[:, start:stop] = torch.bmm(probs.transpose(1, 2), g)
+            of_value[:, start:stop] = torch.bmm(probs.transpose(1, 2), g)[:, own]
             of_probs = torch.bmm(g, v.transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_probs, probs, 2, probs.dtype).mul_(ctx.scaling)
-            of_query[:, start:stop] = torch.bmm(of_scores, k).view(-1, stop - start, k.shape[2])
-            of_key[:, start:stop] = torch.bmm(
-                of_scores.transpose(1, 2), q.reshape(g.shape[0], -1, q.shape[2])
-            )
+            of_query[:, start:stop] = torch.bmm(of_scores, k).view(len(query), -1, k.shape[2])[:, own]
+            of_key[:, start:stop] = torch.bmm(of_scores.transpose(1, 2), q)[:, own]
         return of_query, of_key, of_value, None, None, None
+
+
+def _filled(x: Tensor) -> Tensor:
+    """[heads, T, d] with zeros up to a `whole` T; in a backward pass they have no part in any gradient."""
+    return F.pad(x, (0, 0, 0, whole(x.shape[1]) - x.shape[1]))
 
 
 def _probabilities(query: Tensor, key: Tensor, unseen: Tensor, scaling: float) -> Tensor:
@@ -166,14 +171,14 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def hidden_states(model: Any, pack: Pack) -> Tensor:
-    """Last hidden states [N, D] of a pack."""
+    """Last hidden states [N, D] of a pack's rows."""
     if model.config._attn_implementation != ATTENTION:
         model.set_attn_implementation(ATTENTION)
     decoder = model.get_decoder()
     out = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack)
     if pack.cache is not None:
         pack.cache.read = True
-    return out.last_hidden_state[0]
+    return out.last_hidden_state[0, : sum(pack.lengths)]
 
 
 def head(model: Any) -> Any:
@@ -181,6 +186,13 @@ def head(model: Any) -> Any:
     if getattr(model.config, "final_logit_softcapping", None):
         raise NotImplementedError("logit soft-capping (Gemma 2) is not supported; use another model")
     return model.get_output_embeddings()
+
+
+def logits_of(layer: Any, hidden: Tensor) -> Tensor:
+    """The output layer of hidden states: [n, D] -> [n, V]."""
+    if hidden.device.type != "cpu":
+        return layer(hidden)
+    return layer(F.pad(hidden, (0, 0, 0, whole(len(hidden)) - len(hidden))))[: len(hidden)]
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from spring.confidence import CONFIDENCES, heard
-from spring.engine.attention import head, hidden_states
+from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
@@ -232,7 +232,7 @@ class _Batch:
         at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
         targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
         chunks = zip(hidden[at].split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
-        judged = [self._judge(layer(h), t) for h, t in chunks] or [torch.zeros(2, 0)]
+        judged = [self._judge(logits_of(layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
         references = torch.cat(judged, 1).split([len(ref) for _, _, ref in reads], 1)
         return [_Prompt(block, i, logits[i], *ref.numpy()) for i, ref in enumerate(references)]
 

@@ -76,6 +76,7 @@ class AdapterBank:
         for name, layer in self.layers.items():
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.base)
+            layer.bank.clear()  # no circle: the adapters' memory is free as soon as the bank is let go
 
     @contextmanager
     def training(self) -> Iterator[None]:

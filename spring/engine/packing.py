@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STEP = 64  # tokens by which a block grows, so that copies stay rare
+WHOLE = 32  # see `whole`
 JOINED = 32  # rows of a block that others still join
 
 
@@ -26,8 +27,8 @@ class Pack:
     may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
     """
 
-    input_ids: Tensor  # [1, N]
-    position_ids: Tensor  # [1, N], from 0 in every row
+    input_ids: Tensor  # [1, N], and on the processor a tail of no row up to a multiple of `WHOLE`
+    position_ids: Tensor  # the same, from 0 in every row
     lengths: list[int]  # [R] new tokens per row
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
@@ -89,6 +90,9 @@ def pack_rows(
         cache.extend([len(row) for row in rows])
     positions = [start + j for start, row in zip(starts, rows, strict=True) for j in range(len(row))]
     tokens = [token for row in rows for token in row]
+    if device.type == "cpu" and not (cache is not None and cache.read):
+        tail = whole(len(tokens)) - len(tokens)
+        tokens, positions = tokens + [0] * tail, positions + [0] * tail
     return Pack(
         torch.tensor([tokens], device=device),
         torch.tensor([positions], device=device),
@@ -97,6 +101,15 @@ def pack_rows(
         cache,
         before,
     )
+
+
+def whole(count: int) -> int:
+    """`count` rounded up, for the sizes of products on the processor.
+
+    oneDNN compiles kernels for every size of a bfloat16 product that it meets and keeps them, megabytes for
+    each: with every length that texts may have, memory would grow for as long as new ones come.
+    """
+    return -(-count // WHOLE) * WHOLE
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spring.engine.attention import head, hidden_states
+from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
@@ -93,7 +93,10 @@ def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> 
     targets = torch.tensor([token for row in rows for token in row.response], device=device)
     layer = head(model)
     logps = torch.cat(
-        [target_logps(layer(h), t) for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)]
+        [
+            target_logps(logits_of(layer, h), t)
+            for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+        ]
     )
     return [x.numpy() for x in logps.cpu().split([len(row.response) for row in rows])]
 

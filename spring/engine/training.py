@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_of
 
@@ -20,7 +21,7 @@ from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.optimizer import StackedAdamW, schedule
-from spring.engine.packing import pack_rows
+from spring.engine.packing import pack_rows, whole
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
 from spring.params import Train
@@ -252,14 +253,16 @@ class FusedNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, layer: Any, targets: Tensor, weights: Tensor) -> Tensor:
         """hidden [n, D], targets [n], weights [n] -> weighted NLL [n]."""
-        grads, values = [], []
+        grads, values, n = [], [], len(targets)
+        hidden = F.pad(hidden, (0, 0, 0, whole(n) - n))  # what is added has no weight
+        targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
         for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
             logp = torch.log_softmax(layer(h), 1, dtype=torch.float32)
             values.append(-logp.gather(1, t[:, None])[:, 0] * w)
             expected = logp.exp_().to(h.dtype) @ layer.weight  # [n, D]
             grads.append(((expected - layer.weight[t]) * w[:, None]).to(h.dtype))
-        ctx.save_for_backward(torch.cat(grads))
-        return torch.cat(values)
+        ctx.save_for_backward(torch.cat(grads)[:n])
+        return torch.cat(values)[:n]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
