@@ -45,11 +45,19 @@ experiment: setup ## run another experiment: make experiment NAME=acl (experimen
 	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
 	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
 
-.PHONY: ablate
+.PHONY: ablate compare
 SUITE ?=
-ablate: setup ## run an ablation suite: make ablate SUITE=lambda (without SUITE: list them; SUITE=main: back)
+OPTIONS = $(if $(NAME),experiments/$(NAME),/dev/null)
+SEEDS ?=
+ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS="0 1 2"] (without SUITE: list them)
 	@python -m tasks.suites $(SUITE)
-	@test -z "$(SUITE)" || { dvc exp run -S suite="$(SUITE)" && python -m tasks.report --print; }
+	@test -z "$(SUITE)" || test -n "$(SEEDS)" || { xargs dvc exp run -S suite="$(SUITE)" < $(OPTIONS) && python -m tasks.report --print; }
+	@test -z "$(SUITE)" || test -z "$(SEEDS)" || { for seed in $(SEEDS); do \
+	  xargs dvc exp run -S suite="$(SUITE)" -S seed="$$seed" < $(OPTIONS) && python -m tasks.seeds --keep || exit 1; \
+	done; python -m tasks.seeds; }
+
+compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own
+	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$(or $(SEEDS),0 1 2)"
 
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print

@@ -224,7 +224,7 @@ def decoding_job(bench: Bench, source: str, machine: Limits) -> Job:
     def engine() -> tuple[int, float]:
         answers = bench.generate(queries, states, bench.decode)
         rows = [
-            (len(prompt), len(answer.tokens) + 1)
+            (len(prompt), min(len(answer.tokens) + 1, bench.decode.max_new_tokens))  # the stop token, too
             for query, answer in zip(queries, answers, strict=True)
             for prompt, _ in query.paths
         ]

@@ -27,6 +27,15 @@ from tasks.files import DATA, atomic, load_params, read_parquet, write_json, wri
 from tasks.matrix import transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
+COSTS = (  # of an arm, over all periods
+    "seconds_train",
+    "seconds_generate",
+    "tokens_trained",
+    "tokens_generated",
+    "rows_per_step",
+    "adapter_bytes",
+    "memory_bytes",
+)
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
 KEYS = ["user_id", "interaction_id"]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.evaluate import COSTS
 from tasks.plots import METRIC_NAMES
 
 ABSENT = "–"
@@ -93,20 +94,10 @@ def paired_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
 
 def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     """What every arm took, as if it shared no training."""
-    keys = (
-        "seconds_train",
-        "seconds_generate",
-        "tokens_trained",
-        "tokens_generated",
-        "rows_per_step",
-        "adapter_bytes",
-        "memory_bytes",
-        "pass_rate",
-    )
     rows, shown = [], []
     for arm in order:
         found = metrics["arms"][arm]
-        rows.append({"arm": arm, **{key: found[key] for key in keys}})
+        rows.append({"arm": arm, **{key: found[key] for key in (*COSTS, "pass_rate")}})
         shown.append(
             {
                 "arm": arm,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from spring.params import Params, fingerprint
+from tasks.evaluate import COSTS, METRICS
 from tasks.files import DATA, read_parquet
 
 if TYPE_CHECKING:
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
 # Read when wandb is imported. Without it even an offline run looks up the address of an error collector.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-METRICS = ("rouge1", "rougeL", "meteor", "logp_per_token")
-COSTS = (
-    "seconds_train",
-    "seconds_generate",
-    "tokens_trained",
-    "tokens_generated",
-    "rows_per_step",
-    "adapter_bytes",
-    "memory_bytes",
-)
 TRANSFER = ("average", "backward", "forward", "forgetting")
 SAMPLE = ("period", "user_id", "query", "reference", "text")  # columns of the table of generations
 

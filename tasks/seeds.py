@@ -1,0 +1,147 @@
+"""One experiment under several seeds: runs are kept side by side and compared together.
+
+    python -m tasks.seeds --keep    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
+    python -m tasks.seeds           pools all that is kept of this experiment; prints and writes its tables
+
+A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
+the same people under every seed: their values are averaged over seeds first, and users stay the unit. Costs
+and whatever else has no unit of its own are means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from typing import Any
+
+import polars as pl
+
+from spring.params import Params, fingerprint
+from tasks.comparison import compare_arms
+from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods
+from tasks.files import DATA, load_params, read_parquet, write_json, write_text
+from tasks.findings import tables
+from tasks.table import as_markdown, as_plain
+
+FOLDER = DATA / "seeds"
+SHOWN = ("arms", "significance")
+
+
+class SeedError(RuntimeError):
+    """Runs that cannot be pooled; the message says why and what to do."""
+
+
+def main() -> None:
+    """Keeps the run in hand, or pools the kept ones."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.seeds", description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="keep the run in data/ under its seed")
+    arguments = parser.parse_args()
+    params = load_params()
+    try:
+        if arguments.keep:
+            keep(params)
+            return
+        metrics = pool(params, read_kept(params))
+    except SeedError as error:
+        sys.exit(f"error: {error}")
+    folder = FOLDER / params.experiment
+    write_json(metrics, folder / "metrics.json")
+    for table in tables(metrics, list(params.arms)):
+        write_text(as_markdown(table), folder / f"tables/{table.name}.md")
+        if table.name in SHOWN:
+            print(as_plain(table))
+    seeds = ", ".join(map(str, metrics["seeds"]))
+    print(f"{metrics['users']} users, seeds {seeds}. Tables: {folder}/tables/")
+
+
+def settings(params: Params) -> dict[str, Any]:
+    """What runs that are pooled must have in common: everything that shapes numbers but the seed."""
+    plain = params.model_dump(mode="json", exclude={"report", "tracking", "evaluate", "seed"})
+    return {name: fingerprint(value) for name, value in plain.items()}
+
+
+def keep(params: Params) -> None:
+    """Copies what pooling needs of the run in data/; a kept run of the same seed is replaced."""
+    metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    if (metrics["experiment"], metrics["seed"]) != (params.experiment, params.seed):
+        raise SeedError(
+            f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
+            f"{params.experiment} with seed {params.seed}: run `dvc repro` first"
+        )
+    folder = FOLDER / params.experiment / str(params.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(METRICS_FILE, folder / "metrics.json")
+    shutil.copyfile(DATA / "evaluate/users.parquet", folder / "users.parquet")
+    write_json(settings(params), folder / "settings.json")
+
+
+def read_kept(params: Params) -> dict[int, tuple[dict[str, Any], pl.DataFrame]]:
+    """Seed -> metrics and values per user of every kept run; `SeedError` where one has other settings."""
+    found = {}
+    for folder in sorted((FOLDER / params.experiment).glob("*/"), key=lambda path: path.name):
+        if not folder.name.isdigit():
+            continue
+        there = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        here = settings(params)
+        odd = sorted(name for name in here if there.get(name) != here[name])
+        if odd:
+            raise SeedError(
+                f"{folder} was kept under other settings ({', '.join(odd)}) than params.yaml has now: "
+                f"delete it, or set them back"
+            )
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        found[int(folder.name)] = metrics, read_parquet(folder / "users.parquet")
+    if not found:
+        raise SeedError(
+            f"nothing is kept of {params.experiment}: after each run, `python -m tasks.seeds --keep`, "
+            f'or all at once `make ablate SUITE={params.suite} SEEDS="0 1 2"`'
+        )
+    return dict(sorted(found.items()))
+
+
+def pool(params: Params, runs: dict[int, tuple[dict[str, Any], pl.DataFrame]]) -> dict[str, Any]:
+    """A metrics.json of all runs together."""
+    users = together(
+        {seed: values for seed, (_, values) in runs.items()}, new_users=params.ingest.source == "personas"
+    )
+    means = {name: over_periods(users, name) for name in params.arms}
+    pooled: dict[str, Any] = average([metrics for metrics, _ in runs.values()])
+    for name in params.arms:
+        pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
+    return pooled | {
+        "users": users["user_id"].n_unique(),
+        "seeds": list(runs),
+        "against": params.evaluate.against,
+        "periods": next(iter(runs.values()))[0]["periods"],
+        "paired": compare_arms(params, means, METRICS),
+    }
+
+
+def together(runs: dict[int, pl.DataFrame], *, new_users: bool) -> pl.DataFrame:
+    """One row per arm, user and period: users of every seed apart, or one user's mean over seeds."""
+    if new_users:
+        named = (
+            frame.with_columns(user_id=pl.format("{}/{}", pl.lit(seed), "user_id"))
+            for seed, frame in runs.items()
+        )
+        return pl.concat(named)
+    groups = pl.concat(runs.values()).group_by("arm", "user_id", "period", maintain_order=True)
+    return groups.agg(pl.col("items").first(), *(pl.col(metric).mean() for metric in METRICS))
+
+
+def average(values: list[Any]) -> Any:
+    """Means of numbers at the same place in equally built values; what is no number is the first one's."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: average([value[key] for value in values if key in value]) for key in first}
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if not numbers:
+        return first
+    mean = sum(numbers) / len(numbers)
+    return round(mean) if all(isinstance(number, int) for number in numbers) else mean
+
+
+if __name__ == "__main__":
+    main()

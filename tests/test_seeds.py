@@ -1,0 +1,101 @@
+"""Runs under several seeds, pooled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from spring.params import Params
+from tasks import seeds
+from tasks.evaluate import METRICS
+from tasks.files import load_params
+from tasks.seeds import SeedError, average, keep, pool, read_kept, together
+
+ROOT = Path(__file__).parents[1]
+ARMS = ("base", "spring")
+
+
+def values(offset: float) -> pl.DataFrame:
+    """Two users, two periods: base is `offset` everywhere, spring 1 more for u0 and 3 more for u1."""
+    rows = [
+        {"arm": arm, "user_id": user, "period": period, "items": 1}
+        | dict.fromkeys(METRICS, offset + (gain if arm == "spring" else 0.0))
+        for arm in ARMS
+        for user, gain in (("u0", 1.0), ("u1", 3.0))
+        for period in (1, 2)
+    ]
+    return pl.DataFrame(rows)
+
+
+def made(experiment: str, seed: int) -> dict[str, Any]:
+    costs = {"seconds_train": 10.0 * seed, "pass_rate": None, "tokens_trained": 100 + seed}
+    arms = {arm: dict(costs) for arm in ARMS}
+    return {"experiment": experiment, "seed": seed, "periods": [1, 2], "arms": arms}
+
+
+@pytest.fixture
+def params() -> Params:
+    """The project's own, with two arms."""
+    plain = load_params(ROOT / "params.yaml")
+    return plain.model_copy(update={"arms": {name: plain.arms[name] for name in ARMS}})
+
+
+def of(params: Params, source: str) -> Params:
+    ingest = params.ingest.model_copy(update={"source": source})
+    return params.model_copy(update={"ingest": ingest})
+
+
+def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
+    """Differences 1, 3 under either seed: mean 2 over 4 users, whose sign patterns give p = 2/16."""
+    runs = {seed: (made("personas", seed), values(float(seed))) for seed in (0, 1)}
+    found = pool(params, runs)
+    assert found["users"] == 4 and found["seeds"] == [0, 1]
+    paired = found["paired"]["spring"]["rouge1"]
+    assert paired["difference"] == pytest.approx(2.0)
+    assert paired["p"] == pytest.approx(2 / 16)
+    assert found["arms"]["base"]["rouge1"]["mean"] == pytest.approx(0.5)
+    assert found["arms"]["spring"]["seconds_train"] == 5.0
+    assert found["arms"]["spring"]["pass_rate"] is None
+
+
+def test_people_are_averaged_over_seeds(params: Params) -> None:
+    """u0 has 0 and 1 under the base model, so 0.5; two users, whatever the number of seeds."""
+    runs = {seed: (made("personas", seed), values(float(seed))) for seed in (0, 1)}
+    found = pool(of(params, "table"), runs)
+    assert found["users"] == 2
+    assert found["paired"]["spring"]["rouge1"]["p"] == pytest.approx(2 / 4)
+    users = together({seed: frame for seed, (_, frame) in runs.items()}, new_users=False)
+    u0 = users.filter((pl.col("user_id") == "u0") & (pl.col("arm") == "base"))
+    assert u0["rouge1"].to_list() == [0.5, 0.5]
+
+
+def test_average() -> None:
+    assert average([{"a": 1.0, "b": None, "c": "x"}, {"a": 2.0, "b": 4.0, "c": "x"}]) == {
+        "a": 1.5,
+        "b": 4.0,
+        "c": "x",
+    }
+    assert average([100, 103]) == 102 and average([[1, 2], [1, 2]]) == [1, 2]
+
+
+def test_other_settings_are_not_pooled(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SeedError, match="nothing is kept"):
+        read_kept(params)
+    Path("data/evaluate").mkdir(parents=True)
+    for seed in (0, 1):
+        seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed)))
+        values(0.0).write_parquet("data/evaluate/users.parquet")
+        keep(params.model_copy(update={"seed": seed}))
+    assert list(read_kept(params)) == [0, 1]
+    other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
+    with pytest.raises(SeedError, match=r"other settings \(split\)"):
+        read_kept(other)
+    with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
+        keep(params)
