@@ -202,9 +202,9 @@ class Retrieve(Strict):
     def _profile_has_scores_to_mix_with(self) -> Retrieve:
         if self.profile is not None and (self.by == "bm25" or self.calibrated):
             raise ValueError(
-                f"retrieve.profile mixes cosines into scores of at most 1, and no past scores of that kind are "
-                f"kept for a gate: it needs by: dense or hybrid, not {self.by}, and weight: gate, with gate: "
-                f"null, or gate: strict and a number as sigma"
+                f"retrieve.profile mixes cosines into scores of at most 1, and no past scores of that kind "
+                f"are kept for a gate: it needs by: dense or hybrid, not {self.by}, and weight: gate, with "
+                f"gate: null, or gate: strict and a number as sigma"
             )
         return self
 

@@ -386,12 +386,31 @@ def test_in_the_pipeline_each_switch_changes_what_it_says(project: Path) -> None
     assert len({cell for arm in different for cell in adapters[arm]}) == 4 * 3
     for arm in different:  # as many steps, whatever is switched off
         assert index(project, 2, arm)["steps"].to_list() == [5 * 2] * 3
+    assert rates(project, "retuning-off", "user 1") == [0.01] * 10
+
+
+def rates(project: Path, arm: str, user: str) -> list[float]:
+    """Learning rates of the steps of period 2."""
     curves = pl.read_parquet(project / "data/adapt/2/curves.parquet")
-    rates = {str(name): part["lr"] for (name,), part in curves.group_by("recipe")}
-    arms = load_params().arms
-    assert set(rates[arms["retuning-off"].recipe or ""]) == {0.01}
-    tuned = rates[arms["asls"].recipe or ""]
-    assert tuned.n_unique() > 5 and tuned.min() >= 0.01 / 3 - 1e-9 and tuned.max() <= 0.03 + 1e-9
+    mine = curves.filter(pl.col("recipe") == load_params().arms[arm].recipe, pl.col("user_id") == user)
+    return mine.sort("step")["lr"].to_list()
+
+
+def test_the_steps_of_a_period_go_by_the_profile_before_each_item(project: Path) -> None:
+    """From the profile after period 1, item by item in time order, two steps each."""
+    profiling = load_params().arms["asls"].profiling
+    assert profiling is not None
+    train = pl.read_parquet(project / "data/split/2.parquet").filter(pl.col("part") == "train")
+    for user in ("user 0", "user 2"):
+        mine = train.filter(pl.col("user_id") == user).sort("timestamp").to_dicts()
+        vectors = Embedder("all-minilm-l6-v2", device="cpu").embed(
+            [document_text(row["query"], row["response"]) for row in mine]
+        )
+        before = read_profiles(1)[profile_id(profiling), user].profile
+        _, drifts = follow(before, vectors, [row["rating"] / 5 for row in mine], rho=0.2)
+        expected = [0.01 * drift_rate(drift, limit=3) for drift in drifts for _ in range(2)]
+        assert rates(project, "asls", user) == pytest.approx(expected, rel=1e-4)
+        assert len(set(expected)) == 5
 
 
 def test_nothing_is_later_than_the_query_also_for_earlier_tests(project: Path) -> None:
