@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from spring.methods.asls import Asls, Profiled, Profiling
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -73,6 +74,9 @@ class Select(Strict):
     normalise: Literal["token", "sequence"]
 
 
+Online = Asls  # the methods of `train.online`
+
+
 class Train(Strict):
     """How an arm's adapters learn.
 
@@ -81,6 +85,7 @@ class Train(Strict):
     `population-transductive`: of all items, also later ones.
     start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
     too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
+    online: text by text in time order, by one of the methods of `spring/methods`; null: in shuffled batches.
     """
 
     scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
@@ -95,6 +100,7 @@ class Train(Strict):
     epochs: PositiveInt
     batch_size: PositiveInt
     grad_clip: Annotated[float, Field(gt=0)] | None
+    online: Annotated[Online | None, added(None)]
 
     @model_validator(mode="after")
     def _replay_fits_the_batch(self) -> Train:
@@ -113,6 +119,25 @@ class Train(Strict):
                 f"train.start population is for train.scope user; with train.scope {self.scope} take "
                 f"previous or base"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _online_is_text_by_text(self) -> Train:
+        if self.online is None:
+            return self
+        if self.data == "cumulative":
+            raise ValueError(
+                "train.online learns each interaction once: train.data cumulative would learn it "
+                "again in every period; take current or drift"
+            )
+        needed = {"scope": "user", "start": "previous", "replay_share": 0, "warmup_ratio": 0}
+        needed |= {"epochs": 1, "batch_size": 1}
+        for key, value in needed.items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"train.online goes on from the user's own adapter, text by text: it needs train.{key} "
+                    f"{value}, not {getattr(self, key)}"
+                )
         return self
 
     @property
@@ -157,6 +182,7 @@ class Retrieve(Strict):
         "gate", "score"
     ]  # what scales lambda: the gate's weights, or the scores' rank in the past
     pairs: PositiveInt  # per user and period, whose gain in likelihood the learned gate is trained on
+    profile: Annotated[Profiled | None, added(None)]  # ranks memories beside the query
 
     @property
     def calibrated(self) -> bool:
@@ -170,6 +196,16 @@ class Retrieve(Strict):
             self.gate not in ("strict", "soft") or not isinstance(self.sigma, str)
         ):
             raise ValueError("sigma_from: transductive needs gate: strict or soft, and sigma: q2 or q3")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_has_scores_to_mix_with(self) -> Retrieve:
+        if self.profile is not None and (self.by == "bm25" or self.calibrated):
+            raise ValueError(
+                f"retrieve.profile mixes cosines into scores of at most 1, and no past scores of that kind "
+                f"are kept for a gate: it needs by: dense or hybrid, not {self.by}, and weight: gate, with "
+                f"gate: null, or gate: strict and a number as sigma"
+            )
         return self
 
 
@@ -216,6 +252,25 @@ class Arm(Strict):
                 "adapter: swapped needs an adapter per user: a block train with train.scope: user"
             )
         return self
+
+    @model_validator(mode="after")
+    def _there_is_one_profile(self) -> Arm:
+        ranks = self.retrieve.profile
+        if ranks is not None and self.memory is None:
+            raise ValueError("retrieve.profile ranks memories and there are none: give a block memory")
+        steps = self.train.online.profiling if self.train and self.train.online else None
+        if ranks is not None and steps is not None and ranks.profiling != steps:
+            raise ValueError(
+                f"a user has one profile: retrieve.profile has {ranks.profiling!r}, train.online {steps!r}"
+            )
+        return self
+
+    @property
+    def profiling(self) -> Profiling | None:
+        """How the profile of this arm's users moves; null: there is none."""
+        if self.retrieve.profile is not None:
+            return self.retrieve.profile.profiling
+        return self.train.online.profiling if self.train and self.train.online else None
 
     @property
     def recipe(self) -> str | None:

@@ -162,11 +162,22 @@ class Retriever:
 
     documents: N texts (`document_text`); times: [N] numbers or datetimes, for ties; embeddings: [N, D] of the
     documents, for `dense` and `hybrid` only. No documents at all is fine: nothing is ever found.
+    prior: [N] scores that do not depend on the query, mixed in with the weight `share`.
     """
 
-    def __init__(self, documents: Sequence[str], *, by: By, times: Any, embeddings: Any = None) -> None:
+    def __init__(
+        self,
+        documents: Sequence[str],
+        *,
+        by: By,
+        times: Any,
+        embeddings: Any = None,
+        prior: Any = None,
+        share: float = 0.0,
+    ) -> None:
         assert len(times) == len(documents), (len(times), len(documents))
         self.times = np.asarray(times)
+        self.prior, self.share = prior, share
         self.index = build_index(by, documents, embeddings) if len(documents) else None
 
     def __len__(self) -> int:
@@ -174,7 +185,10 @@ class Retriever:
 
     def scores(self, query: str, embedding: Any = None) -> Floats:
         """Sim(q, h) of every document h. [N]. `query` is a `query_text`, `embedding` its embedding [D]."""
-        return self.index.scores(query, embedding) if self.index else np.zeros(0)
+        if self.index is None:
+            return np.zeros(0)
+        scores = self.index.scores(query, embedding)
+        return scores if self.prior is None else (1 - self.share) * scores + self.share * self.prior
 
     def top(self, query: str, k: int, embedding: Any = None) -> tuple[NDArray[np.int64], Floats]:
         """Indices and scores of the min(k, N) best documents, best first; ties: latest, then first row."""

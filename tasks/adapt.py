@@ -15,6 +15,7 @@ from spring import drift
 from spring.params import Select
 from spring.retrieval import document_text
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.online import set_turns
 from tasks.population import Case, foundations, pool
 from tasks.scoring import ScoreJob, score
 from tasks.training import TrainJob, train
@@ -56,6 +57,7 @@ def main() -> None:
     cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)
     choose(bench, cases, period)
     cases = pool(cases, until=until, learned_until=bench.learned_until(period - 1))
+    set_turns(bench, cases, period)
     if period == 0:
         cases = train_foundations(bench, cases, until) + cases
     keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
@@ -82,7 +84,7 @@ def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> l
 def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
     """What one case asks the engine to learn."""
     start = None if case.train.start == "base" else case.previous
-    return TrainJob(case.train, case.chosen, case.replay, start, bench.seed(case.user, period))
+    return TrainJob(case.train, case.chosen, case.replay, start, bench.seed(case.user, period), case.turns)
 
 
 def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:

@@ -17,6 +17,7 @@ from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searc
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
 from tasks.scoring import ScoreJob, score
+from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
 from tasks.workbench import Row, Workbench
 
 BUFFERS: dict[str, Any] = {
@@ -67,8 +68,20 @@ def main() -> None:
     }
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
+    write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")
     for name, rows in fresh.items():
         write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
+
+
+def move_profiles(bench: Workbench, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
+    """Every profile of every user after the train rows of the period."""
+    before = read_profiles(period - 1)
+    jobs = [
+        FollowJob(how, user, rows, before.get((profile_id(how), user)))
+        for how in profilings(list(bench.params.arms.values()))
+        for user, rows in users.items()
+    ]
+    return table(jobs, follow_all(bench, jobs, f"consolidate@{period} profiles"))
 
 
 def update_buffers(

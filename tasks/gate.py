@@ -42,7 +42,7 @@ class Gate:
         if arm.memory_id is None or arm.decode.lmbda == 0:
             return Request(row, [], 0.0, 0, None)
         known = self.known(row)
-        shelf = library.shelf(arm.memory_id, user, arm.retrieve.by)
+        shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)
         items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
         sigma = find_sigma(known, arm.retrieve.sigma)
         weights = self.weights(row, items, scores, known, sigma)

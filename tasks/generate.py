@@ -15,6 +15,7 @@ from tasks.decoding import GenerateJob, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
+from tasks.vectors import read_profiles
 from tasks.workbench import Adapter, Adapters, Workbench
 
 GENERATIONS: dict[str, Any] = {
@@ -46,9 +47,8 @@ def main() -> None:
         return
     bench = Workbench()
     folder = DATA / "consolidate" / str(period)
-    library = Library(
-        bench, read_parquet(folder / "history.parquet"), read_parquet(folder / "buffers.parquet"), period
-    )
+    history, buffers = (read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
+    library = Library(bench, history, buffers, period, read_profiles(period))
     gates = read_gates(bench, period)
     test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
     adapters = bench.adapters(period)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from spring.methods.asls import Profiled, liking
 from spring.retrieval import Retriever, document_text
+from tasks.vectors import Profiles, profile_id
 from tasks.workbench import Row, Workbench
 
 
@@ -34,17 +36,28 @@ class Shelf:
 
 
 class Library:
-    """Every memory of every user after a period: buffers, the period's train rows, the whole history."""
+    """Every memory of every user after a period: buffers, the period's train rows, the whole history.
 
-    def __init__(self, bench: Workbench, history: pl.DataFrame, buffers: pl.DataFrame, period: int) -> None:
+    profiles: what beside a query may rank them.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        history: pl.DataFrame,
+        buffers: pl.DataFrame,
+        period: int,
+        profiles: Profiles | None = None,
+    ) -> None:
         self.bench, self.period = bench, period
+        self.profiles = profiles or {}
         self.history: dict[str, list[Row]] = {
             str(key[0]): part.to_dicts() for key, part in history.group_by(["user_id"], maintain_order=True)
         }
         self.held: dict[tuple[str, str], set[str]] = {}
         for memory, user, item in buffers.select("memory", "user_id", "interaction_id").iter_rows():
             self.held.setdefault((memory, user), set()).add(item)
-        self._shelves: dict[tuple[str, str, str], Shelf] = {}
+        self._shelves: dict[tuple[str, str, str, Profiled | None], Shelf] = {}
 
     def rows(self, memory: str, user: str) -> list[Row]:
         """What `memory` holds of `user`, in time order."""
@@ -58,15 +71,19 @@ class Library:
         held = self.held.get((memory, user), set())
         return [row for row in rows if row["interaction_id"] in held]
 
-    def shelf(self, memory: str, user: str, by: str) -> Shelf:
-        """The index of one user's memory."""
-        key = (memory, user, by)
+    def shelf(self, memory: str, user: str, by: str, ranks: Profiled | None = None) -> Shelf:
+        """The index of one user's memory; `ranks`: the user's profile counts beside the query."""
+        key = (memory, user, by, ranks)
         if key not in self._shelves:
             rows = self.rows(memory, user)
             documents = [document_text(row["query"], row["response"]) for row in rows]
             embed = None if by == "bm25" else self.bench.embedder.embed
             vectors = embed(documents) if embed and documents else None
             times = [row["timestamp"] for row in rows]
-            index = Retriever(documents, by=by, times=times, embeddings=vectors)  # type: ignore[arg-type]
+            prior: dict[str, Any] = {}
+            if ranks is not None and documents:
+                known = self.profiles[profile_id(ranks.profiling), user]
+                prior = {"prior": liking(known.profile.vector, vectors), "share": ranks.weight}
+            index = Retriever(documents, by=by, times=times, embeddings=vectors, **prior)  # type: ignore[arg-type]
             self._shelves[key] = Shelf(rows, index, embed)
         return self._shelves[key]

@@ -147,7 +147,7 @@ def arm_description(arm: Arm) -> dict[str, str]:
         ]
         if arm.train.replay_share > 0:
             learns += f", {arm.train.replay_share:.0%} replayed"
-        learns += SCOPES[arm.train.scope]
+        learns += SCOPES[arm.train.scope] + (", text by text" if arm.train.online else "")
         starts = STARTS[arm.train.start]
     if arm.adapter == "swapped":
         starts += "; answers with another user's adapter"
@@ -174,6 +174,7 @@ def gate_description(retrieve: Retrieve) -> str:
         text = f"{retrieve.gate} gate, sigma {retrieve.sigma}" if retrieve.gate else "no gate"
     if retrieve.sigma_from == "transductive":
         text += " (transductive: from the test queries themselves)"
+    text += ", ranked by the user's profile too" if retrieve.profile else ""
     return text + (", lambda scaled by the scores' standing" if retrieve.weight == "score" else "")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from spring.engine.turns import Turn
 from spring.params import Train
 from tasks.workbench import Adapter, Row
 
@@ -29,6 +30,7 @@ class Case:
     scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
     chosen: list[Row] = field(default_factory=list)
     until: datetime | None = None  # no item of a shared lesson is later
+    turns: list[Turn] = field(default_factory=list)  # of recipes that learn online
 
 
 def foundations(cases: list[Case]) -> list[Case]:

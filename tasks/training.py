@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from spring.engine.turns import Turn
 from spring.params import Select, Train
 from spring.store import cell_key, code_digest
 from tasks.scoring import CODE
@@ -17,6 +18,7 @@ from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
 if TYPE_CHECKING:
     from spring.engine.training import Lesson
 
+LOOP = ("spring/engine/training", "spring/engine/optimizer", "spring/engine/turns")
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
 NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
@@ -32,6 +34,7 @@ class TrainJob:
     replay: Sequence[Row]
     start: Adapter | None  # null: a fresh adapter
     seed: int
+    turns: Sequence[Turn] = ()  # of recipes that learn online: all that their settings decide
 
 
 def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
@@ -55,13 +58,15 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
 
 def _how(recipe: Train) -> Train:
     """The recipe without what only decides *which* rows are learned: equal ones can train together."""
-    return recipe.model_copy(update={"start": "base", "data": "current", "select": NO_SELECTION})
+    return recipe.model_copy(
+        update={"start": "base", "data": "current", "select": NO_SELECTION, "online": None}
+    )
 
 
 def _key(bench: Workbench, job: TrainJob) -> str:
     return cell_key(
         kind="train",
-        code=code_digest(*CODE, "spring/engine/training", "spring/engine/optimizer", "tasks/training"),
+        code=code_digest(*CODE, *LOOP, "tasks/training"),
         **bench.identity,
         prompts=bench.asked([*job.rows, *job.replay]),
         recipe=job.recipe.model_dump(mode="json", include=HOW),
@@ -69,15 +74,16 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         seed=job.seed,
         rows=[plain(row) for row in job.rows],
         replay=[plain(row) for row in job.replay],
+        **({"turns": [asdict(turn) for turn in job.turns]} if job.turns else {}),
     )
 
 
 def _tokens(bench: Workbench, job: TrainJob) -> int:
     """Tokens that the engine reads for a job, in all epochs."""
-    from spring.engine.training import plan_batches
+    from spring.engine.training import plan
 
-    plan = plan_batches(_lesson(bench, job, weights=False), job.recipe)
-    return sum(len(text) for batch in plan for text in batch)
+    batches = plan(_lesson(bench, job, weights=False), job.recipe)
+    return sum(len(text) for batch in batches for text in batch.texts)
 
 
 def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
@@ -89,7 +95,7 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
         return [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
 
     start = load_adapter(job.start.folder) if job.start and weights else None
-    return Lesson(texts(job.rows), start, job.seed, texts(job.replay))
+    return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns)
 
 
 def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done) -> None:

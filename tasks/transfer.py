@@ -9,9 +9,10 @@ its own row and column and no older cell. With `transfer: null` the table is emp
 
 What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
-memory is cut at period j and the past of its gate at the query's time, so that nothing later than a query is
-retrieved for it or sets its threshold. A buffer thus shows what it *still* holds, never what came after.
-(Arms that are marked as transductive or as trained on all users keep what sets them apart.)
+memory and the profile that ranks it are cut at period j and the past of its gate at the query's time, so
+that nothing later than a query is retrieved for it or sets its threshold. A buffer thus shows what it *still*
+holds, never what came after. (Arms that are marked as transductive or as trained on all users keep what sets
+them apart.)
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
 from tasks.memory import Library
+from tasks.vectors import read_profiles
 from tasks.workbench import Row, Workbench
 
 LIKELIHOODS: dict[str, Any] = {
@@ -75,7 +77,9 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
     gates = read_gates(bench, learned)
     adapters = bench.adapters(learned)
     libraries = {
-        known: Library(bench, history.filter(pl.col("period") <= known), buffers, learned)
+        known: Library(
+            bench, history.filter(pl.col("period") <= known), buffers, learned, read_profiles(known)
+        )
         for known in range(learned + 1)
     }
     asked = []

@@ -93,10 +93,10 @@ class Workbench:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """Sentence embeddings."""
-        from spring.embedding import Embedder
+        """Sentence embeddings, each text's once."""
+        from spring.embedding import RememberingEmbedder
 
-        return Embedder(self.params.model.embedding, device=self.params.model.device)
+        return RememberingEmbedder(self.params.model.embedding, device=self.params.model.device)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.packing import pack_rows, whole
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
+from spring.engine.turns import Turn
 from spring.params import Train
 
 
@@ -35,6 +36,7 @@ class Lesson:
     start: Mapping[str, Tensor] | None  # null: a fresh adapter
     seed: int
     replay: Sequence[Text] = ()  # of the buffer; drawn into every batch by `replay_share`
+    turns: Sequence[Turn] = ()  # text by text in this order; empty: seeded epochs of whole batches
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,19 @@ class Learned:
     """A trained adapter under PEFT's names, and its learning curve, one entry per step."""
 
     state: dict[str, Tensor]
-    loss: list[float]  # mean NLL per response token of the step's batch
+    loss: list[float]  # mean NLL per response token of the step's batch, times the batch's weight
     lr: list[float]
     grad_norm: list[float]  # before clipping
     tokens: int  # prompt and response tokens seen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The texts of one optimizer step."""
+
+    texts: list[Text]
+    weight: float  # of their loss
+    rate: float  # share of the learning rate
 
 
 @dataclass
@@ -53,10 +64,11 @@ class _Slot:
     """A lesson in progress."""
 
     lesson: int
-    batches: Iterator[list[Text]]
+    batches: Iterator[Batch]
     steps: int
     seed: int
     step: int = 0
+    rate: float = 0.0  # share of the learning rate at this step
     texts: int = 0  # seen so far
     tokens: int = 0
     loss: list[float] = field(default_factory=list)
@@ -111,13 +123,29 @@ def _begin(
     else:
         bank.load_state(slot, lesson.start)
     optimizer.reset(slot)
-    batches = plan_batches(lesson, config)
+    batches = plan(lesson, config)
     assert batches, "a lesson needs at least one text"
     return _Slot(number, iter(batches), len(batches), lesson.seed)
 
 
+def plan(lesson: Lesson, config: Train) -> list[Batch]:
+    """All steps of a lesson: its turns, or its epochs at equal weight under the schedule."""
+    if lesson.turns:
+        assert not lesson.replay, "params refuse replay beside an order of the lesson's own"
+        return [
+            Batch([lesson.texts[turn.text]], turn.weight, turn.rate)
+            for turn in lesson.turns
+            for _ in range(turn.steps)
+        ]
+    batches = plan_batches(lesson, config)
+    return [
+        Batch(texts, 1.0, schedule(step, len(batches), config.warmup_ratio))
+        for step, texts in enumerate(batches)
+    ]
+
+
 def plan_batches(lesson: Lesson, config: Train) -> list[list[Text]]:
-    """All batches of a lesson: each epoch has every text once, in seeded order, and replayed texts beside."""
+    """Whole batches: each epoch has every text once, in seeded order, and replayed texts beside."""
     generator = torch.Generator().manual_seed(lesson.seed)
     replayed = round(config.replay_share * config.batch_size) if lesson.replay else 0
     fresh = config.batch_size - replayed
@@ -162,7 +190,7 @@ def _step(
         tokens[i] += len(row.text)
         if grad is not None:
             grads[i] += grad
-    rates = [config.lr * schedule(running[s].step, running[s].steps, config.warmup_ratio) for s in slots]
+    rates = [config.lr * running[slot].rate for slot in slots]
     norms = optimizer.step(slots, grads, rates)
     for slot, loss, count, rate, norm in zip(slots, losses, tokens, rates, norms, strict=True):
         state = running[slot]
@@ -189,13 +217,16 @@ _Found = tuple[float, Tensor | None]  # a row's share of the loss; with a slot's
 def _parts(slot: int, state: _Slot, layers: int, budget: int) -> list[list[_Row]]:
     """The next batch of a slot, cut if it exceeds the budget; the cut does not depend on other slots."""
     batch = next(state.batches)
-    weight = 1 / sum(len(text.response) for text in batch)
+    state.rate = batch.rate
+    weight = batch.weight / sum(len(text.response) for text in batch.texts)
     rows = []
-    for text in batch:
+    for text in batch.texts:
         seed = (state.seed * 1_000_003 + state.texts * layers) % (1 << 62)  # layers count up from it
         rows.append(_Row(slot, text, seed, weight))
         state.texts += 1
-    return [[rows[i] for i in chosen] for chosen in token_batches([len(text) for text in batch], budget)]
+    return [
+        [rows[i] for i in chosen] for chosen in token_batches([len(text) for text in batch.texts], budget)
+    ]
 
 
 def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Found]:

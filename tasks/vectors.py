@@ -1,0 +1,148 @@
+"""Cells of profiles: where a user's profile vector stands after a period (spring/methods/asls.py).
+
+data/consolidate/{t}/vectors.parquet carries the profiles on. A cell continues the cell of the period before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from spring.device import pick_device
+from spring.methods.asls import Profile, Profiling, feedback_weight, follow
+from spring.params import Arm, fingerprint
+from spring.retrieval import document_text
+from spring.store import cell_key, code_digest
+from tasks.files import DATA, read_parquet
+from tasks.workbench import Done, Row, Workbench, fill, plain
+
+VECTORS: dict[str, Any] = {
+    "profile": pl.String,  # `profile_id` of its settings
+    "user_id": pl.String,
+    "cell": pl.String,
+    "vector": pl.List(pl.Float32),  # [D]
+    "mean": pl.Float64,
+    "count": pl.Int32,
+}
+COMMIT = 64  # users that become visible together
+
+
+@dataclass(frozen=True)
+class Known:
+    """A profile and the key of the cell that it comes from."""
+
+    key: str
+    profile: Profile
+
+
+Profiles = dict[tuple[str, str], Known]  # by profile_id and user
+
+
+@dataclass(frozen=True)
+class FollowJob:
+    """One user's train rows of a period, in time order, and the profile before them (null: none yet)."""
+
+    how: Profiling
+    user: str
+    rows: Sequence[Row]
+    before: Known | None
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The profile after a job's rows, and the drift of each row [N]."""
+
+    known: Known
+    drifts: list[float]
+
+
+def profile_id(how: Profiling) -> str:
+    """Names the profiles that move so."""
+    return fingerprint(how)
+
+
+def profilings(arms: Sequence[Arm]) -> list[Profiling]:
+    """How profiles move, in all the ways that `arms` ask for."""
+    found = {profile_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
+    return [found[name] for name in sorted(found)]
+
+
+def read_profiles(period: int) -> Profiles:
+    """All profiles after `period`; before period 0 there are none."""
+    if period < 0:
+        return {}
+    rows = read_parquet(DATA / "consolidate" / str(period) / "vectors.parquet").to_dicts()
+    return {
+        (row["profile"], row["user_id"]): Known(
+            row["cell"], Profile(np.array(row["vector"], np.float32), row["mean"], row["count"])
+        )
+        for row in rows
+    }
+
+
+def table(jobs: Sequence[FollowJob], found: Sequence[Followed]) -> pl.DataFrame:
+    """Profiles after the jobs, as vectors.parquet has them."""
+    rows = [
+        {
+            "profile": profile_id(job.how),
+            "user_id": job.user,
+            "cell": one.known.key,
+            "vector": one.known.profile.vector.tolist(),
+            "mean": one.known.profile.mean,
+            "count": one.known.profile.count,
+        }
+        for job, one in zip(jobs, found, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=VECTORS)
+
+
+def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[Followed]:
+    """The profiles after all jobs, in order; only missing cells are computed."""
+    keys = [_key(bench, job) for job in jobs]
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: None,
+        at_once=COMMIT,
+        amount=lambda job: len(job.rows),
+        what=what,
+        unit="text",
+    )
+    return [_read(bench, key) for key in keys]
+
+
+def _key(bench: Workbench, job: FollowJob) -> str:
+    return cell_key(
+        kind="profile",
+        code=code_digest("spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/vectors"),
+        embedding=[bench.params.model.embedding, pick_device(bench.params.model.device).type],
+        how=job.how,
+        before=job.before.key if job.before else None,
+        rows=[[plain(row), row["rating"]] for row in job.rows],
+    )
+
+
+def _compute(bench: Workbench, _: None, jobs: dict[str, FollowJob], done: Done) -> None:
+    """Each user's texts are embedded by themselves: nobody else's can move a bit of the profile."""
+    with bench.store.batch() as batch:
+        for key, job in jobs.items():
+            vectors = bench.embedder.embed([document_text(r["query"], r["response"]) for r in job.rows])
+            start = job.before.profile if job.before else Profile(np.zeros(bench.embedder.width, np.float32))
+            weights = [feedback_weight(row["rating"], job.how.feedback) for row in job.rows]
+            profile, drifts = follow(start, vectors, weights, rho=job.how.rho)
+            state = {"vector": profile.vector.tolist(), "mean": profile.mean, "count": profile.count}
+            (batch.cell(key) / "profile.json").write_text(json.dumps({**state, "drifts": drifts}))
+            done(len(job.rows))
+
+
+def _read(bench: Workbench, key: str) -> Followed:
+    cell = json.loads((bench.store.path(key) / "profile.json").read_text())
+    profile = Profile(np.array(cell["vector"], np.float32), cell["mean"], cell["count"])
+    return Followed(Known(key, profile), cell["drifts"])
