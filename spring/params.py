@@ -16,6 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from spring.methods.asls import Asls, Profiled, Profiling
+from spring.methods.ewc_lora import EwcLora
+from spring.methods.o_lora import OLora
+from spring.methods.surprise import Surprise
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -90,9 +93,14 @@ class Train(Strict):
 
     scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
     start: Literal["previous", "base", "population"]
-    data: Literal["drift", "current", "cumulative"]  # selected items, all of this period, all so far
+    # selected items, all of this period, all so far, those it is sure of (spring/methods/cama.py)
+    data: Literal["drift", "current", "cumulative", "confident"]
     select: Select
     replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
+    replay_draw: Annotated[Literal["uniform", "sar"], added("uniform")]  # sar: spring/methods/sar.py
+    rule: Annotated[
+        Annotated[EwcLora | OLora | Surprise, Field(discriminator="method")] | None, added(None)
+    ]  # what training does besides; null: nothing
     lora: Lora
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -109,6 +117,21 @@ class Train(Strict):
             raise ValueError(
                 f"train.replay_share {self.replay_share} is {replayed} of {self.batch_size} items a batch; "
                 f"between 1 and {self.batch_size - 1} must be replayed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_draw(self) -> Train:
+        if self.replay_draw != "uniform" and self.replay_share == 0:
+            raise ValueError(f"train.replay_draw {self.replay_draw} needs train.replay_share > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_go_on_from_the_period_before(self) -> Train:
+        if self.rule is not None and self.start != "previous":
+            raise ValueError(
+                f"train.rule {self.rule.method} needs train.start: previous, not {self.start}: it keeps "
+                f"what the adapter of the period before has learned"
             )
         return self
 
@@ -145,13 +168,20 @@ class Train(Strict):
         """Whether one adapter serves all users."""
         return self.scope != "user"
 
+    def at(self, period: int) -> Train:
+        """These settings in a period: where each one adds ranks, with that many and alpha / r as before."""
+        if self.rule is None or not self.rule.grows:
+            return self
+        grown = {"r": self.lora.r * (period + 1), "alpha": self.lora.alpha * (period + 1)}
+        return self.model_copy(update={"lora": self.lora.model_copy(update=grown)})
+
     @property
     def foundation(self) -> Train | None:
         """How the shared adapter of period 0 learns that user adapters start from; null: they start alone."""
         if self.start != "population":
             return None
-        everything = {"scope": "population", "start": "previous", "data": "current", "replay_share": 0.0}
-        return self.model_copy(update=everything)
+        everything = {"scope": "population", "start": "previous", "data": "current"}
+        return self.model_copy(update={**everything, "replay_share": 0.0, "replay_draw": "uniform"})
 
     @property
     def recipe(self) -> str:

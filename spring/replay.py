@@ -134,10 +134,11 @@ def clusters(embeddings: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]
     from sklearn.cluster import KMeans  # imported here: takes seconds, and most policies need none of it
     from sklearn.metrics import silhouette_score
 
+    state = seed % 2**32  # as much as NumPy takes
     distinct = len(np.unique(embeddings.round(6), axis=0))
     best, labels = -np.inf, np.zeros(len(embeddings), dtype=np.int64)
     for k in range(2, min(MAX_CLUSTERS, distinct, len(embeddings) - 1) + 1):
-        found = KMeans(n_clusters=k, n_init=4, random_state=seed % 2**32).fit_predict(embeddings)
+        found = KMeans(n_clusters=k, n_init=4, random_state=state).fit_predict(embeddings)
         value = silhouette_score(embeddings, found)
         if value > best + 1e-9:
             best, labels = value, found.astype(np.int64)

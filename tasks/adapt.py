@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 
 from spring import drift
+from spring.methods import cama
 from spring.params import Select
 from spring.retrieval import document_text
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.online import set_turns
 from tasks.population import Case, foundations, pool
+from tasks.sampling import sar_draw
 from tasks.scoring import ScoreJob, score
 from tasks.training import TrainJob, train
 from tasks.workbench import INDEX, Adapter, Row, Workbench, recipe_of, user_folder
@@ -84,7 +86,9 @@ def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> l
 def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
     """What one case asks the engine to learn."""
     start = None if case.train.start == "base" else case.previous
-    return TrainJob(case.train, case.chosen, case.replay, start, bench.seed(case.user, period), case.turns)
+    draw = sar_draw(bench, case, period) if case.train.replay_draw == "sar" and case.replay else None
+    seed = bench.seed(case.user, period)
+    return TrainJob(case.train.at(period), case.chosen, case.replay, start, seed, case.turns, draw)
 
 
 def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
@@ -130,6 +134,22 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
         select(bench, case, found.logp, period)
+    if period > 0:
+        choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
+
+
+def choose_confident(bench: Workbench, cases: list[Case], period: int) -> None:
+    """Sets `chosen` to the rows that the previous adapter is surer of than of the period before (CAMA)."""
+    before = [[row for row in case.past if row["period"] == period - 1] for case in cases]
+    jobs = [
+        ScoreJob(rows, case.previous)
+        for case, old in zip(cases, before, strict=True)
+        for rows in (case.rows, old)
+    ]
+    found = iter(score(bench, jobs, f"adapt@{period} confidence"))
+    for case in cases:
+        new, old = (cama.confidence(one.logp, one.tokens) for one in (next(found), next(found)))
+        case.chosen = [case.rows[i] for i in cama.keep_confident(new, old)]
 
 
 def select(bench: Workbench, case: Case, logp_adap: np.ndarray, period: int) -> None:
@@ -182,8 +202,9 @@ def write(bench: Workbench, cases: list[Case], keys: list[str], period: int) -> 
         cell = bench.store.path(key)
         folder = f"adapters/{case.recipe}/{user_folder(case.user)}"
         (out / folder).mkdir(parents=True)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            shutil.copyfile(cell / name, out / folder / name)
+        for file in cell.iterdir():
+            if file.name != "curve.json":
+                shutil.copyfile(file, out / folder / file.name)
         curve = json.loads((cell / "curve.json").read_text())
         common = {"recipe": case.recipe, "user_id": case.user, "period": period}
         index.append(

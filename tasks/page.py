@@ -24,6 +24,12 @@ from tasks.table import Table, excludes_zero, interval, number
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted
+DATA_WORDS = {
+    "drift": "drift set ({chosen})",
+    "current": "this period",
+    "cumulative": "all so far",
+    "confident": "what it is sure of in this period",
+}
 SCOPES = {
     "user": "",
     "population": ", of all users up to the first test query",
@@ -142,11 +148,13 @@ def arm_description(arm: Arm) -> dict[str, str]:
     learns, starts, memory, context = "nothing", "–", "none", "–"
     if arm.train is not None:
         chosen = f"{arm.train.select.scorer}, top {arm.train.select.share:.0%}"
-        learns = {"drift": f"drift set ({chosen})", "current": "this period", "cumulative": "all so far"}[
-            arm.train.data
-        ]
+        learns = DATA_WORDS[arm.train.data].format(chosen=chosen)
         if arm.train.replay_share > 0:
             learns += f", {arm.train.replay_share:.0%} replayed"
+        if arm.train.replay_draw == "sar":
+            learns += " by cluster and use"
+        if arm.train.rule is not None:
+            learns += f"; {arm.train.rule.method}"
         learns += SCOPES[arm.train.scope] + (", text by text" if arm.train.online else "")
         starts = STARTS[arm.train.start]
     if arm.adapter == "swapped":

@@ -10,19 +10,22 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.turns import Turn
+from spring.methods.sar import SarDraw
 from spring.params import Select, Train
 from spring.store import cell_key, code_digest
+from tasks.sampling import write_uses
 from tasks.scoring import CODE
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
 
 if TYPE_CHECKING:
     from spring.engine.training import Lesson
 
-LOOP = ("spring/engine/training", "spring/engine/optimizer", "spring/engine/turns")
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
 NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
 HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
+HOW |= {"replay_draw", "rule"}
+CARRIED = "carried.safetensors"  # beside the adapter: what `train.rule` needs in the next period
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,13 @@ class TrainJob:
     start: Adapter | None  # null: a fresh adapter
     seed: int
     turns: Sequence[Turn] = ()  # of recipes that learn online: all that their settings decide
+    draw: SarDraw | None = None  # of what is replayed; null: uniformly
 
 
 def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
     """Keys of the cells of all jobs, in order; only missing cells are computed.
 
-    A cell is a PEFT folder with `curve.json` beside the weights.
+    A cell is a PEFT folder with `curve.json` beside the weights, and what a method carries on.
     """
     keys = [_key(bench, job) for job in jobs]
     fill(
@@ -64,9 +68,18 @@ def _how(recipe: Train) -> Train:
 
 
 def _key(bench: Workbench, job: TrainJob) -> str:
+    learning = ("training", "optimizer", "rules", "turns")
+    modules = [*CODE, *(f"spring/engine/{name}" for name in learning), "tasks/training"]
+    parts: dict[str, Any] = {"draw": asdict(job.draw)} if job.draw else {}
+    if job.turns:
+        parts["turns"] = [asdict(turn) for turn in job.turns]
+    if job.recipe.rule is not None:
+        modules.append(type(job.recipe.rule).__module__.replace(".", "/"))
+    if job.recipe.replay_draw == "sar":
+        modules += ["spring/methods/sar", "tasks/sampling"]
     return cell_key(
         kind="train",
-        code=code_digest(*CODE, *LOOP, "tasks/training"),
+        code=code_digest(*modules),
         **bench.identity,
         prompts=bench.asked([*job.rows, *job.replay]),
         recipe=job.recipe.model_dump(mode="json", include=HOW),
@@ -74,7 +87,7 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         seed=job.seed,
         rows=[plain(row) for row in job.rows],
         replay=[plain(row) for row in job.replay],
-        **({"turns": [asdict(turn) for turn in job.turns]} if job.turns else {}),
+        **parts,
     )
 
 
@@ -82,23 +95,32 @@ def _tokens(bench: Workbench, job: TrainJob) -> int:
     """Tokens that the engine reads for a job, in all epochs."""
     from spring.engine.training import plan
 
-    batches = plan(_lesson(bench, job, weights=False), job.recipe)
-    return sum(len(text) for batch in batches for text in batch.texts)
+    lesson, rule = _lesson(bench, job, weights=False), job.recipe.rule
+    again = sum(map(len, lesson.texts)) if rule is not None and rule.observes else 0
+    return sum(len(text) for batch in plan(lesson, job.recipe) for text in batch.texts) + again
 
 
 def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     """What the engine is told; without `weights` the adapter it starts from is not read."""
+    from safetensors.torch import load_file
+
     from spring.engine.lora import load_adapter
     from spring.engine.training import Lesson
 
     def texts(rows: Sequence[Row]) -> list[Any]:
         return [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
 
-    start = load_adapter(job.start.folder) if job.start and weights else None
-    return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns)
+    start, carried = None, {}
+    if job.start and weights:
+        start = load_adapter(job.start.folder)
+        if job.recipe.rule is not None and job.recipe.rule.carries:
+            carried = load_file(job.start.folder / CARRIED)
+    return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns, job.draw, carried)
 
 
 def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done) -> None:
+    from safetensors.torch import save_file
+
     from spring.engine.budget import training_tokens
     from spring.engine.lora import save_adapter
     from spring.engine.training import train as train_many
@@ -120,10 +142,15 @@ def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
             folder = batch.cell(key)
             save_adapter(one.state, how.lora, folder, base_model=bench.params.model.id)
+            if one.carried:
+                save_file(one.carried, folder / CARRIED)
+            if how.replay_draw == "sar":
+                write_uses(folder, jobs[key].rows, jobs[key].replay, lesson, how)
             curve = {
                 "loss": one.loss,
                 "lr": one.lr,
                 "grad_norm": one.grad_norm,
+                "penalty": one.penalty,
                 "items": len(lesson.texts),
                 "tokens": one.tokens,
                 "seconds": seconds * one.tokens / tokens,

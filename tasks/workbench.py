@@ -157,7 +157,7 @@ class Workbench:
         for row in self._index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
-                lora = recipe_of(arm).lora
+                lora = recipe_of(arm).at(period).lora
                 found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
         return Adapters(found)
 

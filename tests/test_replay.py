@@ -105,6 +105,12 @@ def test_equal_and_few_embeddings_are_one_cluster_or_split_cleanly(policy: str, 
     assert kept == keep("global-highest", 2, scores=scores)
 
 
+def test_clusters_take_a_seed_of_any_size() -> None:
+    """Seeds of users are fingerprints of 48 bits, k-means takes 32."""
+    points = np.array([[0.0, 1.0]] * 3 + [[1.0, 0.0]] * 3)
+    assert len(set(clusters(points, seed=2**48 - 1))) == 2
+
+
 def test_two_distinct_embeddings_make_two_clusters() -> None:
     assert len(set(clusters(np.array([[0.0, 1.0]] * 5 + [[1.0, 0.0]] * 4), seed=0))) == 2
 

@@ -96,6 +96,11 @@ class AdapterBank:
             yield layer.a[slot]
             yield layer.b[slot]
 
+    def split(self, row: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """A row [P] in the layout of `flat` as A [r, D] and B [D', r] of every layer (views)."""
+        parts = iter(row.split([math.prod(shape) for pair in self.shapes.values() for shape in pair]))
+        return [(next(parts).view(a), next(parts).view(b)) for a, b in self.shapes.values()]
+
     # --- one slot -----------------------------------------------------------------------------------------
 
     def initialise(self, slot: int, *, seed: int) -> None:
@@ -133,6 +138,17 @@ class AdapterBank:
                     f"adapter tensor {name} has shape {tuple(state[name].shape)}, not {tuple(view.shape)}"
                 )
             view.data.copy_(state[name])
+
+    def extend(self, slot: int, state: Mapping[str, Tensor], *, seed: int) -> None:
+        """An adapter of lower rank fills the first ranks of a slot; the others are as in a fresh one."""
+        self.initialise(slot, seed=seed)
+        wider = self.state(slot)
+        for name in wider.keys() & state.keys():
+            ranks = 0 if ".lora_A." in name else 1
+            missing = wider[name].shape[ranks] - state[name].shape[ranks]
+            fresh = wider[name].narrow(ranks, state[name].shape[ranks], missing)
+            wider[name] = torch.cat([state[name], fresh], ranks)
+        self.load_state(slot, {name: wider.get(name, value) for name, value in state.items()})
 
     # --- a batch ------------------------------------------------------------------------------------------
 
@@ -190,6 +206,11 @@ def token_runs(lengths: Sequence[int], slots: Sequence[int]) -> list[tuple[int, 
         runs.append((slot, start, stop))
         start = stop
     return runs
+
+
+def rank_of(state: Mapping[str, Tensor]) -> int:
+    """The rank of an adapter under PEFT's names."""
+    return next(value.shape[0] for name, value in state.items() if ".lora_A." in name)
 
 
 # --- PEFT's folder format ---------------------------------------------------------------------------------

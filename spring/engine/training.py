@@ -7,7 +7,7 @@ each slot's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +19,16 @@ from torch.utils.checkpoint import checkpoint as checkpoint_of
 
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
-from spring.engine.lora import AdapterBank
+from spring.engine.lora import AdapterBank, rank_of
 from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.packing import pack_rows, whole
 from spring.engine.parallel import each
+from spring.engine.rules import Rule, Start
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
 from spring.engine.turns import Turn
 from spring.params import Train
+
+Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Lesson:
     seed: int
     replay: Sequence[Text] = ()  # of the buffer; drawn into every batch by `replay_share`
     turns: Sequence[Turn] = ()  # text by text in this order; empty: seeded epochs of whole batches
+    draw: Draw | None = None  # of what is replayed; null: uniformly
+    carried: Mapping[str, Tensor] = field(default_factory=dict)  # left by the rule of the lesson before, [P]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Learned:
     lr: list[float]
     grad_norm: list[float]  # before clipping
     tokens: int  # prompt and response tokens seen
+    penalty: list[float] = field(default_factory=list)  # of `train.rule`, before each step
+    carried: dict[str, Tensor] = field(default_factory=dict)  # for the rule of the next lesson, [P] each
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class _Slot:
     batches: Iterator[Batch]
     steps: int
     seed: int
+    rule: Rule
     step: int = 0
     rate: float = 0.0  # share of the learning rate at this step
     texts: int = 0  # seen so far
@@ -74,6 +82,7 @@ class _Slot:
     loss: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
     grad_norm: list[float] = field(default_factory=list)
+    penalty: list[float] = field(default_factory=list)
 
 
 def train(
@@ -100,12 +109,12 @@ def train(
                 if slot not in running and waiting:
                     running[slot] = _begin(bank, optimizer, slot, waiting.pop(), lessons, config)
             _step(model, bank, optimizer, running, config, budget, progress)
-            for slot, state in list(running.items()):
-                if state.step == state.steps:
-                    learned[state.lesson] = Learned(
-                        bank.state(slot), state.loss, state.lr, state.grad_norm, state.tokens
-                    )
-                    del running[slot]
+            done = {slot: state for slot, state in running.items() if state.step == state.steps}
+            if config.rule is not None and config.rule.observes:
+                _observe(model, bank, done, lessons, budget, progress)
+            for slot, state in done.items():
+                learned[state.lesson] = _finish(bank, slot, state)
+                del running[slot]
     return [learned[i] for i in range(len(lessons))]
 
 
@@ -117,15 +126,29 @@ def _begin(
     lessons: Sequence[Lesson],
     config: Train,
 ) -> _Slot:
-    lesson = lessons[number]
+    lesson, rule = lessons[number], Rule()
     if lesson.start is None:
         bank.initialise(slot, seed=lesson.seed)
+    elif config.rule is not None and config.rule.grows:
+        bank.extend(slot, lesson.start, seed=lesson.seed)
     else:
         bank.load_state(slot, lesson.start)
+    if config.rule is not None:
+        rank = rank_of(lesson.start) if lesson.start is not None else 0
+        carried = {name: value.to(bank.flat.device) for name, value in lesson.carried.items()}
+        rule = config.rule.begin(Start(bank.flat[slot], rank, carried, bank.split))
     optimizer.reset(slot)
     batches = plan(lesson, config)
     assert batches, "a lesson needs at least one text"
-    return _Slot(number, iter(batches), len(batches), lesson.seed)
+    return _Slot(number, iter(batches), len(batches), lesson.seed, rule)
+
+
+def _finish(bank: AdapterBank, slot: int, state: _Slot) -> Learned:
+    """What a slot has learned, and what its rule carries on."""
+    carried = {name: value.cpu() for name, value in state.rule.finish(bank.flat[slot]).items()}
+    return Learned(
+        bank.state(slot), state.loss, state.lr, state.grad_norm, state.tokens, state.penalty, carried
+    )
 
 
 def plan(lesson: Lesson, config: Train) -> list[Batch]:
@@ -150,14 +173,25 @@ def plan_batches(lesson: Lesson, config: Train) -> list[list[Text]]:
     replayed = round(config.replay_share * config.batch_size) if lesson.replay else 0
     fresh = config.batch_size - replayed
     assert fresh > 0, "params refuse a replay share that leaves no room for new items"
+    draws = (lesson.draw or uniform(len(lesson.replay)))(replayed, generator) if replayed else None
     batches = []
     for _ in range(config.epochs):
         order = torch.randperm(len(lesson.texts), generator=generator).tolist()
         for start in range(0, len(order), fresh):
             batch = [lesson.texts[i] for i in order[start : start + fresh]]
-            drawn = torch.randperm(len(lesson.replay), generator=generator)[:replayed].tolist()
+            drawn = next(draws) if draws is not None else []
             batches.append(batch + [lesson.replay[i] for i in drawn])
     return batches
+
+
+def uniform(items: int) -> Draw:
+    """Draws from so many items, each as likely as the others."""
+
+    def draw(count: int, generator: torch.Generator) -> Iterator[list[int]]:
+        while True:
+            yield torch.randperm(items, generator=generator)[:count].tolist()
+
+    return draw
 
 
 def _step(
@@ -172,6 +206,51 @@ def _step(
     """One optimizer step of every running slot."""
     slots = list(running)
     parts = [part for slot in slots for part in _parts(slot, running[slot], len(bank.layers), budget)]
+    grads = torch.zeros(len(slots), bank.width, device=bank.flat.device)
+    losses, tokens = [0.0] * len(slots), [0] * len(slots)
+    for row, loss, grad in _gradients(model, bank, parts, budget, progress):  # in order: sums are the same
+        i = slots.index(row.slot)
+        losses[i] += loss
+        tokens[i] += len(row.text)
+        if grad is not None:
+            grads[i] += grad
+    rates = [config.lr * running[slot].rate for slot in slots]
+    for slot, grad in zip(slots, grads, strict=True):
+        running[slot].penalty.append(running[slot].rule.penalise(bank.flat[slot], grad))
+    norms = optimizer.step(slots, grads, rates)
+    for slot, loss, count, rate, norm in zip(slots, losses, tokens, rates, norms, strict=True):
+        state = running[slot]
+        state.step += 1
+        state.tokens += count
+        state.loss.append(loss)
+        state.lr.append(rate)
+        state.grad_norm.append(norm)
+        state.rule.stepped(bank.flat[slot])
+
+
+def _observe(
+    model: Any,
+    bank: AdapterBank,
+    done: dict[int, _Slot],
+    lessons: Sequence[Lesson],
+    budget: int,
+    progress: Progress,
+) -> None:
+    """Shows each rule the gradient of every new text by itself; a pass has one text of each slot."""
+    texts = {slot: lessons[state.lesson].texts for slot, state in done.items()}
+    for turn in range(max(map(len, texts.values()), default=0)):
+        now = {slot: mine[turn] for slot, mine in texts.items() if turn < len(mine)}
+        parts = [[_Row(slot, text, None, 1 / len(text.response))] for slot, text in now.items()]
+        for row, _, grad in _gradients(model, bank, parts, budget, progress):
+            assert grad is not None, "a slot has one row in a pass"
+            done[row.slot].rule.observe(grad)
+            done[row.slot].tokens += len(row.text)
+
+
+def _gradients(
+    model: Any, bank: AdapterBank, parts: Sequence[list[_Row]], budget: int, progress: Progress
+) -> list[tuple[_Row, float, Tensor | None]]:
+    """Every row in order, its share of the loss and, with a slot's first row in a pass, the gradient [P]."""
 
     def run(chosen: list[int]) -> list[_Found]:
         rows = [row for i in chosen for row in parts[i]]
@@ -181,24 +260,8 @@ def _step(
 
     passes = token_batches([sum(len(row.text) for row in part) for part in parts], budget)
     found = [one for group in each(run, passes, bank.flat.device) for one in group]
-    grads = torch.zeros(len(slots), bank.width, device=bank.flat.device)
-    losses, tokens = [0.0] * len(slots), [0] * len(slots)
     rows = [row for part in parts for row in part]
-    for row, (loss, grad) in zip(rows, found, strict=True):  # in order, so that sums are the same each time
-        i = slots.index(row.slot)
-        losses[i] += loss
-        tokens[i] += len(row.text)
-        if grad is not None:
-            grads[i] += grad
-    rates = [config.lr * running[slot].rate for slot in slots]
-    norms = optimizer.step(slots, grads, rates)
-    for slot, loss, count, rate, norm in zip(slots, losses, tokens, rates, norms, strict=True):
-        state = running[slot]
-        state.step += 1
-        state.tokens += count
-        state.loss.append(loss)
-        state.lr.append(rate)
-        state.grad_norm.append(norm)
+    return [(row, loss, grad) for row, (loss, grad) in zip(rows, found, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -207,7 +270,7 @@ class _Row:
 
     slot: int
     text: Text
-    seed: int  # of its dropout
+    seed: int | None  # of its dropout; null: none, for all rows of a pass alike
     weight: float  # of each response token in the batch's mean
 
 
@@ -237,7 +300,9 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
     counts = [len(text.response) for text in texts]
     weights = torch.cat([torch.full((n,), row.weight) for n, row in zip(counts, rows, strict=True)])
     targets = torch.tensor([token for text in texts for token in text.response], device=device)
-    with bank.routed(pack, [row.seed for row in rows]):
+    seeds = [row.seed for row in rows if row.seed is not None]
+    assert len(seeds) in (0, len(rows)), "dropout is for all rows of a pass or for none"
+    with bank.routed(pack, seeds or None):
         hidden = hidden_states(model, pack)[response_positions(texts).to(device)]
         nll = FusedNLL.apply(hidden, head(model), targets, weights.to(device))
         own = {slot: list(bank.views(slot)) for slot in dict.fromkeys(slots)}
