@@ -305,7 +305,7 @@ def test_sar_uses_follow_the_root_of_the_cluster_size() -> None:
 def test_sar_draws_into_batches_without_repeats() -> None:
     new, old = texts(count=4, seed=0), texts(count=3, seed=1)
     config = recipe(replay_share=0.67, replay_draw="sar", epochs=5)
-    plan = plan_batches(Lesson(new, None, 5, old, SarDraw((0, 0, 1), (0, 0, 9**9))), config)
+    plan = plan_batches(Lesson(new, None, 5, old, draw=SarDraw((0, 0, 1), (0, 0, 9**9))), config)
     assert len(plan) == 20 and all(len({id(text) for text in batch}) == 3 for batch in plan)
     used = Counter(id(text) for batch in plan for text in batch)
     assert [used[id(text)] for text in new] == [5] * 4
