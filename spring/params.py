@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from spring.methods.proper import Proper
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -81,11 +82,13 @@ class Train(Strict):
     `population-transductive`: of all items, also later ones.
     start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
     too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
+    experts: PROPER, whose first two levels are shared by all users (spring/methods/proper.py).
     """
 
     scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
     start: Literal["previous", "base", "population"]
     data: Literal["drift", "current", "cumulative"]  # selected items, all of this period, all so far
+    experts: Annotated[Proper | None, added(None)]
     select: Select
     replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
     lora: Lora
@@ -115,18 +118,52 @@ class Train(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _experts_lie_under_users(self) -> Train:
+        if self.experts is None:
+            return self
+        if self.scope != "user" or self.start == "population":
+            raise ValueError(
+                f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) and "
+                f"train.start previous or base (is {self.start})"
+            )
+        if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
+            raise ValueError(
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs train.data "
+                f"current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+            )
+        return self
+
     @property
     def shared(self) -> bool:
-        """Whether one adapter serves all users."""
+        """Whether one lesson is for all users."""
         return self.scope != "user"
 
     @property
+    def one_for_all(self) -> bool:
+        """Whether one adapter serves all users."""
+        return self.shared or (self.experts is not None and self.experts.level == "population")
+
+    @property
     def foundation(self) -> Train | None:
-        """How the shared adapter of period 0 learns that user adapters start from; null: they start alone."""
-        if self.start != "population":
+        """How the shared adapter of period 0 learns that others start from or lie on; null: they need none."""
+        if self.experts is not None:
+            return self._of_all(self.experts.scope, epochs=self.experts.population_epochs, experts=None)
+        return self._of_all("population") if self.start == "population" else None
+
+    @property
+    def group(self) -> Train | None:
+        """How the last level that all users share learns, after `foundation`; null: there are no levels."""
+        if self.experts is None:
             return None
-        everything = {"scope": "population", "start": "previous", "data": "current", "replay_share": 0.0}
-        return self.model_copy(update=everything)
+        if self.experts.level == "population":
+            return self.foundation
+        experts = self.experts.model_copy(update={"level": "group"})
+        return self._of_all(experts.scope, epochs=experts.group_epochs, experts=experts)
+
+    def _of_all(self, scope: str, **changes: Any) -> Train:
+        everything = {"scope": scope, "start": "previous", "data": "current", "replay_share": 0.0}
+        return self.model_copy(update=everything | changes)
 
     @property
     def recipe(self) -> str:
@@ -194,7 +231,7 @@ class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
     Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
-    `adapter: swapped`, `train.scope: population` and `train.start: population`.
+    `adapter: swapped`, `train.scope: population`, `train.start: population` and `train.experts`.
     """
 
     adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
@@ -211,7 +248,7 @@ class Arm(Strict):
 
     @model_validator(mode="after")
     def _there_is_an_adapter_to_swap(self) -> Arm:
-        if self.adapter == "swapped" and (self.train is None or self.train.shared):
+        if self.adapter == "swapped" and (self.train is None or self.train.one_for_all):
             raise ValueError(
                 "adapter: swapped needs an adapter per user: a block train with train.scope: user"
             )

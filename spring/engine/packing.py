@@ -24,6 +24,9 @@ class Pack:
 
     With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
     may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
+
+    `prompts` and `users` say of each row which prompt it belongs to and, in a lesson of many, who wrote it;
+    only banks that route by them read them.
     """
 
     input_ids: Tensor  # [1, N]
@@ -32,6 +35,8 @@ class Pack:
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
     before: list[int] | None = None  # [R]
+    prompts: Sequence[Sequence[int]] | None = None  # [R][*]
+    users: Sequence[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -81,6 +86,8 @@ def pack_rows(
     device: torch.device,
     cache: KeyValueCache | None = None,
     before: list[int] | None = None,
+    prompts: Sequence[Sequence[int]] | None = None,
+    users: Sequence[int] | None = None,
 ) -> Pack:
     """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
     starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
@@ -96,6 +103,8 @@ def pack_rows(
         list(slots),
         cache,
         before,
+        prompts,
+        users,
     )
 
 

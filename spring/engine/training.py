@@ -161,6 +161,7 @@ def _step(
         tokens[i] += len(row.text)
         if grad is not None:
             grads[i] += grad
+    bank.regularise(slots, grads)
     rates = [config.lr * schedule(running[s].step, running[s].steps, config.warmup_ratio) for s in slots]
     norms = optimizer.step(slots, grads, rates)
     for slot, loss, count, rate, norm in zip(slots, losses, tokens, rates, norms, strict=True):
@@ -201,7 +202,13 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
     """Each row's share of its slot's loss (mean NLL per response token), and the slots' gradients."""
     device = bank.flat.device
     texts, slots = [row.text for row in rows], [row.slot for row in rows]
-    pack = pack_rows([(text.prompt + text.response)[:-1] for text in texts], slots, device=device)
+    pack = pack_rows(
+        [(text.prompt + text.response)[:-1] for text in texts],
+        slots,
+        device=device,
+        prompts=[text.prompt for text in texts],
+        users=[text.user for text in texts],
+    )
     counts = [len(text.response) for text in texts]
     weights = torch.cat([torch.full((n,), row.weight) for n, row in zip(counts, rows, strict=True)])
     targets = torch.tensor([token for text in texts for token in text.response], device=device)
