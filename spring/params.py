@@ -124,13 +124,13 @@ class Train(Strict):
             return self
         if self.scope != "user" or self.start == "population":
             raise ValueError(
-                f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) and "
-                f"train.start previous or base (is {self.start})"
+                f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) "
+                f"and train.start previous or base (is {self.start})"
             )
         if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
             raise ValueError(
-                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs train.data "
-                f"current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs "
+                f"train.data current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
             )
         return self
 
@@ -146,7 +146,7 @@ class Train(Strict):
 
     @property
     def foundation(self) -> Train | None:
-        """How the shared adapter of period 0 learns that others start from or lie on; null: they need none."""
+        """How the shared adapter of period 0 learns that others start from or lie on; null: there is none."""
         if self.experts is not None:
             return self._of_all(self.experts.scope, epochs=self.experts.population_epochs, experts=None)
         return self._of_all("population") if self.start == "population" else None

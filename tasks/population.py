@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from spring.params import Train
+from tasks.banks import Layered
 from tasks.workbench import Adapter, Row
 
 
@@ -29,6 +30,7 @@ class Case:
     scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
     chosen: list[Row] = field(default_factory=list)
     until: datetime | None = None  # no item of a shared lesson is later
+    over: Layered | None = None  # what lies frozen beneath the user's own adapter
 
 
 def foundations(cases: list[Case]) -> list[Case]:

@@ -137,7 +137,7 @@ class AdapterBank:
             view.data.copy_(state[name])
 
     def regularise(self, slots: Sequence[int], grads: Tensor) -> None:
-        """Adds to `grads` [len(slots), P] what else than texts the loss of these slots holds: nothing here."""
+        """Adds to `grads` [len(slots), P] what the loss of these slots holds besides texts: nothing here."""
 
     # --- a batch ------------------------------------------------------------------------------------------
 
