@@ -27,14 +27,15 @@ class Layered:
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank, its slots empty."""
-        from spring.engine.experts import GroupBank, UserBank, load_shared
+        from spring.engine.expert_files import load_shared
+        from spring.engine.experts import GroupBank, UserBank
 
         kind = GroupBank if self.experts.level == "group" else UserBank
         return kind(model, self.lora, self.experts, load_shared(self.folder), slots=slots)
 
     def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
         """Writes what one slot holds."""
-        from spring.engine.experts import save_own
+        from spring.engine.expert_files import save_own
 
         save_own(state, folder, described=describe(self.lora, self.experts, base_model))
 
@@ -60,7 +61,7 @@ class Founding:
 
     def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
         """Writes the shared part, the population LoRA included."""
-        from spring.engine.experts import save_group
+        from spring.engine.expert_files import save_group
         from spring.engine.lora import load_adapter
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}

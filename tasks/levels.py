@@ -107,7 +107,7 @@ def member(bench: Workbench, case: Case, over: Layered) -> Placed:
     """What level 2 knows of one user: the embedding, or the mean of all for a user it has not seen."""
     key = cell_key(kind="member", code=code_digest(*EXPERTS), shared=over.key, user=case.user)
     if key not in bench.store:
-        from spring.engine.experts import USER, USERS, load_shared, writers
+        from spring.engine.expert_files import USER, USERS, load_shared, writers
 
         embeddings, row = load_shared(over.folder)[USERS], writers(over.folder).get(case.user or "")
         mine = embeddings.mean(0) if row is None else embeddings[row].clone()

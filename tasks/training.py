@@ -22,7 +22,12 @@ LEARNING = ("spring/engine/training", "spring/engine/optimizer", "tasks/training
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
 NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
-EXPERTS = ("spring/engine/experts", "spring/methods/proper", "tasks/banks")  # beneath layered adapters
+EXPERTS = (  # what adapters over shared experts are made with
+    "spring/engine/experts",
+    "spring/engine/expert_files",
+    "spring/methods/proper",
+    "tasks/banks",
+)
 HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
 HOW |= {"experts"}
 

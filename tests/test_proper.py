@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from spring.engine.budget import Room
 from spring.engine.decoding import Query, generate
-from spring.engine.experts import GroupBank, GroupLessons, UserBank, load_shared, save_group
+from spring.engine.expert_files import load_shared, save_group
+from spring.engine.experts import GroupBank, GroupLessons, UserBank
 from spring.engine.lora import AdapterBank, load_adapter
 from spring.engine.scoring import Text, token_logps
 from spring.engine.training import Lesson, train

@@ -5,36 +5,26 @@
     UserBank       level 3: a slot is one user's LoRA and LoRA-aware router
 
 The engine treats them as it treats AdapterBank. Whatever is shared is a frozen buffer of the bank and no part
-of `flat`: no step of a slot can change it. PEFT has no such adapter, so the folders are not PEFT's; they hold
-safetensors and nothing pickled:
-
-    adapter_model.safetensors   the slot's own tensors
-    experts.safetensors         of the shared part: population and expert LoRAs, router, users' embeddings
-    adapter_config.json         what they are
+of `flat`: no step of a slot can change it. Their folders: spring/engine/expert_files.py.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from spring.engine.expert_files import ROUTER, USER, USERS, shared_name
 from spring.engine.lora import AdapterBank, tensor_name
 from spring.engine.lowrank import BankedLinear, Route
 from spring.engine.packing import Pack
 from spring.methods.proper import Proper, likeness, mixture, user_aware
 from spring.params import Lora
-
-ROUTER, USERS, USER = "router", "user_embeddings", "user_embedding"
-EXPERTS = "experts.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,25 +46,31 @@ def stack(tensors: Mapping[str, Tensor], layer: str, kinds: Sequence[str], devic
     return Stack(a.to(device), b.to(device))
 
 
-def shared_name(layer: str, kind: str, letter: str) -> str:
-    """Name of a shared tensor: `kind` is population or experts, `letter` A or B."""
-    return f"{layer}.{kind}_{letter}"
+@dataclass(frozen=True, kw_only=True)
+class SharedRoute(Route):
+    """Where the tokens go, and which have a slot; those of the base model get nothing shared either."""
+
+    covered: Tensor | None  # [T, 1] of 0 and 1; null: all of them
+
+    def keep(self, update: Tensor) -> Tensor:
+        """The shared update [T, D'] where it counts."""
+        return update if self.covered is None else update * self.covered
 
 
-def covered(x: Tensor, route: Route) -> Tensor:
-    """[T, 1] float32: 1 where a token of x [1, T, D] has a slot, 0 where the base model answers."""
-    found = torch.zeros(x.shape[1], 1, device=x.device)
-    for _, start, stop in route.runs:
-        found[start:stop] = 1
-    return found
+def covered(pack: Pack) -> Tensor | None:
+    """Which tokens of a pack have a slot; null: all of them."""
+    if min(pack.slots) >= 0:
+        return None
+    rows = torch.tensor([slot >= 0 for slot in pack.slots], device=pack.row.device)
+    return rows[pack.row, None].float()
 
 
 # --- level 2 ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupRoute(Route):
-    """Where the tokens go, and what each expert counts for them."""
+class GroupRoute(SharedRoute):
+    """Besides, what each expert counts for the tokens of a row."""
 
     gates: Tensor  # [L, R, N]
     row: Tensor  # [T] row of each token
@@ -95,7 +91,7 @@ class GroupLinear(BankedLinear):
             found = self.frozen(x[0], gates[:, :0]) + checkpoint(
                 self._experts, x, gates, route, use_reentrant=False, preserve_rng_state=False
             )
-        return (y.float() + found * covered(x, route) * self.bank[0].scaling).to(y.dtype)
+        return (y.float() + route.keep(found) * self.bank[0].scaling).to(y.dtype)
 
     def _experts(self, x: Tensor, gates: Tensor, route: Route) -> Tensor:
         """sum_i g_i B_i A_i dropout(x) of the single lesson in the bank."""
@@ -128,7 +124,8 @@ class _Group(AdapterBank):
         route = super()._plan(pack, seeds)
         text = torch.stack([self._pool(tuple(prompt)) for prompt in pack.prompts])
         gates = user_aware(self.router, text, self._users(pack))
-        return GroupRoute(route.runs, route.masks, route.steps, gates=gates, row=pack.row)
+        known = covered(pack)
+        return GroupRoute(route.runs, route.masks, route.steps, covered=known, gates=gates, row=pack.row)
 
     def _pool(self, prompt: tuple[int, ...]) -> Tensor:
         """t: the mean of a prompt's input embeddings [D], of unit root mean square."""
@@ -237,12 +234,13 @@ class UserLinear(BankedLinear):
 
     def update(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
         """y + s (B_0 A_0 x + sum_i beta_i B_i A_i x + B_u A_u x) for every token that has a slot."""
+        assert isinstance(route, SharedRoute)
         width = y.shape[2]
         count = len(self.b[0]) - width
         wide = super().update(x, F.pad(y.float(), (0, count)), route)
         beta = wide[0, :, width:].softmax(-1)
-        shared = self.frozen(x[0], beta) * covered(x, route) * self.bank[0].scaling
-        return (wide[..., :width] + shared).to(y.dtype)
+        shared = route.keep(self.frozen(x[0], beta))
+        return (wide[..., :width] + shared * self.bank[0].scaling).to(y.dtype)
 
 
 class UserBank(AdapterBank):
@@ -266,6 +264,10 @@ class UserBank(AdapterBank):
             shapes[tensor_name(name, "B")] = (width + self.experts.count, rank)
         return shapes
 
+    def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
+        route = super()._plan(pack, seeds)
+        return SharedRoute(route.runs, route.masks, route.steps, covered=covered(pack))
+
     def state(self, slot: int) -> dict[str, Tensor]:
         """The slot's own tensors, B_u and W_l apart."""
         state = super().state(slot)
@@ -283,47 +285,3 @@ class UserBank(AdapterBank):
             if router is not None and b is not None:
                 joined[tensor_name(name, "B")] = torch.cat([b, router])
         super().load_state(slot, joined)
-
-
-# --- folders ----------------------------------------------------------------------------------------------
-
-
-def save_group(
-    lessons: Mapping[str, Tensor],
-    population: Mapping[str, Tensor],
-    folder: Path,
-    *,
-    described: Mapping[str, Any],
-) -> None:
-    """Writes the shared part: what level 2 learned, and the population LoRA (PEFT's names) beneath it.
-
-    As a slot's own tensors the folder holds the mean embedding: it is the adapter of whoever has none.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [name.removesuffix(".experts_A") for name in lessons if name.endswith(".experts_A")]
-    shared = dict(lessons) | {
-        shared_name(name, "population", kind): population[tensor_name(name, kind)]
-        for name in names
-        for kind in "AB"
-    }
-    save_file(shared, folder / EXPERTS, metadata={"format": "pt"})
-    save_own({USER: lessons[USERS].mean(0)}, folder, described=described)
-
-
-def save_own(state: Mapping[str, Tensor], folder: Path, *, described: Mapping[str, Any]) -> None:
-    """Writes a slot's own tensors and what they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    words = {"peft_type": "PROPER", "note": "not an adapter that PEFT knows", **described}
-    (folder / "adapter_config.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
-
-
-def load_shared(folder: Path) -> dict[str, Tensor]:
-    """The shared part of a folder that `save_group` wrote."""
-    return load_file(folder / EXPERTS)
-
-
-def writers(folder: Path) -> dict[str, int]:
-    """Which row of the users' embeddings belongs to whom."""
-    described = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return {user: row for row, user in enumerate(described["users"])}
