@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from spring.methods.asls import Asls, Profiled, Profiling
 from spring.methods.ewc_lora import EwcLora
 from spring.methods.o_lora import OLora
+from spring.methods.proper import Proper
 from spring.methods.surprise import Surprise
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
@@ -89,12 +90,14 @@ class Train(Strict):
     start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
     too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
     online: text by text in time order, by one of the methods of `spring/methods`; null: in shuffled batches.
+    experts: PROPER, whose first two levels are shared by all users (spring/methods/proper.py).
     """
 
     scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
     start: Literal["previous", "base", "population"]
     # selected items, all of this period, all so far, those it is sure of (spring/methods/cama.py)
     data: Literal["drift", "current", "cumulative", "confident"]
+    experts: Annotated[Proper | None, added(None)]
     select: Select
     replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
     replay_draw: Annotated[Literal["uniform", "sar"], added("uniform")]  # sar: spring/methods/sar.py
@@ -163,9 +166,28 @@ class Train(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _experts_lie_under_users(self) -> Train:
+        if self.experts is None:
+            return self
+        if self.scope != "user" or self.start == "population":
+            raise ValueError(
+                f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) "
+                f"and train.start previous or base (is {self.start})"
+            )
+        for key in ("rule", "online"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"train.experts cannot be combined with train.{key}: leave one of them null")
+        if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
+            raise ValueError(
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs "
+                f"train.data current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+            )
+        return self
+
     @property
     def shared(self) -> bool:
-        """Whether one adapter serves all users."""
+        """Whether one lesson is for all users."""
         return self.scope != "user"
 
     def at(self, period: int) -> Train:
@@ -176,12 +198,31 @@ class Train(Strict):
         return self.model_copy(update={"lora": self.lora.model_copy(update=grown)})
 
     @property
+    def one_for_all(self) -> bool:
+        """Whether one adapter serves all users."""
+        return self.shared or (self.experts is not None and self.experts.level == "population")
+
+    @property
     def foundation(self) -> Train | None:
-        """How the shared adapter of period 0 learns that user adapters start from; null: they start alone."""
-        if self.start != "population":
+        """How the shared adapter of period 0 learns that others start from or lie on; null: there is none."""
+        if self.experts is not None:
+            return self._of_all(self.experts.scope, epochs=self.experts.population_epochs, experts=None)
+        return self._of_all("population") if self.start == "population" else None
+
+    @property
+    def group(self) -> Train | None:
+        """How the last level that all users share learns, after `foundation`; null: there are no levels."""
+        if self.experts is None:
             return None
-        everything = {"scope": "population", "start": "previous", "data": "current"}
-        return self.model_copy(update={**everything, "replay_share": 0.0, "replay_draw": "uniform"})
+        if self.experts.level == "population":
+            return self.foundation
+        experts = self.experts.model_copy(update={"level": "group"})
+        return self._of_all(experts.scope, epochs=experts.group_epochs, experts=experts)
+
+    def _of_all(self, scope: str, **changes: Any) -> Train:
+        everything: dict[str, Any] = {"scope": scope, "start": "previous", "data": "current", "online": None}
+        plain: dict[str, Any] = {"replay_share": 0.0, "replay_draw": "uniform", "rule": None}
+        return self.model_copy(update=everything | plain | changes)
 
     @property
     def recipe(self) -> str:
@@ -260,7 +301,7 @@ class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
     Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
-    `adapter: swapped`, `train.scope: population` and `train.start: population`.
+    `adapter: swapped`, `train.scope: population`, `train.start: population` and `train.experts`.
     """
 
     adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
@@ -277,7 +318,7 @@ class Arm(Strict):
 
     @model_validator(mode="after")
     def _there_is_an_adapter_to_swap(self) -> Arm:
-        if self.adapter == "swapped" and (self.train is None or self.train.shared):
+        if self.adapter == "swapped" and (self.train is None or self.train.one_for_all):
             raise ValueError(
                 "adapter: swapped needs an adapter per user: a block train with train.scope: user"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from spring.methods import cama
 from spring.params import Select
 from spring.retrieval import document_text
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.levels import Placed, lay_levels, read_curve
 from tasks.online import set_turns
 from tasks.population import Case, foundations, pool
 from tasks.sampling import sar_draw
@@ -62,8 +62,12 @@ def main() -> None:
     set_turns(bench, cases, period)
     if period == 0:
         cases = train_foundations(bench, cases, until) + cases
+    cases, placed = lay_levels(bench, cases, until=until, period=period)
     keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
-    write(bench, cases, keys, period)
+    for case, key in zip(cases, keys, strict=True):
+        folder = bench.store.path(key)
+        placed.append(Placed(case, key, folder, read_curve(folder)))
+    write(placed, period)
 
 
 def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> list[Case]:
@@ -88,7 +92,8 @@ def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
     start = None if case.train.start == "base" else case.previous
     draw = sar_draw(bench, case, period) if case.train.replay_draw == "sar" and case.replay else None
     seed = bench.seed(case.user, period)
-    return TrainJob(case.train.at(period), case.chosen, case.replay, start, seed, case.turns, draw)
+    how = case.train.at(period)
+    return TrainJob(how, case.chosen, case.replay, start, seed, case.turns, draw, case.over)
 
 
 def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
@@ -193,24 +198,23 @@ def select(bench: Workbench, case: Case, logp_adap: np.ndarray, period: int) -> 
     ]
 
 
-def write(bench: Workbench, cases: list[Case], keys: list[str], period: int) -> None:
+def write(placed: list[Placed], period: int) -> None:
     """Lays the stage's output out from the cells."""
     out = DATA / "adapt" / str(period)
     shutil.rmtree(out, ignore_errors=True)
     index, curves = [], []
-    for case, key in zip(cases, keys, strict=True):
-        cell = bench.store.path(key)
+    for one in placed:
+        case, curve = one.case, one.curve
         folder = f"adapters/{case.recipe}/{user_folder(case.user)}"
         (out / folder).mkdir(parents=True)
-        for file in cell.iterdir():
+        for file in one.source.iterdir():
             if file.name != "curve.json":
                 shutil.copyfile(file, out / folder / file.name)
-        curve = json.loads((cell / "curve.json").read_text())
         common = {"recipe": case.recipe, "user_id": case.user, "period": period}
         index.append(
             {
                 **common,
-                "cell": key,
+                "cell": one.key,
                 "folder": folder,
                 "chosen": [row["interaction_id"] for row in case.chosen],
                 "items": curve["items"],
@@ -226,7 +230,7 @@ def write(bench: Workbench, cases: list[Case], keys: list[str], period: int) -> 
             )
     write_parquet(pl.DataFrame(index, schema=INDEX), out / "index.parquet")
     write_parquet(pl.DataFrame(curves, schema=CURVES), out / "curves.parquet")
-    scores = [row for case in cases for row in case.scores]
+    scores = [row for one in placed for row in one.case.scores]
     write_parquet(pl.DataFrame(scores, schema=SCORES), out / "scores.parquet")
 
 

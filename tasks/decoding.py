@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spring.params import Decode, Lora
+from spring.params import Decode
 from spring.store import cell_key, code_digest
+from tasks.banks import Fit
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.decoding import Query
@@ -49,7 +50,7 @@ def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[l
         bench,
         dict(zip(keys, jobs, strict=True)),
         partial(_compute, bench),
-        group=lambda job: (lora_of(job.adapter), _loop(job.decode)),
+        group=lambda job: (fit_of(job.adapter), _loop(job.decode)),
         at_once=COMMIT,
         amount=lambda job: len(job.requests),
         what=what,
@@ -76,16 +77,16 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 
 
 def _compute(
-    bench: Workbench, shared: tuple[Lora | None, Decode], jobs: dict[str, GenerateJob], done: Done
+    bench: Workbench, shared: tuple[Fit | None, Decode], jobs: dict[str, GenerateJob], done: Done
 ) -> None:
     from spring.engine.budget import decoding_room, scoring_tokens
     from spring.engine.decoding import generate as generate_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
-    lora, decode = shared
+    fit, decode = shared
     adapters = {job.adapter.key: job.adapter for job in jobs.values() if job.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
-    with bench.bank(lora, len(slots)) as bank:
+    with bench.bank(fit, len(slots)) as bank:
         for key, slot in slots.items():
             place(bank, slot, adapters[key])
         queries: list[Query] = []

@@ -134,11 +134,17 @@ def period_table(params: Params, users: pl.DataFrame) -> pl.DataFrame:
 def median_curves(params: Params) -> pl.DataFrame:
     """Per recipe (named by the arms that share it), period and step: the median training loss over users."""
     names = {recipe: " + ".join(arms) for recipe, arms in arms_by_recipe(params).items()}
-    curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
-    curves = curves.filter(pl.col("recipe").is_in(list(names)))
+    curves = read_curves(params).filter(pl.col("recipe").is_in(list(names)))
     curves = curves.with_columns(pl.col("recipe").replace_strict(names, return_dtype=pl.String).alias("arms"))
     medians = curves.group_by("arms", "period", "step").agg(pl.col("loss").median(), pl.len().alias("users"))
     return medians.sort("arms", "period", "step")
+
+
+def read_curves(params: Params) -> pl.DataFrame:
+    """The learning curves of all periods; where users have their own, without those of what they share."""
+    curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
+    own = pl.col("user_id").is_not_null()
+    return curves.filter(own | ~own.any().over("recipe"))
 
 
 def arms_by_recipe(params: Params) -> dict[str, list[str]]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from spring.params import Lora
 from spring.store import cell_key, code_digest
+from tasks.banks import Fit
 from tasks.scoring import CODE, SLOTS, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.scoring import Text
@@ -37,7 +37,7 @@ def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[flo
         bench,
         dict(zip(keys, jobs, strict=True)),
         partial(_compute, bench),
-        group=lambda job: lora_of(job.adapter),
+        group=lambda job: fit_of(job.adapter),
         at_once=SLOTS,
         amount=lambda job: len(job.pairs),
         what=what,
@@ -57,14 +57,14 @@ def _key(bench: Workbench, job: GainJob) -> str:
     )
 
 
-def _compute(bench: Workbench, lora: Lora | None, jobs: dict[str, GainJob], done: Done) -> None:
+def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, GainJob], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 
     base = bench.base
     texts: dict[Text, None] = {}  # in order; a query of several pairs is read alone once
     read: dict[str, list[tuple[Text, Text]]] = {}
-    with bench.bank(lora, len(jobs)) as bank:
+    with bench.bank(fit, len(jobs)) as bank:
         for slot, (key, job) in enumerate(jobs.items()):
             place(bank, slot, job.adapter)
             read[key] = [_texts(bench, pair, slot if job.adapter else -1) for pair in job.pairs]

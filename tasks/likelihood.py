@@ -15,11 +15,12 @@ from time import perf_counter
 
 import numpy as np
 
-from spring.params import Decode, Lora
+from spring.params import Decode
 from spring.store import cell_key, code_digest
+from tasks.banks import Fit
 from tasks.decoding import GenerateJob, Request, generate
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 COMMIT = 96  # paths that become visible together
 
@@ -103,7 +104,7 @@ def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[lis
         bench,
         dict(named),
         partial(_compute, bench),
-        group=lambda path: lora_of(path.adapter),
+        group=lambda path: fit_of(path.adapter),
         at_once=COMMIT,
         amount=lambda path: len(path.texts),
         what=what,
@@ -127,14 +128,14 @@ def _key(bench: Workbench, path: Path) -> str:
     )
 
 
-def _compute(bench: Workbench, lora: Lora | None, chosen: dict[str, Path], done: Done) -> None:
+def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 
     base = bench.base
     adapters = {path.adapter.key: path.adapter for path in chosen.values() if path.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
-    with bench.bank(lora, len(slots)) as bank:
+    with bench.bank(fit, len(slots)) as bank:
         for key, slot in slots.items():
             place(bank, slot, adapters[key])
         texts = [

@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from spring.methods.proper import Proper
 from spring.params import Arm, Params, Retrieve
 from spring.significance import smallest_p
 from tasks.findings import tables
@@ -157,6 +158,8 @@ def arm_description(arm: Arm) -> dict[str, str]:
             learns += f"; {arm.train.rule.method}"
         learns += SCOPES[arm.train.scope] + (", text by text" if arm.train.online else "")
         starts = STARTS[arm.train.start]
+        if arm.train.experts is not None:
+            learns, starts = levels_description(learns, starts, arm.train.experts)
     if arm.adapter == "swapped":
         starts += "; answers with another user's adapter"
     if arm.memory is not None:
@@ -172,6 +175,16 @@ def arm_description(arm: Arm) -> dict[str, str]:
         "retrieval": context,
         "lambda": mixed,
     }
+
+
+def levels_description(learns: str, starts: str, experts: Proper) -> tuple[str, str]:
+    """What an arm with shared levels learns from, and what lies beneath its adapters."""
+    seen = SCOPES[experts.scope].removeprefix(", ")
+    if experts.level != "user":
+        learns = "nothing after period 0"
+    beneath = "a LoRA" if experts.level == "population" else f"a LoRA and {experts.count} experts"
+    starts = {"user": f"{starts}; ", "group": "the user's embedding; ", "population": ""}[experts.level]
+    return learns, f"{starts}beneath: {beneath} {seen}, learned in period 0"
 
 
 def gate_description(retrieve: Retrieve) -> str:

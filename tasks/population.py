@@ -13,6 +13,7 @@ from typing import Any
 
 from spring.engine.turns import Turn
 from spring.params import Train
+from tasks.banks import Layered
 from tasks.workbench import Adapter, Row
 
 
@@ -31,6 +32,7 @@ class Case:
     chosen: list[Row] = field(default_factory=list)
     until: datetime | None = None  # no item of a shared lesson is later
     turns: list[Turn] = field(default_factory=list)  # of recipes that learn online
+    over: Layered | None = None  # what lies frozen beneath the user's own adapter
 
 
 def foundations(cases: list[Case]) -> list[Case]:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from spring.params import Params
-from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, stream
+from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text
 from tasks.findings import tables
 from tasks.page import Sample, names, render
@@ -140,7 +140,7 @@ def all_panels(
     styles, recipes = arm_styles(params), arms_by_recipe(params)
     limits = {f"{metric}{end}": pl.Float64 for metric in METRICS for end in ("", "_low", "_high")}
     table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
-    curves = pl.concat(read_parquet(DATA / f"adapt/{t}/curves.parquet") for t in params.periods)
+    curves = read_curves(params)
     panels: dict[str, dict[str, Panel]] = {name: {} for name in SECTIONS}
     for metric, title in METRIC_NAMES.items():
         panels["periods"][f"{title} over periods"] = partial(

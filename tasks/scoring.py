@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spring.params import Lora
 from spring.store import cell_key, code_digest
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, lora_of, plain
+from tasks.banks import Fit
+from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -51,7 +51,7 @@ def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]
         bench,
         dict(zip(keys, jobs, strict=True)),
         partial(_compute, bench),
-        group=lambda job: lora_of(job.adapter),
+        group=lambda job: fit_of(job.adapter),
         at_once=SLOTS,
         amount=lambda job: len(job.rows),
         what=what,
@@ -71,12 +71,12 @@ def _key(bench: Workbench, job: ScoreJob) -> str:
     )
 
 
-def _compute(bench: Workbench, lora: Lora | None, jobs: dict[str, ScoreJob], done: Done) -> None:
+def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 
     base = bench.base
-    with bench.bank(lora, len(jobs)) as bank:
+    with bench.bank(fit, len(jobs)) as bank:
         texts = []
         for slot, job in enumerate(jobs.values()):
             place(bank, slot, job.adapter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from spring.engine.turns import Turn
 from spring.methods.sar import SarDraw
 from spring.params import Select, Train
 from spring.store import cell_key, code_digest
+from tasks.banks import Founding, Layered
 from tasks.sampling import write_uses
 from tasks.scoring import CODE
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
 NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
+EXPERTS = (  # what adapters over shared experts are made with
+    "spring/engine/experts",
+    "spring/engine/expert_files",
+    "spring/methods/proper",
+    "tasks/banks",
+)
 HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
 HOW |= {"replay_draw", "rule"}
 CARRIED = "carried.safetensors"  # beside the adapter: what `train.rule` needs in the next period
+HOW |= {"experts"}
 
 
 @dataclass(frozen=True)
@@ -39,19 +47,20 @@ class TrainJob:
     seed: int
     turns: Sequence[Turn] = ()  # of recipes that learn online: all that their settings decide
     draw: SarDraw | None = None  # of what is replayed; null: uniformly
+    over: Layered | Founding | None = None  # what lies frozen beneath
 
 
 def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
     """Keys of the cells of all jobs, in order; only missing cells are computed.
 
-    A cell is a PEFT folder with `curve.json` beside the weights, and what a method carries on.
+    A cell is an adapter's folder with `curve.json` beside the weights, and what a method carries on.
     """
     keys = [_key(bench, job) for job in jobs]
     fill(
         bench,
         dict(zip(keys, jobs, strict=True)),
         partial(_compute, bench),
-        group=lambda job: _how(job.recipe),
+        group=lambda job: (_how(job.recipe), job.over),
         at_once=SLOTS,
         amount=partial(_tokens, bench),
         what=what,
@@ -75,6 +84,8 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         parts["turns"] = [asdict(turn) for turn in job.turns]
     if job.recipe.rule is not None:
         modules.append(type(job.recipe.rule).__module__.replace(".", "/"))
+    if job.over is not None:
+        modules += EXPERTS
     if job.recipe.replay_draw == "sar":
         modules += ["spring/methods/sar", "tasks/sampling"]
     return cell_key(
@@ -88,7 +99,16 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         rows=[plain(row) for row in job.rows],
         replay=[plain(row) for row in job.replay],
         **parts,
+        **_beneath(job),
     )
+
+
+def _beneath(job: TrainJob) -> dict[str, Any]:
+    """What a layered adapter depends on besides; a lesson of many knows who wrote what."""
+    if job.over is None:
+        return {}
+    names = [row["user_id"] for row in job.rows] if isinstance(job.over, Founding) else []
+    return {"over": job.over.key, "writers": names}
 
 
 def _tokens(bench: Workbench, job: TrainJob) -> int:
@@ -107,8 +127,15 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     from spring.engine.lora import load_adapter
     from spring.engine.training import Lesson
 
+    users = job.over.users if isinstance(job.over, Founding) else ()
+
     def texts(rows: Sequence[Row]) -> list[Any]:
-        return [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
+        read = [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
+        if users:
+            read = [
+                replace(text, user=users.index(row["user_id"])) for text, row in zip(read, rows, strict=True)
+            ]
+        return read
 
     start, carried = None, {}
     if job.start and weights:
@@ -118,20 +145,23 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns, job.draw, carried)
 
 
-def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done) -> None:
+def _compute(
+    bench: Workbench, shared: tuple[Train, Layered | Founding | None], jobs: dict[str, TrainJob], done: Done
+) -> None:
     from safetensors.torch import save_file
 
     from spring.engine.budget import training_tokens
     from spring.engine.lora import save_adapter
     from spring.engine.training import train as train_many
 
+    how, over = shared
     base, memory_gb = bench.base, bench.params.model.memory_gb
     lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
     longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
     checkpoint = longest > training_tokens(base.model, memory_gb)  # one text alone would not fit
     budget = training_tokens(base.model, memory_gb, checkpoint=checkpoint)
     began = perf_counter()
-    with bench.bank(how.lora, len(lessons)) as bank:
+    with bench.bank(over or how.lora, len(lessons)) as bank:
         assert bank is not None
         learned = train_many(
             base.model, bank, list(lessons.values()), how, budget=budget, checkpoint=checkpoint, progress=done
@@ -141,7 +171,10 @@ def _compute(bench: Workbench, how: Train, jobs: dict[str, TrainJob], done: Done
     with bench.store.batch() as batch:
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
             folder = batch.cell(key)
-            save_adapter(one.state, how.lora, folder, base_model=bench.params.model.id)
+            if over is not None:
+                over.save(one.state, folder, base_model=bench.params.model.id)
+            else:
+                save_adapter(one.state, how.lora, folder, base_model=bench.params.model.id)
             if one.carried:
                 save_file(one.carried, folder / CARRIED)
             if how.replay_draw == "sar":

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from spring.params import Arm, Lora, Params, Train, fingerprint
 from spring.store import CellStore
+from tasks.banks import Fit, Founding, Layered
 from tasks.files import DATA, load_params, read_parquet
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Row = dict[str, Any]  # one interaction, by column
 Job = TypeVar("Job")
 Group = TypeVar("Group", bound=Hashable)
 Done = Callable[[int], object]  # told how much was done
+Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
 
 INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
     "recipe": pl.String,
@@ -48,18 +50,19 @@ INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained adapter: the key of its cell, and the PEFT folder it lies in."""
+    """A trained adapter: the key of its cell, and its folder (PEFT's, unless it lies `over` experts)."""
 
     key: str
     folder: Path
     lora: Lora
+    over: Layered | None = None  # the shared part it cannot be read without
 
 
 @dataclass(frozen=True)
 class Adapters:
     """The adapters after a period, by recipe and user; the user is null for one that all users share."""
 
-    found: dict[tuple[str, str | None], Adapter]
+    found: dict[Place, Adapter]
 
     def of(self, recipe: str | None, user: str) -> Adapter | None:
         """The adapter that `user` has under `recipe`; null without one."""
@@ -116,18 +119,19 @@ class Workbench:
         return {task: self.params.prompts[task] for task in sorted({row["task"] for row in rows})}
 
     @contextmanager
-    def bank(self, lora: Lora | None, slots: int) -> Iterator[AdapterBank | None]:
+    def bank(self, fit: Fit | Founding | None, slots: int) -> Iterator[AdapterBank | None]:
         """An adapter bank on the model inside the block; null when no adapter is needed."""
-        if lora is None or slots == 0:
+        if fit is None or slots == 0:
             yield None
             return
         from spring.engine.lora import AdapterBank
 
-        bank = AdapterBank(self.base.model, lora, slots=slots)
+        model = self.base.model
+        bank = AdapterBank(model, fit, slots=slots) if isinstance(fit, Lora) else fit.bank(model, slots)
         try:
             yield bank
         finally:
-            bank.detach(self.base.model)
+            bank.detach(model)
 
     def seed(self, user: str | None, period: int) -> int:
         """Seed of one user and period, the same whoever else takes part; null: of all users together."""
@@ -152,14 +156,25 @@ class Workbench:
 
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""
-        found: dict[tuple[str, str | None], Adapter] = {}
+        found: dict[Place, Adapter] = {}
         folder = DATA / "adapt" / str(period)
         for row in self._index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
                 lora = recipe_of(arm).at(period).lora
                 found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
-        return Adapters(found)
+        return Adapters({place: self._layered(place, found) for place in found})
+
+    def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
+        """An adapter with the shared part it lies on, if its recipe has levels."""
+        (recipe, user), adapter = place, found[place]
+        experts = recipe_of(self.recipes[recipe]).experts
+        if experts is None or experts.level == "population":
+            return adapter
+        if user is None:  # the adapter of users who have none: level 2 under the mean embedding
+            experts = experts.model_copy(update={"level": "group"})
+        shared = found[recipe, None]
+        return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.folder))
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""
@@ -199,9 +214,9 @@ def fill(
                 compute(shared, {key: jobs[key] for key in members[start : start + at_once]}, done)
 
 
-def lora_of(adapter: Adapter | None) -> Lora | None:
-    """Settings of the bank that an adapter is put into; null: none is needed."""
-    return adapter.lora if adapter else None
+def fit_of(adapter: Adapter | None) -> Fit | None:
+    """The bank that an adapter is put into; null: none is needed."""
+    return (adapter.over or adapter.lora) if adapter else None
 
 
 def plain(row: Row) -> list[str]:

@@ -32,7 +32,7 @@ def recipe(*, dropout: float = 0.0, **changes: Any) -> Train:
     values: dict[str, Any] = {"start": "base", "data": "current", "select": SELECT, "replay_share": 0.0}
     values |= {"lora": lora, "lr": 0.01, "weight_decay": 0.1, "warmup_ratio": 0.2, "epochs": 2}
     values |= {"batch_size": 3, "grad_clip": 0.5, "scope": "user", "online": None}
-    values |= {"replay_draw": "uniform", "rule": None}
+    values |= {"replay_draw": "uniform", "rule": None, "experts": None}
     return Train(**{**values, **changes})
 
 

@@ -84,6 +84,7 @@ class _Flight:
     rows: list[int]
     weights: list[float]
     slot: int
+    prompts: list[tuple[int, ...]]  # of its paths
     last: int = -1
     agreed: int = 0  # tokens in a row on which both paths agreed
 
@@ -194,7 +195,7 @@ class _Batch:
             for row, one in zip(rows, own, strict=True):
                 one.rows.append(row)
                 logits[row] = one.logits
-            fresh.append(_Flight(number, rows, weights, query.slot))
+            fresh.append(_Flight(number, rows, weights, query.slot, [prompt for prompt, _ in query.paths]))
         self.cache.admit(_blocks_of(found))
         places = {row: i for i, row in enumerate(logits)}
         first = torch.stack(list(logits.values()))
@@ -221,7 +222,8 @@ class _Batch:
         """Reads prompts with their references behind them; the cache keeps the prompts."""
         cache = KeyValueCache()
         rows = [prompt + reference[:-1] for _, prompt, reference in reads]
-        pack = pack_rows(rows, [slot for slot, _, _ in reads], device=self.device, cache=cache)
+        slots, prompts = [slot for slot, _, _ in reads], [prompt for _, prompt, _ in reads]
+        pack = pack_rows(rows, slots, device=self.device, cache=cache, prompts=prompts)
         hidden = self._hidden(pack)
         [block] = cache.blocks
         block.lengths = [len(prompt) for _, prompt, _ in reads]
@@ -265,13 +267,18 @@ class _Batch:
     @torch.inference_mode()
     def _step(self) -> Tensor:
         """Logits [R, V] of the token after the last one of every row, in the cache's order."""
-        owners = {row: flight for flight in self.flights for row in flight.rows}
-        flights = [owners[row] for row in self.cache.rows]
+        owners = {
+            row: (flight, prompt)
+            for flight in self.flights
+            for row, prompt in zip(flight.rows, flight.prompts, strict=False)  # a path may be dropped
+        }
+        flights, prompts = zip(*(owners[row] for row in self.cache.rows), strict=True)
         pack = pack_rows(
             [[flight.last] for flight in flights],
             [flight.slot for flight in flights],
             device=self.device,
             cache=self.cache,
+            prompts=prompts,
         )
         return head(self.model)(self._hidden(pack)).float()
 

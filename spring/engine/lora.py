@@ -30,6 +30,9 @@ from spring.params import Lora
 class AdapterBank:
     """LoRA adapters of S slots, attached to `model` by the names of its linear layers."""
 
+    layer_type: type[BankedLinear] = BankedLinear
+    by_prompt = False  # whether what a row's tokens get depends on the whole of its prompt
+
     def __init__(self, model: Any, config: Lora, *, slots: int) -> None:
         self.config = config
         self.scaling = config.alpha / config.r
@@ -50,26 +53,38 @@ class AdapterBank:
             )
         for number, (name, module) in enumerate(targets):
             parent, _, child = name.rpartition(".")
-            layer = BankedLinear(module, self, number)
+            layer = self.layer_type(module, self, number)
             setattr(model.get_submodule(parent), child, layer)
             self.layers[name] = layer
-        device = next(model.parameters()).device
-        self.shapes = {
-            name: ((config.r, layer.base.in_features), (layer.base.out_features, config.r))
-            for name, layer in self.layers.items()
-        }
-        self.width = sum(math.prod(shape) for pair in self.shapes.values() for shape in pair)  # P
-        self.flat = torch.zeros(slots, self.width, device=device)  # [S, P]
+        shapes = self._shapes()
+        self.width = sum(map(math.prod, shapes.values()))  # P
+        self.flat = torch.zeros(slots, self.width, device=next(model.parameters()).device)  # [S, P]
+        self.stacks: dict[str, Tensor] = {}  # every tensor of all slots, [S, *shape]
         offset = 0
+        for name, shape in shapes.items():
+            size = math.prod(shape)
+            self.stacks[name] = self.flat[:, offset : offset + size].view(slots, *shape)
+            offset += size
+        self.named = [  # the same per slot
+            {name: nn.Parameter(stack[slot], requires_grad=False) for name, stack in self.stacks.items()}
+            for slot in range(slots)
+        ]
+        self._give_to_layers()
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors of a slot, by name, in the order in which they lie in `flat`."""
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self.layers.items():
-            for kind, shape in zip("ab", self.shapes[name], strict=True):
-                size = math.prod(shape)
-                views = getattr(layer, kind)
-                for slot in range(slots):
-                    span = self.flat[slot, offset : offset + size].view(shape)
-                    views.append(nn.Parameter(span, requires_grad=False))
-                layer.stacked += (self.flat[:, offset : offset + size].view(slots, *shape),)
-                offset += size
+            shapes[tensor_name(name, "A")] = (self.config.r, layer.base.in_features)
+            shapes[tensor_name(name, "B")] = (layer.base.out_features, self.config.r)
+        return shapes
+
+    def _give_to_layers(self) -> None:
+        """Tells each layer its A and B of every slot."""
+        for name, layer in self.layers.items():
+            a, b = tensor_name(name, "A"), tensor_name(name, "B")
+            layer.a, layer.b = ([tensors[kind] for tensors in self.named] for kind in (a, b))
+            layer.stacked = (self.stacks[a], self.stacks[b])
 
     def detach(self, model: nn.Module) -> None:
         """Puts the model's own linear layers back."""
@@ -92,14 +107,14 @@ class AdapterBank:
 
     def views(self, slot: int) -> Iterator[nn.Parameter]:
         """The parameters of one slot in the order in which they lie in `flat`."""
-        for layer in self.layers.values():
-            yield layer.a[slot]
-            yield layer.b[slot]
+        yield from self.named[slot].values()
 
     def split(self, row: Tensor) -> list[tuple[Tensor, Tensor]]:
         """A row [P] in the layout of `flat` as A [r, D] and B [D', r] of every layer (views)."""
-        parts = iter(row.split([math.prod(shape) for pair in self.shapes.values() for shape in pair]))
-        return [(next(parts).view(a), next(parts).view(b)) for a, b in self.shapes.values()]
+        stacks = self.stacks.values()  # [S, r, D] and [S, D', r] by turns
+        parts = row.split([stack[0].numel() for stack in stacks])
+        views = [part.view(stack.shape[1:]) for part, stack in zip(parts, stacks, strict=True)]
+        return list(zip(views[::2], views[1::2], strict=True))
 
     # --- one slot -----------------------------------------------------------------------------------------
 
@@ -114,21 +129,11 @@ class AdapterBank:
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """The adapter of one slot under PEFT's names, float32 on the CPU."""
-        return {
-            f"base_model.model.{name}.lora_{kind.upper()}.weight": getattr(layer, kind)[slot]
-            .detach()
-            .to("cpu", copy=True)
-            for name, layer in self.layers.items()
-            for kind in "ab"
-        }
+        return {name: view.detach().to("cpu", copy=True) for name, view in self.named[slot].items()}
 
     def load_state(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """Puts an adapter under PEFT's names into one slot; refuses a missing, extra or misshapen tensor."""
-        wanted = {
-            f"base_model.model.{name}.lora_{kind.upper()}.weight": getattr(layer, kind)[slot]
-            for name, layer in self.layers.items()
-            for kind in "ab"
-        }
+        wanted = self.named[slot]
         if wanted.keys() != state.keys():
             odd = sorted(wanted.keys() ^ state.keys())[:4]
             raise ValueError(f"adapter does not fit the model and lora settings: missing or unknown {odd}")
@@ -149,6 +154,9 @@ class AdapterBank:
             fresh = wider[name].narrow(ranks, state[name].shape[ranks], missing)
             wider[name] = torch.cat([state[name], fresh], ranks)
         self.load_state(slot, {name: wider.get(name, value) for name, value in state.items()})
+
+    def regularise(self, slots: Sequence[int], grads: Tensor) -> None:
+        """Adds to `grads` [len(slots), P] what the loss of these slots holds besides texts: nothing here."""
 
     # --- a batch ------------------------------------------------------------------------------------------
 
@@ -214,6 +222,11 @@ def rank_of(state: Mapping[str, Tensor]) -> int:
 
 
 # --- PEFT's folder format ---------------------------------------------------------------------------------
+
+
+def tensor_name(layer: str, kind: str) -> str:
+    """PEFT's name of the A or B of a layer."""
+    return f"base_model.model.{layer}.lora_{kind}.weight"
 
 
 def save_adapter(state: Mapping[str, Tensor], config: Lora, folder: Path, *, base_model: str) -> None:

@@ -51,10 +51,12 @@ class BankedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[1, N, D] -> [1, N, D']."""
         y = self.base(x)
+        route = self.bank[0].route
+        return y if route is None or not route.runs else self.update(x, y, route)
+
+    def update(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
+        """y [1, N, D'] with the low-rank update of every token that has a slot."""
         bank = self.bank[0]
-        route = bank.route
-        if route is None or not route.runs:
-            return y
         if route.steps is not None:
             return self._step(x, y, route.steps)
         keep = None if route.masks is None else [self._keep(x, rows) for rows in route.masks]

@@ -25,6 +25,9 @@ class Pack:
 
     With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
     may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
+
+    `prompts` and `users` say of each row which prompt it belongs to and, in a lesson of many, who wrote it;
+    only banks that route by them read them.
     """
 
     input_ids: Tensor  # [1, N], and on the processor a tail of no row up to a multiple of `WHOLE`
@@ -33,6 +36,8 @@ class Pack:
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
     before: list[int] | None = None  # [R]
+    prompts: Sequence[Sequence[int]] | None = None  # [R][*]
+    users: Sequence[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -44,6 +49,11 @@ class Pack:
             starts = torch.tensor([0, *self.lengths[:-1]], device=device).cumsum(0)
             column = torch.arange(len(self.row), device=device) - starts[self.row]
             self.index = self.row * self.longest + column
+
+    @property
+    def tail(self) -> int:
+        """Tokens at the end that belong to no row; what is computed of them is never read."""
+        return self.input_ids.shape[1] - len(self.row)
 
     @property
     def stepping(self) -> bool:
@@ -82,6 +92,8 @@ def pack_rows(
     device: torch.device,
     cache: KeyValueCache | None = None,
     before: list[int] | None = None,
+    prompts: Sequence[Sequence[int]] | None = None,
+    users: Sequence[int] | None = None,
 ) -> Pack:
     """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
     starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
@@ -100,6 +112,8 @@ def pack_rows(
         list(slots),
         cache,
         before,
+        prompts,
+        users,
     )
 
 

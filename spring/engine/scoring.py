@@ -35,6 +35,7 @@ class Text:
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     slot: int = -1
+    user: int = -1  # who wrote it, where one lesson holds texts of several users
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -82,7 +83,7 @@ def token_logps(
 @torch.inference_mode()
 def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> list[np.ndarray]:
     device = next(model.parameters()).device
-    pack, ends = _pack(rows, device)
+    pack, ends = _pack(rows, device, share=bank is None or not bank.by_prompt)
     if bank is None:
         hidden = hidden_states(model, pack)
     else:
@@ -101,12 +102,12 @@ def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> 
     return [x.numpy() for x in logps.cpu().split([len(row.response) for row in rows])]
 
 
-def _pack(rows: Sequence[Text], device: torch.device) -> tuple[Pack, list[int]]:
-    """The rows, common beginnings once, and where each row's prompt ends.
+def _pack(rows: Sequence[Text], device: torch.device, *, share: bool) -> tuple[Pack, list[int]]:
+    """The rows, with `share` common beginnings once, and where each row's prompt ends.
 
     A row's last token is left out: it predicts nothing that is scored.
     """
-    shared = shared_beginnings(rows) if device.type == "cpu" else [0] * len(rows)
+    shared = shared_beginnings(rows) if share and device.type == "cpu" else [0] * len(rows)
     tokens: list[tuple[int, ...]] = []
     slots, before, ends = [], [], []
     taken = beginning = 0
@@ -122,7 +123,9 @@ def _pack(rows: Sequence[Text], device: torch.device) -> tuple[Pack, list[int]]:
         before.append(beginning if length else -1)
         ends.append(taken + len(row.prompt) - length - 1)
         taken += len(tokens[-1])
-    return pack_rows(tokens, slots, device=device, before=before if any(shared) else None), ends
+    if any(shared):
+        return pack_rows(tokens, slots, device=device, before=before), ends
+    return pack_rows(tokens, slots, device=device, prompts=[row.prompt for row in rows]), ends
 
 
 def shared_beginnings(rows: Sequence[Text]) -> list[int]:

@@ -214,6 +214,7 @@ def _step(
         tokens[i] += len(row.text)
         if grad is not None:
             grads[i] += grad
+    bank.regularise(slots, grads)
     rates = [config.lr * running[slot].rate for slot in slots]
     for slot, grad in zip(slots, grads, strict=True):
         running[slot].penalty.append(running[slot].rule.penalise(bank.flat[slot], grad))
@@ -296,7 +297,13 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
     """Each row's share of its slot's loss (mean NLL per response token), and the slots' gradients."""
     device = bank.flat.device
     texts, slots = [row.text for row in rows], [row.slot for row in rows]
-    pack = pack_rows([(text.prompt + text.response)[:-1] for text in texts], slots, device=device)
+    pack = pack_rows(
+        [(text.prompt + text.response)[:-1] for text in texts],
+        slots,
+        device=device,
+        prompts=[text.prompt for text in texts],
+        users=[text.user for text in texts],
+    )
     counts = [len(text.response) for text in texts]
     weights = torch.cat([torch.full((n,), row.weight) for n, row in zip(counts, rows, strict=True)])
     targets = torch.tensor([token for text in texts for token in text.response], device=device)

@@ -1,0 +1,131 @@
+"""The levels of arms with `train.experts` (spring/methods/proper.py), each of them a cell.
+
+What all users share is learned in period 0 and handed on from period to period as it is: one cell, listed
+without a user, which also answers for whoever has no adapter. What lies on top is the user's own: at level
+`user` a lesson in every period, at level `group` the user's embedding alone, at level `population` nothing.
+Like all that users share, the shared lessons hold nothing later than `until`, the first test query of period
+0 of any user (tasks/population.py), unless `experts.scope` is transductive.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from spring.params import Train
+from spring.store import cell_key, code_digest
+from tasks.banks import Founding, Layered
+from tasks.population import Case, pool
+from tasks.training import EXPERTS, TrainJob, train
+from tasks.workbench import Adapter, Workbench
+
+UNTRAINED: dict[str, Any] = {"loss": [], "lr": [], "grad_norm": [], "items": 0, "tokens": 0, "seconds": 0.0}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An adapter of the period: whose it is, its cell, the folder to copy it from, and its learning curve."""
+
+    case: Case
+    key: str
+    source: Path
+    curve: dict[str, Any]
+
+
+def lay_levels(
+    bench: Workbench, cases: Sequence[Case], *, until: datetime, period: int
+) -> tuple[list[Case], list[Placed]]:
+    """The cases that have a lesson of their own in this period, and what is placed without one."""
+    layered = [case for case in cases if case.train.group is not None]
+    shared = learn_shared(bench, layered, until) if period == 0 else hand_on(bench, layered, period)
+    lessons = [case for case in cases if case.train.group is None]
+    placed = list(shared.values())
+    for case in layered:
+        beneath, experts = shared[case.recipe], case.train.experts
+        if experts is None or experts.level == "population":
+            continue
+        case.over = Layered(case.train.lora, experts, beneath.key, beneath.source)
+        if experts.level == "group":
+            placed.append(member(bench, case, case.over))
+        else:
+            if case.previous and (period == 0 or not own(case.previous)):
+                case.previous = None  # a shared level: it lies beneath, the user starts afresh
+            lessons.append(case)
+    return lessons, placed
+
+
+def own(adapter: Adapter) -> bool:
+    """Whether an adapter is of level 3."""
+    return adapter.over is not None and adapter.over.experts.level == "user"
+
+
+def learn_shared(bench: Workbench, cases: Sequence[Case], until: datetime) -> dict[str, Placed]:
+    """The shared part of every recipe; each case's `previous` is the population LoRA it lies on."""
+    lessons = [replace(case, train=_group(case), scores=[]) for case in cases]
+    shared = pool(lessons, until=until, learned_until={})
+    keys = train(bench, [shared_job(bench, case) for case in shared], "adapt@0 groups")
+    found = {}
+    for case, key in zip(shared, keys, strict=True):
+        source = bench.store.path(key)
+        curve = read_curve(source)
+        if case.train.experts is not None:  # its cost is that of both levels
+            assert case.previous is not None
+            curve = joined(read_curve(case.previous.folder), curve)
+        found[case.recipe] = Placed(case, key, source, curve)
+    return found
+
+
+def shared_job(bench: Workbench, case: Case) -> TrainJob:
+    """Level 2 on the population LoRA; where the arm stops at level 1, that again."""
+    how = case.train
+    if how.experts is None:
+        return TrainJob(how, case.chosen, [], None, bench.seed(None, 0))
+    assert case.previous is not None
+    users = tuple(sorted({row["user_id"] for row in case.chosen}))
+    over = Founding(how.lora, how.experts, case.previous.key, users, case.previous.folder)
+    return TrainJob(how, case.chosen, [], None, bench.seed(None, -1), over=over)
+
+
+def hand_on(bench: Workbench, cases: Sequence[Case], period: int) -> dict[str, Placed]:
+    """The shared parts of the period before; its case lists what the users were given meanwhile."""
+    adapters = bench.adapters(period - 1)
+    found = {}
+    for case in cases:
+        if case.recipe not in found:
+            adapter = adapters.found[case.recipe, None]
+            everybody = [row for other in cases if other.recipe == case.recipe for row in other.chosen]
+            shared = replace(case, user=None, train=_group(case), chosen=everybody, scores=[], until=None)
+            found[case.recipe] = Placed(shared, adapter.key, adapter.folder, UNTRAINED)
+    return found
+
+
+def member(bench: Workbench, case: Case, over: Layered) -> Placed:
+    """What level 2 knows of one user: the embedding, or the mean of all for a user it has not seen."""
+    key = cell_key(kind="member", code=code_digest(*EXPERTS), shared=over.key, user=case.user)
+    if key not in bench.store:
+        from spring.engine.expert_files import USER, USERS, load_shared, writers
+
+        embeddings, row = load_shared(over.folder)[USERS], writers(over.folder).get(case.user or "")
+        mine = embeddings.mean(0) if row is None else embeddings[row].clone()
+        with bench.store.batch() as batch:
+            over.save({USER: mine}, batch.cell(key), base_model=bench.params.model.id)
+    return Placed(case, key, bench.store.path(key), UNTRAINED)
+
+
+def read_curve(folder: Path) -> dict[str, Any]:
+    """The learning curve beside a cell's weights."""
+    return dict(json.loads((folder / "curve.json").read_text()))
+
+
+def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """One lesson after the other, of the same items."""
+    return {key: second[key] if key == "items" else first[key] + second[key] for key in second}
+
+
+def _group(case: Case) -> Train:
+    assert case.train.group is not None
+    return case.train.group
