@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from spring.methods.cad import Cad
+from spring.methods.cope import Cope
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -180,6 +182,9 @@ class Adaptive(Strict):
     patience: PositiveInt  # tokens in a row
 
 
+Rule = Annotated[Cope | Cad, Field(discriminator="by")]
+
+
 class Decode(Strict):
     """Interpolated generation (Eq. 7, 8)."""
 
@@ -188,6 +193,16 @@ class Decode(Strict):
     max_new_tokens: PositiveInt
     adaptive: Adaptive | None
     confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # spring/confidence.py
+    rule: Annotated[Rule | None, added(None)]  # how two paths become one; null: the mixture (Eq. 8)
+
+    @model_validator(mode="after")
+    def _weights_belong_to_the_mixture(self) -> Decode:
+        for name in ("adaptive", "confidence"):
+            if self.rule is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"decode.{name} is for the mixture (Eq. 8); with decode.rule it must be null"
+                )
+        return self
 
 
 class Arm(Strict):
@@ -214,6 +229,23 @@ class Arm(Strict):
         if self.adapter == "swapped" and (self.train is None or self.train.shared):
             raise ValueError(
                 "adapter: swapped needs an adapter per user: a block train with train.scope: user"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rule_has_its_paths(self) -> Arm:
+        rule = self.decode.rule
+        if rule is None:
+            return self
+        retrieving, lmbda = self.memory is not None, self.decode.lmbda
+        problem = rule.misfit(adapted=self.train is not None, retrieving=retrieving, lmbda=lmbda)
+        if problem is not None:
+            raise ValueError(f"decode.rule: {problem}")
+        weighing = self.retrieve.gate not in ("strict", None) or self.retrieve.weight != "gate"
+        if retrieving and lmbda > 0 and weighing:
+            raise ValueError(
+                f"decode.rule: {rule.by} has no weights that a gate could set: take retrieve.gate strict or "
+                f"null, and retrieve.weight gate"
             )
         return self
 

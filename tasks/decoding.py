@@ -63,10 +63,15 @@ def _loop(decode: Decode) -> Decode:
     return decode.model_copy(update={"lmbda": 0.0})
 
 
+def rule_code(decode: Decode) -> list[str]:
+    """The module of a rule other than the mixture, for cell keys."""
+    return [f"spring/methods/{decode.rule.by}"] if decode.rule else []
+
+
 def _key(bench: Workbench, job: GenerateJob) -> str:
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, *LOOP, "tasks/decoding"),
+        code=code_digest(*CODE, *LOOP, *rule_code(job.decode), "tasks/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),

@@ -1,8 +1,8 @@
 """Cells of reference likelihoods: one user's queries read under one adapter, with or without context.
 
 A cell holds one path of the mixture, token by token, and no lambda: arms that differ in it alone, or of which
-one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence need
-whole distributions: those arms go through the decode loop, for a single token.
+one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence and
+rules other than the mixture need whole distributions: those arms go through the decode loop, for a single token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Sum of log p over a reference's tokens under the mixture (nats, Eq. 8), and their number."""
+    """Sum of log p over a reference's tokens under the mixture (nats, Eq. 8) or its rule, and their number."""
 
     logp: float
     tokens: int
@@ -51,19 +51,25 @@ class Path:
 
 def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[Likelihood]]:
     """Per ask and request: its reference's likelihood, teacher-forced; only missing cells are computed."""
-    fixed = [ask for ask in asks if ask.decode.confidence is None]
-    weighted = [ask for ask in asks if ask.decode.confidence is not None]
-    read = iter(_read_paths(bench, [path for ask in fixed for path in paths(ask)], what))
-    looped = iter(generate(bench, [_one_token(ask) for ask in weighted], f"{what}, by confidence"))
+    whole = [_takes_whole(ask) for ask in asks]
+    apart = [path for ask, one in zip(asks, whole, strict=True) if not one for path in paths(ask)]
+    read = iter(_read_paths(bench, apart, what))
+    together = [_one_token(ask) for ask, one in zip(asks, whole, strict=True) if one]
+    looped = iter(generate(bench, together, f"{what}, whole distributions"))
     found = []
-    for ask in asks:
-        if ask.decode.confidence is None:
+    for ask, one in zip(asks, whole, strict=True):
+        if not one:
             alone, given = iter(next(read)), iter(next(read))
             mixed = [_mix(request, alone, given) for request in ask.requests]
             found.append([Likelihood(float(logps.sum()), len(logps)) for logps in mixed])
         else:
             found.append([Likelihood(cell["logp"], cell["ref_tokens"]) for cell in next(looped)])
     return found
+
+
+def _takes_whole(ask: Ask) -> bool:
+    """Whether a path's log p of the reference alone is not enough."""
+    return ask.decode.confidence is not None or ask.decode.rule is not None
 
 
 def _one_token(ask: Ask) -> GenerateJob:
