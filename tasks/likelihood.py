@@ -2,7 +2,7 @@
 
 A cell holds one path of the mixture, token by token, and no lambda: arms that differ in it alone, or of which
 one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence and
-rules other than the mixture need whole distributions: those arms go through the decode loop, for a single token.
+rules other than the mixture need whole distributions: those arms go through the decode loop, for one token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Sum of log p over a reference's tokens under the mixture (nats, Eq. 8) or its rule, and their number."""
+    """Sum of log p over a reference's tokens under the mixture (Eq. 8) or its rule, and their number."""
 
     logp: float
     tokens: int

@@ -164,7 +164,7 @@ WITH_CAD = {"rule": {"by": "cad", "alpha": 0.5}}
         ({"decode": {"lmbda": 1, **WITH_CAD}, "retrieve": {"gate": "soft"}}, "take retrieve.gate strict"),
         ({"decode": {"lmbda": 1, **WITH_COPE}, "retrieve": {"weight": "score"}}, "retrieve.weight gate"),
         ({"memory": None, "decode": {"confidence": "entropy", **WITH_COPE}}, "decode.confidence is for the"),
-        ({"memory": None, "decode": {"rule": {"by": "dola"}}}, "'cad', 'cope'"),
+        ({"memory": None, "decode": {"rule": {"by": "dola"}}}, "'cope', 'cad'"),
         ({"memory": None, "decode": {"rule": {"by": "cope", "alpha": 2, "plausible": 0.1}}}, "alpha is 2"),
     ],
 )

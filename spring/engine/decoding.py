@@ -3,7 +3,7 @@
 A query with an open gate is two rows, one without and one with the retrieved context; a query with a closed
 gate is one row. Every arm goes through this loop: base model, plain retrieval (lambda 1) and a purely
 parametric arm (lambda 0) are single rows of it. The two distributions are mixed as probabilities (as in
-kNN-LM, arXiv 1911.00172), or made into one by another rule (`decode.rule`: spring/methods/cope.py, cad.py); the
+kNN-LM, arXiv 1911.00172), or made into one by another `decode.rule` (spring/methods/cope.py, cad.py); the
 repetition penalty enters once, on the log-probabilities of what came out, for generated tokens only.
 """
 
@@ -224,9 +224,8 @@ class _Batch:
         layer = head(self.model)
         targets = torch.tensor(reference, dtype=torch.long, device=self.device)[:, None]
         found = []
-        for *both, wanted in zip(
-            *(one.hidden.split(CHUNK) for one in prompts), targets.split(CHUNK), strict=True
-        ):
+        states = [one.hidden.split(CHUNK) for one in prompts]
+        for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
             logps = [torch.log_softmax(layer(hidden), 1, dtype=torch.float32) for hidden in both]
             found.append(rule.judge(*logps).gather(1, wanted)[:, 0].double())
         return torch.cat(found).cpu().numpy()
@@ -268,7 +267,7 @@ class _Batch:
         kept = hidden.split(lengths) if self.settings.rule else [hidden[:0]] * len(reads)
         references = torch.cat(judged, 1).split(lengths, 1)
         return [
-            _Prompt(block, i, logits[i], *ref.numpy(), states)
+            _Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
             for i, (ref, states) in enumerate(zip(references, kept, strict=True))
         ]
 
@@ -333,9 +332,8 @@ class _Batch:
         two = [i for i, flight in enumerate(flights) if len(flight.rows) == 2]
         if two:
             pairs = torch.tensor([at[i] for i in two], device=logps.device)
-            scores[two] = self._made_one(
-                [flights[i].weights for i in two], *(logps[rows] for rows in pairs.T)
-            )
+            first, second = (logps[rows] for rows in pairs.T)
+            scores[two] = self._made_one([flights[i].weights for i in two], first, second)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
         seconds = (seconds + time.perf_counter() - began) / sum(len(flight.rows) for flight in flights)
