@@ -17,6 +17,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from spring.methods.cad import Cad
 from spring.methods.cope import Cope
+from spring.methods.pag import Pag
+from spring.methods.popi import Popi
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -205,6 +207,9 @@ class Decode(Strict):
         return self
 
 
+Profile = Annotated[Pag | Popi, Field(discriminator="by")]
+
+
 class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
@@ -217,6 +222,7 @@ class Arm(Strict):
     memory: Memory | None  # null: no retrieval
     retrieve: Retrieve
     decode: Decode
+    profile: Annotated[Profile | None, added(None)]  # what the model wrote about the user; null: nothing
 
     @model_validator(mode="after")
     def _buffer_is_there_to_replay(self) -> Arm:
@@ -273,7 +279,13 @@ class Arm(Strict):
         if self.memory_id is None or self.retrieve.gate != "learned":
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
-        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search})
+        read = {"profile": self.profile} if self.profile else {}
+        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search, **read})
+
+    @property
+    def profile_id(self) -> str | None:
+        """Names the profiles of this arm; arms with the same settings share them."""
+        return fingerprint(self.profile) if self.profile else None
 
 
 # --- what is made of it -----------------------------------------------------------------------------------
@@ -332,6 +344,12 @@ class Params(Strict):
                 f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
             )
+        for name, arm in self.arms.items():
+            if arm.profile and arm.profile.max_new_tokens >= self.model.max_length:
+                raise ValueError(
+                    f"arms.{name}.profile.max_new_tokens is {arm.profile.max_new_tokens}; a profile must be "
+                    f"shorter than model.max_length, {self.model.max_length}"
+                )
         if self.evaluate.against not in self.arms:
             raise ValueError(
                 f"evaluate.against is {self.evaluate.against!r}, not one of the arms {sorted(self.arms)}"

@@ -2,7 +2,8 @@
 
 The wording of the tasks is the paper's (section 4.1) and lies in params.yaml; the chat template is the
 model's own [ours; the paper uses a plain System / User / Assistant one]. Retrieved items stand before the
-query in the user's turn [ours; the paper does not print its template].
+query in the user's turn [ours; the paper does not print its template], and a profile in words, for arms that
+have one, before both.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from spring.params import Prompt
 
 CONTEXT = "Here is what this user wrote before:\n\n{items}\n\nIn the same way: {query}"
 ITEM = "{query}\n{response}"
+PROFILE = "About this user: {profile}\n\n{query}"
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,45 @@ class Prompter:
                 f"it has {sorted(fields)}"
             ) from None
 
-    def prompt(self, task: str, query: str, context: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """Token ids up to the point where the response begins; `context` holds (query, response) pairs."""
+    def prompt(
+        self, task: str, query: str, context: Sequence[tuple[str, str]] = (), profile: str = ""
+    ) -> tuple[int, ...]:
+        """Token ids up to the point where the response begins.
+
+        `context` holds (query, response) pairs, `profile` what is known of the user in words.
+        """
         request = self.request(task, query)
         if context:
-            items = "\n\n".join(
-                self._cut(ITEM.format(query=self.request(task, q), response=self.plain(r)))
-                for q, r in context
-            )
+            items = "\n\n".join(self.item(task, q, r, most=self.max_length) for q, r in context)
             request = CONTEXT.format(items=items, query=request)
-        messages = [
-            {"role": "system", "content": self._prompt(task).system},
-            {"role": "user", "content": request},
-        ]
+        if profile:
+            request = PROFILE.format(profile=self.plain(profile), query=request)
+        return self.turn(self._prompt(task).system, request)
+
+    def item(self, task: str, query: str, response: str, *, most: int) -> str:
+        """An interaction as text, of at most `most` tokens [ours]: long ones must not crowd out the query."""
+        return self.cut(ITEM.format(query=self.request(task, query), response=self.plain(response)), most)
+
+    def turn(self, system: str, user: str) -> tuple[int, ...]:
+        """Token ids of a chat up to the point where the model's answer begins."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def text(
-        self, task: str, query: str, response: str, *, context: Sequence[tuple[str, str]] = (), slot: int = -1
+        self,
+        task: str,
+        query: str,
+        response: str,
+        *,
+        context: Sequence[tuple[str, str]] = (),
+        profile: str = "",
+        slot: int = -1,
     ) -> Text:
         """Prompt and response for scoring or training; the response ends with the end-of-turn token.
 
-        The response keeps the same tokens whatever the context, so that likelihoods can be compared: its
-        cut depends on the prompt without context.
+        The response keeps the same tokens whatever the context and profile, so that likelihoods can be
+        compared: its cut depends on the prompt without them.
         """
         bare = self.prompt(task, query)
         room = self.max_length - len(bare)
@@ -75,13 +93,13 @@ class Prompter:
                 f"{query[:80]!r}; raise it, shorten prompts.{task}, or lower ingest.max_chars"
             )
         answer = (*self.tokenizer.encode(self.plain(response), add_special_tokens=False), self.end)
-        prompt = self.prompt(task, query, context) if context else bare
+        prompt = self.prompt(task, query, context, profile) if context or profile else bare
         return Text(prompt, tuple(answer[:room]), slot)
 
-    def _cut(self, item: str) -> str:
-        """A retrieved item of at most `max_length` tokens [ours]: long ones must not crowd out the query."""
-        tokens = self.tokenizer.encode(item, add_special_tokens=False)
-        return item if len(tokens) <= self.max_length else self.decode(tokens[: self.max_length])
+    def cut(self, text: str, most: int) -> str:
+        """The beginning of a text, of at most `most` tokens."""
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        return text if len(tokens) <= most else self.decode(tokens[:most])
 
     def plain(self, text: str) -> str:
         """User text that cannot pose as a turn of the chat: control tokens in it become plain words."""

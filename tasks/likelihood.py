@@ -31,6 +31,7 @@ class Ask:
     requests: Sequence[Request]
     adapter: Adapter | None
     decode: Decode
+    profile: str = ""  # stands before every query, with and without context
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Path:
 
     texts: Sequence[tuple[Row, Sequence[Row]]]
     adapter: Adapter | None
+    profile: str = ""
 
 
 def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[Likelihood]]:
@@ -74,7 +76,8 @@ def _takes_whole(ask: Ask) -> bool:
 
 def _one_token(ask: Ask) -> GenerateJob:
     settings = {"max_new_tokens": 1, "repetition_penalty": 1.0, "adaptive": None}
-    return GenerateJob("", "", ask.requests, ask.decode.model_copy(update=settings), ask.adapter)
+    decode = ask.decode.model_copy(update=settings)
+    return GenerateJob("", "", ask.requests, decode, ask.adapter, ask.profile)
 
 
 def weights(request: Request) -> tuple[float, float]:
@@ -87,7 +90,7 @@ def paths(ask: Ask) -> tuple[Path, Path]:
     """What must be read without and with context."""
     alone = [(request.row, ()) for request in ask.requests if weights(request)[0] > 0]
     given = [(request.row, request.context) for request in ask.requests if weights(request)[1] > 0]
-    return Path(alone, ask.adapter), Path(given, ask.adapter)
+    return Path(alone, ask.adapter, ask.profile), Path(given, ask.adapter, ask.profile)
 
 
 def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarray]) -> np.ndarray:
@@ -129,6 +132,7 @@ def _key(bench: Workbench, path: Path) -> str:
         **bench.identity,
         prompts=bench.asked([row for row, _ in path.texts]),
         adapter=_adapter_key(path),
+        **({"profile": path.profile} if path.profile else {}),
         texts=[[plain(row), [plain(item) for item in context]] for row, context in path.texts],
     )
 
@@ -149,6 +153,7 @@ def _compute(bench: Workbench, lora: Lora | None, chosen: dict[str, Path], done:
                 row["query"],
                 row["response"],
                 context=[(item["query"], item["response"]) for item in context],
+                profile=path.profile,
                 slot=slots.get(_adapter_key(path), -1),
             )
             for path in chosen.values()

@@ -33,6 +33,11 @@ class Cad(Strict):
     by: Literal["cad"]
     alpha: Annotated[float, Field(ge=0)]  # how far beyond the path with context
 
+    @property
+    def described(self) -> str:
+        """For the table of arms."""
+        return f"{self.by}, alpha {self.alpha:g}"
+
     def misfit(self, *, adapted: bool, retrieving: bool, lmbda: float) -> str | None:
         """Why an arm cannot decode so; null if it can."""
         if not retrieving:

@@ -47,6 +47,11 @@ class Cope(Strict):
     alpha: Share  # weight of log p_base
     plausible: PositiveShare  # of the highest p_user, that a token must have
 
+    @property
+    def described(self) -> str:
+        """For the table of arms."""
+        return f"{self.by}, alpha {self.alpha:g}"
+
     def misfit(self, *, adapted: bool, retrieving: bool, lmbda: float) -> str | None:
         """Why an arm cannot decode so; null if it can."""
         if not adapted:
