@@ -54,15 +54,13 @@ class Prompter:
         """
         request = self.request(task, query)
         if context:
-            items = "\n\n".join(self.item(task, q, r, most=self.max_length) for q, r in context)
-            request = CONTEXT.format(items=items, query=request)
+            items = (ITEM.format(query=self.request(task, q), response=self.plain(r)) for q, r in context)
+            # cut [ours]: long ones must not crowd out the query
+            kept = "\n\n".join(self.cut(item, self.max_length) for item in items)
+            request = CONTEXT.format(items=kept, query=request)
         if profile:
             request = PROFILE.format(profile=self.plain(profile), query=request)
         return self.turn(self._prompt(task).system, request)
-
-    def item(self, task: str, query: str, response: str, *, most: int) -> str:
-        """An interaction as text, of at most `most` tokens [ours]: long ones must not crowd out the query."""
-        return self.cut(ITEM.format(query=self.request(task, query), response=self.plain(response)), most)
 
     def turn(self, system: str, user: str) -> tuple[int, ...]:
         """Token ids of a chat up to the point where the model's answer begins."""

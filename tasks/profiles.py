@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from spring.params import Arm, Decode, Profile, fingerprint
+from spring.retrieval import query_text
 from spring.store import cell_key, code_digest
 from tasks.decoding import COMMIT, LOOP, decode_all
 from tasks.files import DATA, read_parquet
@@ -148,9 +149,8 @@ def _key(bench: Workbench, job: ProfileJob) -> str:
     method = f"spring/methods/{job.settings.by}"
     return cell_key(
         kind="profile",
-        code=code_digest(*CODE, *LOOP, method, "tasks/decoding", "tasks/profiles"),
+        code=code_digest(*CODE, *LOOP, method, "spring/retrieval", "tasks/decoding", "tasks/profiles"),
         **bench.identity,
-        prompts=bench.asked(job.rows),
         settings=job.settings,
         previous=job.previous,
         rows=[plain(row) for row in job.rows],
@@ -173,5 +173,6 @@ def _compute(bench: Workbench, decode: Decode, jobs: dict[str, ProfileJob], done
 def _prompt(bench: Workbench, job: ProfileJob) -> tuple[int, ...]:
     """Token ids that ask for a profile."""
     prompter, most = bench.prompter, job.settings.item_tokens
-    items = [prompter.item(row["task"], row["query"], row["response"], most=most) for row in job.rows]
+    pairs = [(query_text(row["query"]), row["response"]) for row in job.rows]
+    items = ["\n".join(prompter.cut(prompter.plain(text), most) for text in pair) for pair in pairs]
     return prompter.turn(*job.settings.ask(items, job.previous))

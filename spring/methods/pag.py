@@ -12,9 +12,10 @@ Every prompt of period t then begins with the profile, both paths of a query ali
 and whatever is retrieved. It is nobody's but the user's: nothing of others is in the items. Adapters are
 trained, and drift is scored, without it [ours], so that arms with and without a profile share adapters.
 
-[ours] the wording, for all tasks the same; 128 tokens of each item are read and 96 are written, so that the
-profile always fits before a query; the comparison's own repetition penalty (without it a small model
-repeats itself); the plain base model writes, not the adapted one, so that a profile serves every arm.
+[ours] the wording, for all tasks the same; an item is the values of its query and its response, 128 tokens of
+each are read and 96 are written, so that the profile always fits before a query; the comparison's own
+repetition penalty (without it a small model repeats itself); the plain base model writes, not the adapted
+one, so that a profile serves every arm.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Pag(Strict):
     by: Literal["pag"]
     scope: Literal["period", "history"]  # whose train items are drawn from: this period's, or all so far
     items: PositiveInt  # drawn at random, per user and period
-    item_tokens: PositiveInt  # read of each item; the rest is cut
+    item_tokens: PositiveInt  # read of each item's query, and of its response; the rest is cut
     max_new_tokens: PositiveInt  # of the profile
     repetition_penalty: Annotated[float, Field(ge=1)]
 

@@ -43,7 +43,7 @@ class Popi(Strict):
 
     by: Literal["popi"]
     items: PositiveInt  # drawn at random, per user and period
-    item_tokens: PositiveInt  # read of each item; the rest is cut
+    item_tokens: PositiveInt  # read of each item's query, and of its response; the rest is cut
     max_new_tokens: PositiveInt  # of the summary
     repetition_penalty: Annotated[float, Field(ge=1)]
 
