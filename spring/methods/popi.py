@@ -24,15 +24,15 @@ from spring.strict import PositiveInt, Strict
 
 SYSTEM = "You keep a summary of what a user prefers."
 WRITE = (
-    "Here is what the user wrote:\n\n{items}\n\n"
-    "Summarise in a few sentences what this user prefers to write about and how: topics, opinions, tone, "
-    "length, structure and favourite words. Give the summary only."
+    "Here is what a user wrote:\n\n{items}\n\n"
+    "Describe this user's preferences in a few sentences: what they care about, their opinions, tone, "
+    "length, structure and favourite words. Be specific. Give the summary only."
 )
 REWRITE = (
-    "The summary so far:\n\n{previous}\n\n"
-    "Here is what the user wrote since then:\n\n{items}\n\n"
-    "Rewrite the summary so that it is true of what the user writes now: keep what still holds, change what "
-    "has changed, add what is new. A few sentences. Give the summary only."
+    "Here is a summary of a user's preferences:\n\n{previous}\n\n"
+    "Here is what this user wrote since then:\n\n{items}\n\n"
+    "Describe this user's preferences anew in a few sentences: keep what still holds, change what has "
+    "changed, add what is new. Be specific. Give the summary only."
 )
 
 
