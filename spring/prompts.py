@@ -95,9 +95,15 @@ class Prompter:
         return Text(prompt, tuple(answer[:room]), slot)
 
     def cut(self, text: str, most: int) -> str:
-        """The beginning of a text, of at most `most` tokens."""
+        """The beginning of a text, of at most `most` tokens when it is read again.
+
+        Half a character at the cut becomes a sign that takes more tokens than it had: then one fewer is kept.
+        """
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
-        return text if len(tokens) <= most else self.decode(tokens[:most])
+        kept, count = text, min(len(tokens), most)
+        while len(self.tokenizer.encode(kept, add_special_tokens=False)) > most:
+            kept, count = self.decode(tokens[:count]), count - 1
+        return kept
 
     def plain(self, text: str) -> str:
         """User text that cannot pose as a turn of the chat: control tokens in it become plain words."""
