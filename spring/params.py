@@ -16,8 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from spring.methods.asls import Asls, Profiled, Profiling
+from spring.methods.cad import Cad
+from spring.methods.cope import Cope
 from spring.methods.ewc_lora import EwcLora
 from spring.methods.o_lora import OLora
+from spring.methods.pag import Pag
+from spring.methods.popi import Popi
 from spring.methods.proper import Proper
 from spring.methods.surprise import Surprise
 from spring.source_params import Ingest
@@ -287,6 +291,9 @@ class Adaptive(Strict):
     patience: PositiveInt  # tokens in a row
 
 
+Rule = Annotated[Cope | Cad, Field(discriminator="by")]
+
+
 class Decode(Strict):
     """Interpolated generation (Eq. 7, 8)."""
 
@@ -295,6 +302,19 @@ class Decode(Strict):
     max_new_tokens: PositiveInt
     adaptive: Adaptive | None
     confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # spring/confidence.py
+    rule: Annotated[Rule | None, added(None)]  # how two paths become one; null: the mixture (Eq. 8)
+
+    @model_validator(mode="after")
+    def _weights_belong_to_the_mixture(self) -> Decode:
+        for name in ("adaptive", "confidence"):
+            if self.rule is not None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"decode.{name} is for the mixture (Eq. 8); with decode.rule it must be null"
+                )
+        return self
+
+
+Profile = Annotated[Pag | Popi, Field(discriminator="by")]
 
 
 class Arm(Strict):
@@ -309,6 +329,7 @@ class Arm(Strict):
     memory: Memory | None  # null: no retrieval
     retrieve: Retrieve
     decode: Decode
+    profile: Annotated[Profile | None, added(None)]  # what the model wrote about the user; null: nothing
 
     @model_validator(mode="after")
     def _buffer_is_there_to_replay(self) -> Arm:
@@ -343,6 +364,23 @@ class Arm(Strict):
             return self.retrieve.profile.profiling
         return self.train.online.profiling if self.train and self.train.online else None
 
+    @model_validator(mode="after")
+    def _rule_has_its_paths(self) -> Arm:
+        rule = self.decode.rule
+        if rule is None:
+            return self
+        retrieving, lmbda = self.memory is not None, self.decode.lmbda
+        problem = rule.misfit(adapted=self.train is not None, retrieving=retrieving, lmbda=lmbda)
+        if problem is not None:
+            raise ValueError(f"decode.rule: {problem}")
+        weighing = self.retrieve.gate not in ("strict", None) or self.retrieve.weight != "gate"
+        if retrieving and lmbda > 0 and weighing:
+            raise ValueError(
+                f"decode.rule: {rule.by} has no weights that a gate could set: take retrieve.gate strict or "
+                f"null, and retrieve.weight gate"
+            )
+        return self
+
     @property
     def recipe(self) -> str | None:
         """Names the adapters of this arm; arms with the same recipe share them."""
@@ -367,7 +405,13 @@ class Arm(Strict):
         if self.memory_id is None or self.retrieve.gate != "learned":
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
-        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search})
+        read = {"profile": self.profile} if self.profile else {}
+        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search, **read})
+
+    @property
+    def profile_id(self) -> str | None:
+        """Names the profiles of this arm; arms with the same settings share them."""
+        return fingerprint(self.profile) if self.profile else None
 
 
 # --- what is made of it -----------------------------------------------------------------------------------
@@ -426,6 +470,12 @@ class Params(Strict):
                 f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
             )
+        for name, arm in self.arms.items():
+            if arm.profile and arm.profile.max_new_tokens >= self.model.max_length:
+                raise ValueError(
+                    f"arms.{name}.profile.max_new_tokens is {arm.profile.max_new_tokens}; a profile must be "
+                    f"shorter than model.max_length, {self.model.max_length}"
+                )
         if self.evaluate.against not in self.arms:
             raise ValueError(
                 f"evaluate.against is {self.evaluate.against!r}, not one of the arms {sorted(self.arms)}"

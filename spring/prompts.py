@@ -2,7 +2,8 @@
 
 The wording of the tasks is the paper's (section 4.1) and lies in params.yaml; the chat template is the
 model's own [ours; the paper uses a plain System / User / Assistant one]. Retrieved items stand before the
-query in the user's turn [ours; the paper does not print its template].
+query in the user's turn [ours; the paper does not print its template], and a profile in words, for arms that
+have one, before both.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from spring.params import Prompt
 
 CONTEXT = "Here is what this user wrote before:\n\n{items}\n\nIn the same way: {query}"
 ITEM = "{query}\n{response}"
+PROFILE = "About this user: {profile}\n\n{query}"
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,43 @@ class Prompter:
                 f"it has {sorted(fields)}"
             ) from None
 
-    def prompt(self, task: str, query: str, context: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """Token ids up to the point where the response begins; `context` holds (query, response) pairs."""
+    def prompt(
+        self, task: str, query: str, context: Sequence[tuple[str, str]] = (), profile: str = ""
+    ) -> tuple[int, ...]:
+        """Token ids up to the point where the response begins.
+
+        `context` holds (query, response) pairs, `profile` what is known of the user in words.
+        """
         request = self.request(task, query)
         if context:
-            items = "\n\n".join(
-                self._cut(ITEM.format(query=self.request(task, q), response=self.plain(r)))
-                for q, r in context
-            )
-            request = CONTEXT.format(items=items, query=request)
-        messages = [
-            {"role": "system", "content": self._prompt(task).system},
-            {"role": "user", "content": request},
-        ]
+            items = (ITEM.format(query=self.request(task, q), response=self.plain(r)) for q, r in context)
+            # cut [ours]: long ones must not crowd out the query
+            kept = "\n\n".join(self.cut(item, self.max_length) for item in items)
+            request = CONTEXT.format(items=kept, query=request)
+        if profile:
+            request = PROFILE.format(profile=self.plain(profile), query=request)
+        return self.turn(self._prompt(task).system, request)
+
+    def turn(self, system: str, user: str) -> tuple[int, ...]:
+        """Token ids of a chat up to the point where the model's answer begins."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def text(
-        self, task: str, query: str, response: str, *, context: Sequence[tuple[str, str]] = (), slot: int = -1
+        self,
+        task: str,
+        query: str,
+        response: str,
+        *,
+        context: Sequence[tuple[str, str]] = (),
+        profile: str = "",
+        slot: int = -1,
     ) -> Text:
         """Prompt and response for scoring or training; the response ends with the end-of-turn token.
 
-        The response keeps the same tokens whatever the context, so that likelihoods can be compared: its
-        cut depends on the prompt without context.
+        The response keeps the same tokens whatever the context and profile, so that likelihoods can be
+        compared: its cut depends on the prompt without them.
         """
         bare = self.prompt(task, query)
         room = self.max_length - len(bare)
@@ -75,13 +91,19 @@ class Prompter:
                 f"{query[:80]!r}; raise it, shorten prompts.{task}, or lower ingest.max_chars"
             )
         answer = (*self.tokenizer.encode(self.plain(response), add_special_tokens=False), self.end)
-        prompt = self.prompt(task, query, context) if context else bare
+        prompt = self.prompt(task, query, context, profile) if context or profile else bare
         return Text(prompt, tuple(answer[:room]), slot)
 
-    def _cut(self, item: str) -> str:
-        """A retrieved item of at most `max_length` tokens [ours]: long ones must not crowd out the query."""
-        tokens = self.tokenizer.encode(item, add_special_tokens=False)
-        return item if len(tokens) <= self.max_length else self.decode(tokens[: self.max_length])
+    def cut(self, text: str, most: int) -> str:
+        """The beginning of a text, of at most `most` tokens when it is read again.
+
+        Half a character at the cut becomes a sign that takes more tokens than it had: then one fewer is kept.
+        """
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        kept, count = text, min(len(tokens), most)
+        while len(self.tokenizer.encode(kept, add_special_tokens=False)) > most:
+            kept, count = self.decode(tokens[:count]), count - 1
+        return kept
 
     def plain(self, text: str) -> str:
         """User text that cannot pose as a turn of the chat: control tokens in it become plain words."""

@@ -18,6 +18,7 @@ from spring.params import Arm
 from spring.retrieval import document_text, query_text, tokenise
 from tasks.gains import GainJob, gains
 from tasks.memory import Library
+from tasks.profiles import Profiles
 from tasks.workbench import Row, Workbench
 
 GATE_SCORES: dict[str, Any] = {
@@ -86,12 +87,13 @@ def gain_pairs(
     before: Library,
     queries: dict[str, list[Row]],
     past: pl.DataFrame,
+    profiles: Profiles,
     period: int,
 ) -> pl.DataFrame:
     """Past pairs of every learned gate with their gains, at most `retrieve.pairs` per user and period.
 
-    `before` holds the memories and `past` the retrieval scores after the period before: the state that would
-    have served these train queries.
+    `before` holds the memories, `past` the retrieval scores and `profiles` what was written after the period
+    before: the state that would have served these train queries.
     """
     adapters, found = bench.adapters(period - 1), []
     jobs: list[GainJob] = []
@@ -102,7 +104,8 @@ def gain_pairs(
             if pairs:
                 found.append((name, user, pairs))
                 adapter = adapters.of(arm.recipe, user)
-                jobs.append(GainJob([(row, item) for row, item, _ in pairs], adapter))
+                profile = profiles.of(arm, user, queries=rows)
+                jobs.append(GainJob([(row, item) for row, item, _ in pairs], adapter, profile))
     measured = gains(bench, jobs, f"consolidate@{period} gains")
     rows_out = [
         {

@@ -1,4 +1,7 @@
-"""Stage `consolidate@t`: what each arm remembers after period t (Eq. 3, 4), and how memories score."""
+"""Stage `consolidate@t`: what each arm remembers after period t (Eq. 3, 4), and how memories score.
+
+Arms with a profile also get what the model writes about each user (tasks/profiles.py).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tasks.adapt import by_user
 from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
+from tasks.profiles import PROFILES, Profiles, write_profiles
 from tasks.scoring import ScoreJob, score
 from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
 from tasks.workbench import Row, Workbench
@@ -49,14 +53,15 @@ def main() -> None:
     history = train.join(scored, on="interaction_id", how="left", maintain_order="left")
     buffers = pl.DataFrame(schema=BUFFERS)
     past = {name: pl.DataFrame(schema=schema) for name, schema in CALIBRATION.items()}
-    pairs = pl.DataFrame(schema=GAINS)
+    pairs, profiles = pl.DataFrame(schema=GAINS), pl.DataFrame(schema=PROFILES)
     if period > 0:
         before = DATA / "consolidate" / str(period - 1)
         earlier = read_parquet(before / "history.parquet")
         buffers = read_parquet(before / "buffers.parquet")
         past = {name: read_parquet(before / f"{name}.parquet") for name in CALIBRATION}
+        profiles = read_parquet(before / "profiles.parquet")
         library = Library(bench, earlier, buffers, period - 1)
-        pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], period)
+        pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], Profiles(profiles), period)
         history = pl.concat([earlier, history]).sort("user_id", maintain_order=True)
     buffers = update_buffers(bench, history, buffers, period)
     library = Library(bench, history, buffers, period)
@@ -69,6 +74,7 @@ def main() -> None:
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
     write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")
+    write_parquet(write_profiles(bench, by_user(history), profiles, period), out / "profiles.parquet")
     for name, rows in fresh.items():
         write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
 

@@ -15,7 +15,8 @@ from tasks.scoring import CODE, place
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
-    from spring.engine.decoding import Query
+    from spring.engine.decoding import Answer, Query
+    from spring.engine.lora import AdapterBank
 
 LOOP = ("spring/engine/decoding", "spring/engine/interpolation", "spring/confidence")
 COMMIT = 48  # jobs in flight at the same time; they become visible together
@@ -41,6 +42,7 @@ class GenerateJob:
     requests: Sequence[Request]
     decode: Decode
     adapter: Adapter | None
+    profile: str = ""  # stands before every query, with and without context
 
 
 def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
@@ -64,14 +66,20 @@ def _loop(decode: Decode) -> Decode:
     return decode.model_copy(update={"lmbda": 0.0})
 
 
+def rule_code(decode: Decode) -> list[str]:
+    """The module of a rule other than the mixture, for cell keys."""
+    return [f"spring/methods/{decode.rule.by}"] if decode.rule else []
+
+
 def _key(bench: Workbench, job: GenerateJob) -> str:
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, *LOOP, "tasks/decoding"),
+        code=code_digest(*CODE, *LOOP, *rule_code(job.decode), "tasks/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),
         adapter=job.adapter.key if job.adapter else None,
+        **({"profile": job.profile} if job.profile else {}),
         requests=[[plain(r.row), [plain(c) for c in r.context], r.lmbda] for r in job.requests],
     )
 
@@ -79,10 +87,6 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
 def _compute(
     bench: Workbench, shared: tuple[Fit | None, Decode], jobs: dict[str, GenerateJob], done: Done
 ) -> None:
-    from spring.engine.budget import decoding_room, scoring_tokens
-    from spring.engine.decoding import generate as generate_many
-
-    base, memory_gb = bench.base, bench.params.model.memory_gb
     fit, decode = shared
     adapters = {job.adapter.key: job.adapter for job in jobs.values() if job.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
@@ -92,19 +96,8 @@ def _compute(
         queries: list[Query] = []
         for job in jobs.values():
             slot = slots[job.adapter.key] if job.adapter else -1
-            queries += [_prepare(bench, request, slot) for request in job.requests]
-        longest = max(len(prompt) for query in queries for prompt, _ in query.paths)
-        _check_length(base.model, longest + decode.max_new_tokens)
-        answers = generate_many(
-            base.model,
-            bank,
-            queries,
-            decode,
-            stop=_stop_tokens(base) | {bench.prompter.end},
-            room=decoding_room(base.model, memory_gb),
-            budget=scoring_tokens(base.model, memory_gb),
-            progress=done,
-        )
+            queries += [_prepare(bench, request, slot, job.profile) for request in job.requests]
+        answers = decode_all(bench, bank, queries, decode, done)
     results = [
         {
             "text": bench.prompter.decode(answer.tokens),
@@ -125,14 +118,37 @@ def _compute(
             (batch.cell(key) / "generations.json").write_text(json.dumps(mine))
 
 
-def _prepare(bench: Workbench, request: Request, slot: int) -> Query:
+def decode_all(
+    bench: Workbench, bank: AdapterBank | None, queries: Sequence[Query], decode: Decode, done: Done
+) -> list[Answer]:
+    """Answers of the base model and the adapters in `bank`, all in flight at once."""
+    from spring.engine.budget import decoding_room, scoring_tokens
+    from spring.engine.decoding import generate as generate_many
+
+    base, memory_gb = bench.base, bench.params.model.memory_gb
+    longest = max(len(prompt) for query in queries for prompt, _ in query.paths)
+    _check_length(base.model, longest + decode.max_new_tokens)
+    return generate_many(
+        base.model,
+        bank,
+        queries,
+        decode,
+        stop=_stop_tokens(base) | {bench.prompter.end},
+        room=decoding_room(base.model, memory_gb),
+        budget=scoring_tokens(base.model, memory_gb),
+        progress=done,
+    )
+
+
+def _prepare(bench: Workbench, request: Request, slot: int, profile: str) -> Query:
     """Token ids of a request, without and with its context, and of the reference."""
     from spring.engine.decoding import Query
 
     row = request.row
     context = [(item["query"], item["response"]) for item in request.context]
-    alone = bench.prompter.text(row["task"], row["query"], row["response"])
-    given = bench.prompter.text(row["task"], row["query"], row["response"], context=context)
+    asked = row["task"], row["query"], row["response"]
+    alone = bench.prompter.text(*asked, profile=profile)
+    given = bench.prompter.text(*asked, context=context, profile=profile)
     return Query(
         alone.prompt, given.prompt if context else None, request.lmbda, slot, reference=alone.response
     )
@@ -149,6 +165,7 @@ def _check_length(model: Any, tokens: int) -> None:
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most and tokens > most:
         raise ValueError(
-            f"a prompt with its context and decode.max_new_tokens takes {tokens} tokens, the model reads "
-            f"{most}; lower retrieve.top_k, decode.max_new_tokens or ingest.max_chars"
+            f"a prompt with its context and the tokens it asks for takes {tokens} tokens, the model reads "
+            f"{most}; lower retrieve.top_k, decode.max_new_tokens, ingest.max_chars, or profile.items and "
+            f"profile.item_tokens"
         )

@@ -201,14 +201,33 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     retrieves = params.arms[arm].memory is not None
     return {
         "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
-        "seconds_train": float(trained["seconds"].sum()),
+        "seconds_train": float(trained["seconds"].sum()) + profile_seconds(params, arm),
         "seconds_generate": float(generations["seconds"].sum()),
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
         "rows_per_step": rows_per_step(generations, params.arms[arm].decode.max_new_tokens),
         "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
-        "memory_bytes": memory_bytes(params.arms[arm], last),
+        "memory_bytes": memory_bytes(params.arms[arm], last) + profile_bytes(params.arms[arm], last),
     }
+
+
+def read_profiles(arm: Arm, period: int) -> pl.DataFrame:
+    """What the model wrote for an arm that has a profile, after `period`."""
+    rows = read_parquet(DATA / f"consolidate/{period}/profiles.parquet")
+    return rows.filter(pl.col("profile") == arm.profile_id)
+
+
+def profile_seconds(params: Params, name: str) -> float:
+    """Seconds that an arm's profiles took to write, all users and periods; 0 without any."""
+    arm = params.arms[name]
+    if arm.profile is None:
+        return 0.0
+    return sum(float(read_profiles(arm, t)["seconds"].sum()) for t in params.periods)
+
+
+def profile_bytes(arm: Arm, last: int) -> int:
+    """Size in UTF-8 of an arm's profiles after period `last`, all users; 0 without any."""
+    return 0 if arm.profile is None else int(read_profiles(arm, last)["text"].str.len_bytes().sum())
 
 
 def rows_per_step(generations: pl.DataFrame, max_new_tokens: int) -> float:

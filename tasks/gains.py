@@ -2,7 +2,8 @@
 
 The labels of the learned gate (spring/learned_gate.py). A pair is a train query of period t and an item of
 the memory after period t-1, under the adapter of period t-1: what would have happened, had the query been
-served before it was learned from. So no adapter has seen the reference that it is judged on.
+served before it was learned from. So no adapter has seen the reference that it is judged on. An arm's profile
+stands before the query in both prompts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class GainJob:
 
     pairs: Sequence[tuple[Row, Row]]
     adapter: Adapter | None
+    profile: str = ""
 
 
 def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[float]]:
@@ -53,6 +55,7 @@ def _key(bench: Workbench, job: GainJob) -> str:
         **bench.identity,
         prompts=bench.asked([row for pair in job.pairs for row in pair]),
         adapter=job.adapter.key if job.adapter else None,
+        **({"profile": job.profile} if job.profile else {}),
         pairs=[[plain(query), plain(item)] for query, item in job.pairs],
     )
 
@@ -67,7 +70,8 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, GainJob], done: 
     with bench.bank(fit, len(jobs)) as bank:
         for slot, (key, job) in enumerate(jobs.items()):
             place(bank, slot, job.adapter)
-            read[key] = [_texts(bench, pair, slot if job.adapter else -1) for pair in job.pairs]
+            at = slot if job.adapter else -1
+            read[key] = [_texts(bench, pair, at, job.profile) for pair in job.pairs]
             texts |= dict.fromkeys(text for both in read[key] for text in both)
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
         found = token_logps(base.model, bank, list(texts), budget=budget)
@@ -79,12 +83,12 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, GainJob], done: 
             done(len(cell))
 
 
-def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int) -> tuple[Text, Text]:
+def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int, profile: str) -> tuple[Text, Text]:
     """The reference after its query alone, and after the query with the item."""
     row, item = pair
     asked = row["task"], row["query"], row["response"]
     context = [(item["query"], item["response"])]
     return (
-        bench.prompter.text(*asked, slot=slot),
-        bench.prompter.text(*asked, context=context, slot=slot),
+        bench.prompter.text(*asked, profile=profile, slot=slot),
+        bench.prompter.text(*asked, context=context, profile=profile, slot=slot),
     )

@@ -15,6 +15,7 @@ from tasks.decoding import GenerateJob, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
+from tasks.profiles import Profiles
 from tasks.vectors import read_profiles
 from tasks.workbench import Adapter, Adapters, Workbench
 
@@ -51,13 +52,14 @@ def main() -> None:
     library = Library(bench, history, buffers, period, read_profiles(period))
     gates = read_gates(bench, period)
     test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
-    adapters = bench.adapters(period)
+    adapters, profiles = bench.adapters(period), Profiles.after(period)
     jobs = []
     for name, arm in bench.params.arms.items():
         for user, rows in test.items():
             requests = [gates[name].request(row, library, user) for row in rows]
             adapter = adapter_for(bench, arm, adapters, user, list(test))
-            jobs.append(GenerateJob(name, user, requests, arm.decode, adapter))
+            profile = profiles.of(arm, user, queries=rows)
+            jobs.append(GenerateJob(name, user, requests, arm.decode, adapter, profile))
     tell_closed(gates, period)
     found = []
     for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}"), strict=True):

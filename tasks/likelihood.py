@@ -1,8 +1,8 @@
 """Cells of reference likelihoods: one user's queries read under one adapter, with or without context.
 
 A cell holds one path of the mixture, token by token, and no lambda: arms that differ in it alone, or of which
-one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence need
-whole distributions: those arms go through the decode loop, for a single token.
+one has no memory, share their cells. The paths are mixed when they are read. Only weights by confidence and
+rules other than the mixture need whole distributions: those arms go through the decode loop, for one token.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Ask:
     requests: Sequence[Request]
     adapter: Adapter | None
     decode: Decode
+    profile: str = ""  # stands before every query, with and without context
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Sum of log p over a reference's tokens under the mixture (nats, Eq. 8), and their number."""
+    """Sum of log p over a reference's tokens under the mixture (Eq. 8) or its rule, and their number."""
 
     logp: float
     tokens: int
@@ -48,17 +49,19 @@ class Path:
 
     texts: Sequence[tuple[Row, Sequence[Row]]]
     adapter: Adapter | None
+    profile: str = ""
 
 
 def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[Likelihood]]:
     """Per ask and request: its reference's likelihood, teacher-forced; only missing cells are computed."""
-    fixed = [ask for ask in asks if ask.decode.confidence is None]
-    weighted = [ask for ask in asks if ask.decode.confidence is not None]
-    read = iter(_read_paths(bench, [path for ask in fixed for path in paths(ask)], what))
-    looped = iter(generate(bench, [_one_token(ask) for ask in weighted], f"{what}, by confidence"))
+    whole = [_takes_whole(ask) for ask in asks]
+    apart = [path for ask, one in zip(asks, whole, strict=True) if not one for path in paths(ask)]
+    read = iter(_read_paths(bench, apart, what))
+    together = [_one_token(ask) for ask, one in zip(asks, whole, strict=True) if one]
+    looped = iter(generate(bench, together, f"{what}, whole distributions"))
     found = []
-    for ask in asks:
-        if ask.decode.confidence is None:
+    for ask, one in zip(asks, whole, strict=True):
+        if not one:
             alone, given = iter(next(read)), iter(next(read))
             mixed = [_mix(request, alone, given) for request in ask.requests]
             found.append([Likelihood(float(logps.sum()), len(logps)) for logps in mixed])
@@ -67,9 +70,15 @@ def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[L
     return found
 
 
+def _takes_whole(ask: Ask) -> bool:
+    """Whether a path's log p of the reference alone is not enough."""
+    return ask.decode.confidence is not None or ask.decode.rule is not None
+
+
 def _one_token(ask: Ask) -> GenerateJob:
     settings = {"max_new_tokens": 1, "repetition_penalty": 1.0, "adaptive": None}
-    return GenerateJob("", "", ask.requests, ask.decode.model_copy(update=settings), ask.adapter)
+    decode = ask.decode.model_copy(update=settings)
+    return GenerateJob("", "", ask.requests, decode, ask.adapter, ask.profile)
 
 
 def weights(request: Request) -> tuple[float, float]:
@@ -82,7 +91,7 @@ def paths(ask: Ask) -> tuple[Path, Path]:
     """What must be read without and with context."""
     alone = [(request.row, ()) for request in ask.requests if weights(request)[0] > 0]
     given = [(request.row, request.context) for request in ask.requests if weights(request)[1] > 0]
-    return Path(alone, ask.adapter), Path(given, ask.adapter)
+    return Path(alone, ask.adapter, ask.profile), Path(given, ask.adapter, ask.profile)
 
 
 def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarray]) -> np.ndarray:
@@ -124,6 +133,7 @@ def _key(bench: Workbench, path: Path) -> str:
         **bench.identity,
         prompts=bench.asked([row for row, _ in path.texts]),
         adapter=_adapter_key(path),
+        **({"profile": path.profile} if path.profile else {}),
         texts=[[plain(row), [plain(item) for item in context]] for row, context in path.texts],
     )
 
@@ -144,6 +154,7 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
                 row["query"],
                 row["response"],
                 context=[(item["query"], item["response"]) for item in context],
+                profile=path.profile,
                 slot=slots.get(_adapter_key(path), -1),
             )
             for path in chosen.values()

@@ -167,7 +167,11 @@ def arm_description(arm: Arm) -> dict[str, str]:
         buffer = f"buffer of {arm.memory.capacity}, {arm.memory.policy}"
         memory = scopes.get(arm.memory.scope, buffer)
         context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate_description(arm.retrieve)}"
+    if arm.profile is not None:
+        memory += f"; {arm.profile.described}"
     mixed = f"{arm.decode.lmbda:g}" if arm.memory is not None else "–"
+    if arm.decode.rule is not None:
+        mixed = arm.decode.rule.described
     return {
         "learns from": learns,
         "starts from": starts,

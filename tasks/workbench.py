@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 from tqdm import tqdm
 
-from spring.params import Arm, Lora, Params, Train, fingerprint
+from spring.params import Arm, Lora, Params, Profile, Train, fingerprint
 from spring.store import CellStore
 from tasks.banks import Fit, Founding, Layered
 from tasks.files import DATA, load_params, read_parquet
@@ -153,6 +153,11 @@ class Workbench:
     def gates(self) -> dict[str, Arm]:
         """One arm for every learned gate, by gate id."""
         return {arm.gate_id: arm for arm in self.params.arms.values() if arm.gate_id is not None}
+
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        """The settings of every profile, by profile id."""
+        return {fingerprint(arm.profile): arm.profile for arm in self.params.arms.values() if arm.profile}
 
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""

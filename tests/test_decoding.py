@@ -17,7 +17,7 @@ from spring.engine.budget import Room
 from spring.engine.decoding import Answer, Query, _Batch, generate
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
-from spring.params import Adaptive, Decode, Lora
+from spring.params import Adaptive, Decode, Lora, Rule
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
 NONE: frozenset[int] = frozenset()
@@ -30,9 +30,15 @@ def decode(
     most: int = 12,
     adaptive: Adaptive | None = None,
     confidence: Literal["entropy", "max-probability"] | None = None,
+    rule: Rule | None = None,
 ) -> Decode:
     return Decode(
-        lmbda=0.5, repetition_penalty=penalty, max_new_tokens=most, adaptive=adaptive, confidence=confidence
+        lmbda=0.5,
+        repetition_penalty=penalty,
+        max_new_tokens=most,
+        adaptive=adaptive,
+        confidence=confidence,
+        rule=rule,
     )
 
 

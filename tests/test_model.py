@@ -151,7 +151,9 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    settings = Decode(lmbda=0, repetition_penalty=1, max_new_tokens=16, adaptive=None, confidence=None)
+    settings = Decode(
+        lmbda=0, repetition_penalty=1, max_new_tokens=16, adaptive=None, confidence=None, rule=None
+    )
     query = Query(tuple(tokenizer.encode(prompt)), None, 0)
     stop = {tokenizer.eos_token_id}
     [answer] = generate(real_model.model, None, [query], settings, stop=stop, room=Room(500), budget=100)

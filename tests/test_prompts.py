@@ -144,3 +144,14 @@ def test_user_text_cannot_pose_as_a_turn(tokenizer: Any) -> None:
     told = made.prompt("abstract", clean, [(query, hostile)])
     assert controls(told) == controls(made.prompt("abstract", clean))
     assert controls(made.text("abstract", clean, hostile).response) == 1
+
+
+def test_a_cut_text_is_within_its_bound_also_in_the_middle_of_a_character(tokenizer: Any) -> None:
+    """Each sign is three or four byte tokens; half of one decodes to a sign of three."""
+    made, text = prompter(tokenizer), "it works \u20ac\U0001f600\u20ac"
+    lengths = set()
+    for most in range(len(tokenizer.encode(text, add_special_tokens=False)) + 2):
+        cut = made.cut(text, most)
+        lengths.add(len(cut))
+        assert len(tokenizer.encode(cut, add_special_tokens=False)) <= most
+    assert made.cut(text, 99) == text and len(lengths) > 5

@@ -3,8 +3,8 @@
 A query with an open gate is two rows, one without and one with the retrieved context; a query with a closed
 gate is one row. Every arm goes through this loop: base model, plain retrieval (lambda 1) and a purely
 parametric arm (lambda 0) are single rows of it. The two distributions are mixed as probabilities (as in
-kNN-LM, arXiv 1911.00172); the repetition penalty enters once, on the mixture's log-probabilities, for
-generated tokens only.
+kNN-LM, arXiv 1911.00172), or made into one by another `decode.rule` (spring/methods/cope.py, cad.py); the
+repetition penalty enters once, on the log-probabilities of what came out, for generated tokens only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, pack_rows
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
-from spring.params import Decode
+from spring.params import Decode, Rule
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,30 @@ class Query:
 
     @property
     def paths(self) -> list[tuple[tuple[int, ...], float]]:
-        """Prompts that are decoded, with their weights: one or two."""
+        """Prompts that the mixture decodes, with their weights: one or two."""
         if self.context_prompt is None or self.lmbda == 0:
             return [(self.prompt, 1.0)]
         if self.lmbda == 1:
             return [(self.context_prompt, 1.0)]
         return [(self.prompt, 1 - self.lmbda), (self.context_prompt, self.lmbda)]
 
-    @property
-    def reads(self) -> list[_Read]:
-        """What the model reads for it, one per path; equal ones are read once."""
-        return [(self.slot, prompt, self.reference) for prompt, _ in self.paths]
+
+class Route(NamedTuple):
+    """One path of a query: the slot that reads it, its prompt and its weight in the mixture."""
+
+    slot: int
+    prompt: tuple[int, ...]
+    weight: float
 
 
-_Read = tuple[int, tuple[int, ...], tuple[int, ...]]  # slot, prompt, reference
+def routes(query: Query, rule: Rule | None) -> list[Route]:
+    """The paths of a query, one or two, in the order that `rule` takes them; null: the mixture."""
+    if rule is None:
+        return [Route(query.slot, prompt, weight) for prompt, weight in query.paths]
+    return [Route(slot, prompt, 1.0) for slot, prompt in rule.paths(query)]
+
+
+_Read = tuple[int, tuple[int, ...], tuple[int, ...]]  # slot, prompt, reference; equal ones are read once
 
 
 @dataclass
@@ -73,18 +83,16 @@ class Answer:
     reference_seconds: float = 0.0  # the same for the reference
     reference: np.ndarray = field(
         default_factory=lambda: np.zeros(0)
-    )  # log p per token (nats), of the mixture
+    )  # log p per token (nats), of the mixture or under the rule
 
 
 @dataclass
 class _Flight:
-    """A query being decoded: its rows' names in the cache, their weights, and the last token."""
+    """A query being decoded: its rows' names in the cache, what each goes on from, and the last token."""
 
     number: int
     rows: list[int]
-    weights: list[float]
-    slot: int
-    prompts: list[tuple[int, ...]]  # of its paths
+    routes: list[Route]
     last: int = -1
     agreed: int = 0  # tokens in a row on which both paths agreed
 
@@ -137,6 +145,7 @@ class _Batch:
         budget: int,
     ) -> None:
         self.model, self.bank, self.queries, self.settings, self.stop = model, bank, queries, settings, stop
+        self.routes = [routes(query, settings.rule) for query in queries]
         self.budget = budget
         self.device = next(model.parameters()).device
         self.answers = [Answer() for _ in queries]
@@ -164,14 +173,17 @@ class _Batch:
 
     def _tokens(self, number: int, room: Room) -> int:
         """Tokens of the cache that a query may come to need."""
-        query = self.queries[number]
-        longest = max(self.settings.max_new_tokens, len(query.reference))
-        return sum(len(prompt) + longest + room.per_row for prompt, _ in query.paths)
+        longest = max(self.settings.max_new_tokens, len(self.queries[number].reference))
+        return sum(len(route.prompt) + longest + room.per_row for route in self.routes[number])
+
+    def _reads(self, number: int) -> list[_Read]:
+        reference = self.queries[number].reference
+        return [(route.slot, route.prompt, reference) for route in self.routes[number]]
 
     def _read(self, chosen: Sequence[int]) -> None:
         """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
         began = time.perf_counter()
-        reads = list(dict.fromkeys(read for number in chosen for read in self.queries[number].reads))
+        reads = list(dict.fromkeys(read for number in chosen for read in self._reads(number)))
         reads.sort(key=lambda read: len(read[1]) + len(read[2]))
         batches = list(
             token_batches([len(prompt) + len(reference) for _, prompt, reference in reads], self.budget)
@@ -185,22 +197,37 @@ class _Batch:
         fresh: list[_Flight] = []
         logits: dict[int, Tensor] = {}  # by row
         for number in chosen:
-            query = self.queries[number]
-            own = [prompts[read] for read in query.reads]
-            weights = [weight for _, weight in query.paths]
-            self.answers[number].reference = mixture(
-                [one.reference for one in own], self._heard(own, weights)
-            )
+            own = [prompts[read] for read in self._reads(number)]
+            weights = [route.weight for route in self.routes[number]]
+            self.answers[number].reference = self._reference(number, own, weights)
             rows = [next(self._names) for _ in own]
             for row, one in zip(rows, own, strict=True):
                 one.rows.append(row)
                 logits[row] = one.logits
-            fresh.append(_Flight(number, rows, weights, query.slot, [prompt for prompt, _ in query.paths]))
+            fresh.append(_Flight(number, rows, self.routes[number]))
         self.cache.admit(_blocks_of(found))
         places = {row: i for i, row in enumerate(logits)}
         first = torch.stack(list(logits.values()))
         self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
         self.flights += fresh
+
+    def _reference(self, number: int, prompts: Sequence[_Prompt], weights: list[float]) -> np.ndarray:
+        """log p of each token of a query's reference, from its paths."""
+        if self.settings.rule is None or len(prompts) == 1:
+            return mixture([one.reference for one in prompts], self._heard(prompts, weights))
+        return self._judge_pair(self.settings.rule, prompts, self.queries[number].reference)
+
+    @torch.inference_mode()
+    def _judge_pair(self, rule: Rule, prompts: Sequence[_Prompt], reference: Sequence[int]) -> np.ndarray:
+        """log p of a reference under a rule, which takes both whole distributions at every token."""
+        layer = head(self.model)
+        targets = torch.tensor(reference, dtype=torch.long, device=self.device)[:, None]
+        found = []
+        states = [one.hidden.split(CHUNK) for one in prompts]
+        for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
+            logps = [torch.log_softmax(logits_of(layer, one), 1, dtype=torch.float32) for one in both]
+            found.append(rule.judge(*logps).gather(1, wanted)[:, 0].double())
+        return torch.cat(found).cpu().numpy()
 
     def _heard(self, prompts: Sequence[_Prompt], weights: list[float]) -> list[float | np.ndarray]:
         """The weights of a query's paths; by confidence, at each token of its reference."""
@@ -233,10 +260,16 @@ class _Batch:
         logits = layer(hidden[ends]).float()
         at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
         targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
-        chunks = zip(hidden[at].split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
+        hidden = hidden[at]
+        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
         judged = [self._judge(logits_of(layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
-        references = torch.cat(judged, 1).split([len(ref) for _, _, ref in reads], 1)
-        return [_Prompt(block, i, logits[i], *ref.numpy()) for i, ref in enumerate(references)]
+        lengths = [len(ref) for _, _, ref in reads]
+        kept = hidden.split(lengths) if self.settings.rule else [hidden[:0]] * len(reads)
+        references = torch.cat(judged, 1).split(lengths, 1)
+        return [
+            _Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
+            for i, (ref, states) in enumerate(zip(references, kept, strict=True))
+        ]
 
     def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
         """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
@@ -268,17 +301,17 @@ class _Batch:
     def _step(self) -> Tensor:
         """Logits [R, V] of the token after the last one of every row, in the cache's order."""
         owners = {
-            row: (flight, prompt)
+            row: (flight.last, route)
             for flight in self.flights
-            for row, prompt in zip(flight.rows, flight.prompts, strict=False)  # a path may be dropped
+            for row, route in zip(flight.rows, flight.routes, strict=True)
         }
-        flights, prompts = zip(*(owners[row] for row in self.cache.rows), strict=True)
+        owned = [owners[row] for row in self.cache.rows]
         pack = pack_rows(
-            [[flight.last] for flight in flights],
-            [flight.slot for flight in flights],
+            [[last] for last, _ in owned],
+            [route.slot for _, route in owned],
             device=self.device,
             cache=self.cache,
-            prompts=prompts,
+            prompts=[route.prompt for _, route in owned],
         )
         return head(self.model)(self._hidden(pack)).float()
 
@@ -300,11 +333,9 @@ class _Batch:
         two = [i for i, flight in enumerate(flights) if len(flight.rows) == 2]
         if two:
             pairs = torch.tensor([at[i] for i in two], device=logps.device)
-            weights = torch.tensor([flights[i].weights for i in two], device=logps.device)
-            if self.settings.confidence is not None:
-                sure = [CONFIDENCES[self.settings.confidence](logps[rows]) for rows in pairs.T]
-                weights = heard(weights, torch.stack(sure, 1))
-            scores[two] = interpolate(logps[pairs[:, 0]], logps[pairs[:, 1]], weights)
+            first, second = (logps[rows] for rows in pairs.T)
+            weights = [[route.weight for route in flights[i].routes] for i in two]
+            scores[two] = self._made_one(weights, first, second)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
         seconds = (seconds + time.perf_counter() - began) / sum(len(flight.rows) for flight in flights)
@@ -316,6 +347,16 @@ class _Batch:
             answer.row_steps += len(flight.rows)
             answer.seconds += seconds * len(flight.rows)
             self._settle(flight, logps[rows])
+
+    def _made_one(self, weights: Sequence[Sequence[float]], first: Tensor, second: Tensor) -> Tensor:
+        """log p [n, V] of the next token, from the log p [n, V] of two paths."""
+        if self.settings.rule is not None:
+            return self.settings.rule.choose(first, second)
+        heard_at = torch.tensor(weights, device=first.device)
+        if self.settings.confidence is not None:
+            sure = [CONFIDENCES[self.settings.confidence](logps) for logps in (first, second)]
+            heard_at = heard(heard_at, torch.stack(sure, 1))
+        return interpolate(first, second, heard_at)
 
     def _penalise(self, flights: Sequence[_Flight], scores: Tensor) -> None:
         """log p -> penalty * log p for tokens already generated (log p <= 0: they become less likely)."""
@@ -335,7 +376,7 @@ class _Batch:
         agreed = jensen_shannon(*logps) < adaptive.threshold
         flight.agreed = flight.agreed + 1 if agreed else 0
         if flight.agreed >= adaptive.patience:
-            flight.rows, flight.weights = flight.rows[:1], [1.0]
+            flight.rows, flight.routes = flight.rows[:1], [flight.routes[0]._replace(weight=1.0)]
 
     def restart(self, waiting: deque[int]) -> None:
         """Sends all queries in flight back to the others that wait; nothing is in the cache then."""
@@ -348,7 +389,7 @@ class _Batch:
 @dataclass
 class _Prompt:
     """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
-    reference log p and how sure the path is there.
+    reference log p and how sure the path is there; for a rule also the states [n, D] they come from.
     """
 
     block: Block
@@ -356,6 +397,7 @@ class _Prompt:
     logits: Tensor
     reference: np.ndarray
     confidence: np.ndarray
+    hidden: Tensor
     rows: list[int] = field(default_factory=list)  # of the queries that go on from it
 
 
