@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from spring.methods.fints import Fints
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, PositiveShare, Share, Strict, added
 
@@ -189,12 +190,18 @@ class Decode(Strict):
     adaptive: Adaptive | None
     confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # spring/confidence.py
 
+    @property
+    def single(self) -> Decode:
+        """The same for one path, with nothing mixed."""
+        return self.model_copy(update={"lmbda": 1.0, "adaptive": None, "confidence": None})
+
 
 class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
     Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
-    `adapter: swapped`, `train.scope: population` and `train.start: population`.
+    `adapter: swapped`, `train.scope: population`, `train.start: population` and `steer` (other users' earlier
+    items stand in the prompts that a user's vectors are made with; the vectors are all that stays).
     """
 
     adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
@@ -202,6 +209,9 @@ class Arm(Strict):
     memory: Memory | None  # null: no retrieval
     retrieve: Retrieve
     decode: Decode
+    steer: Annotated[Fints | None, added(None)] = (
+        None  # vectors added inside the model; spring/methods/fints.py
+    )
 
     @model_validator(mode="after")
     def _buffer_is_there_to_replay(self) -> Arm:
@@ -242,6 +252,13 @@ class Arm(Strict):
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
         return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search})
+
+    @property
+    def steer_id(self) -> str | None:
+        """Names the steering vectors of this arm; arms that differ in how they use them share them."""
+        if self.steer is None:
+            return None
+        return fingerprint({"steer": self.steer.extraction, "rejected": self.decode.single})
 
 
 # --- what is made of it -----------------------------------------------------------------------------------

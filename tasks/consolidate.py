@@ -17,6 +17,7 @@ from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searc
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
 from tasks.scoring import ScoreJob, score
+from tasks.steering import write_vectors
 from tasks.workbench import Row, Workbench
 
 BUFFERS: dict[str, Any] = {
@@ -65,6 +66,7 @@ def main() -> None:
         "transductive": score_pairs(library, by_user(test), searches(arms, sigma_from="transductive")),
         "gains": pairs,
     }
+    write_vectors(bench, by_user(history), period)
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
     for name, rows in fresh.items():

@@ -15,6 +15,7 @@ from tasks.decoding import GenerateJob, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
+from tasks.vectors import Vectors
 from tasks.workbench import Adapter, Adapters, Workbench
 
 GENERATIONS: dict[str, Any] = {
@@ -51,11 +52,11 @@ def main() -> None:
     )
     gates = read_gates(bench, period)
     test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
-    adapters = bench.adapters(period)
+    adapters, vectors = bench.adapters(period), Vectors(bench, period)
     jobs = []
     for name, arm in bench.params.arms.items():
         for user, rows in test.items():
-            requests = [gates[name].request(row, library, user) for row in rows]
+            requests = vectors.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
             adapter = adapter_for(bench, arm, adapters, user, list(test))
             jobs.append(GenerateJob(name, user, requests, arm.decode, adapter))
     tell_closed(gates, period)

@@ -10,8 +10,8 @@ its own row and column and no older cell. With `transfer: null` the table is emp
 What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
 memory is cut at period j and the past of its gate at the query's time, so that nothing later than a query is
-retrieved for it or sets its threshold. A buffer thus shows what it *still* holds, never what came after.
-(Arms that are marked as transductive or as trained on all users keep what sets them apart.)
+retrieved for it, steers it or sets its threshold. A buffer thus shows what it *still* holds, never what came
+after. (Arms that are marked as transductive or as trained on all users keep what sets them apart.)
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
 from tasks.memory import Library
+from tasks.vectors import Vectors
 from tasks.workbench import Row, Workbench
 
 LIKELIHOODS: dict[str, Any] = {
@@ -73,7 +74,7 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
     history = read_parquet(folder / "history.parquet")
     buffers = read_parquet(folder / "buffers.parquet")
     gates = read_gates(bench, learned)
-    adapters = bench.adapters(learned)
+    adapters, vectors = bench.adapters(learned), Vectors(bench, learned)
     libraries = {
         known: Library(bench, history.filter(pl.col("period") <= known), buffers, learned)
         for known in range(learned + 1)
@@ -84,7 +85,8 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
             library = libraries[min(tested, learned)]
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
-                requests = [gates[name].request(row, library, user) for row in rows]
+                gated = [gates[name].request(row, library, user) for row in rows]
+                requests = vectors.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user, list(users))
                 asked.append((cell, Ask(requests, adapter, arm.decode)))
     return asked

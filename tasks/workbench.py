@@ -150,6 +150,11 @@ class Workbench:
         """One arm for every learned gate, by gate id."""
         return {arm.gate_id: arm for arm in self.params.arms.values() if arm.gate_id is not None}
 
+    @cached_property
+    def steers(self) -> dict[str, Arm]:
+        """One arm for every set of steering vectors, by steer id."""
+        return {arm.steer_id: arm for arm in self.params.arms.values() if arm.steer_id is not None}
+
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""
         found: dict[tuple[str, str | None], Adapter] = {}

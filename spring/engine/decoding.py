@@ -36,7 +36,8 @@ class Query:
     """What one response is generated from, as token ids.
 
     `prompt` is the query alone, `context_prompt` the query with its retrieved context (null: the gate is
-    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way.
+    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way. `steer`
+    numbers the vectors that both paths are steered by (-1: none).
     """
 
     prompt: tuple[int, ...]
@@ -44,6 +45,7 @@ class Query:
     lmbda: float
     slot: int = -1
     reference: tuple[int, ...] = ()
+    steer: int = -1
 
     @property
     def paths(self) -> list[tuple[tuple[int, ...], float]]:
@@ -57,10 +59,10 @@ class Query:
     @property
     def reads(self) -> list[_Read]:
         """What the model reads for it, one per path; equal ones are read once."""
-        return [(self.slot, prompt, self.reference) for prompt, _ in self.paths]
+        return [((self.slot, self.steer), prompt, self.reference) for prompt, _ in self.paths]
 
 
-_Read = tuple[int, tuple[int, ...], tuple[int, ...]]  # slot, prompt, reference
+_Read = tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]  # slot and steer, prompt, reference
 
 
 @dataclass
@@ -221,7 +223,13 @@ class _Batch:
         """Reads prompts with their references behind them; the cache keeps the prompts."""
         cache = KeyValueCache()
         rows = [prompt + reference[:-1] for _, prompt, reference in reads]
-        pack = pack_rows(rows, [slot for slot, _, _ in reads], device=self.device, cache=cache)
+        pack = pack_rows(
+            rows,
+            [slot for (slot, _), _, _ in reads],
+            device=self.device,
+            cache=cache,
+            steers=[steer for (_, steer), _, _ in reads],
+        )
         hidden = self._hidden(pack)
         [block] = cache.blocks
         block.lengths = [len(prompt) for _, prompt, _ in reads]
@@ -272,6 +280,7 @@ class _Batch:
             [flight.slot for flight in flights],
             device=self.device,
             cache=self.cache,
+            steers=[self.queries[flight.number].steer for flight in flights],
         )
         return head(self.model)(self._hidden(pack)).float()
 

@@ -23,7 +23,8 @@ class Pack:
     """R rows of new tokens, [1, N], and which adapter slot each row uses (-1: the base model).
 
     With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
-    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
+    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning. `steers`
+    numbers the vectors that a row is steered by (spring/engine/steering.py; -1: none).
     """
 
     input_ids: Tensor  # [1, N]
@@ -32,6 +33,7 @@ class Pack:
     slots: list[int]  # [R]
     cache: KeyValueCache | None = None
     before: list[int] | None = None  # [R]
+    steers: list[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -81,6 +83,7 @@ def pack_rows(
     device: torch.device,
     cache: KeyValueCache | None = None,
     before: list[int] | None = None,
+    steers: list[int] | None = None,
 ) -> Pack:
     """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
     starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
@@ -96,6 +99,7 @@ def pack_rows(
         list(slots),
         cache,
         before,
+        steers,
     )
 
 
