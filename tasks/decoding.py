@@ -23,7 +23,7 @@ COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 @dataclass(frozen=True)
 class Request:
-    """A test row, the memory rows that passed the gate, the weight of the path that sees them, and a steer."""
+    """A test row, the memory rows that passed the gate, the weight of the path that sees them; a steer."""
 
     row: Row
     context: Sequence[Row]

@@ -93,7 +93,7 @@ def hooked(layer: nn.Module, act: Act) -> Iterator[None]:
 
 @contextmanager
 def steered(model: Any, steers: Sequence[Steer]) -> Iterator[None]:
-    """Inside the block rows with number i in a pack have `steers[i]` added; without any, nothing is hooked."""
+    """Inside the block rows with number i in a pack have `steers[i]` added; without any nothing is hooked."""
     with ExitStack() as stack:
         for depth in sorted({steer.depth for steer in steers}):
             stack.enter_context(hooked(layer_at(model, depth), _adder(model, steers, depth)))
