@@ -126,7 +126,7 @@ def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, li
         for (user, row, others), [answer] in zip(asked, answers, strict=True)
     ]
     found: dict[str, list[tuple[Row, Path]]] = {}
-    for job, key in zip(jobs, _extract(bench, jobs, what), strict=True):
+    for job, key in zip(jobs, extract(bench, jobs, what), strict=True):
         cell = bench.store.path(key)
         if (cell / "vectors.safetensors").exists():
             found.setdefault(job.user, []).append((job.row, cell))
@@ -164,7 +164,7 @@ class Pool:
 # --- cells ------------------------------------------------------------------------------------------------
 
 
-def _extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
+def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
     """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
     keys = [_key(bench, job) for job in jobs]
     fill(
