@@ -26,8 +26,8 @@ DECODE = Decode(lmbda=0.5, repetition_penalty=1.2, max_new_tokens=8, adaptive=No
 MakeModel = Callable[..., Any]
 
 
-def steer(*, seed: int, depth: float = 0.7, size: float = 2.0) -> Steer:
-    """Large vectors, as long as the tiny model's activations: 0.7 of its two layers is the second."""
+def steer(*, seed: int, depth: float = 0.2, size: float = 2.0) -> Steer:
+    """Large vectors at the first of two layers, so that the second's keys and values depend on them too."""
     values = np.random.default_rng(seed).normal(size=(2, 32)) * size
     return Steer(depth, values.astype(np.float32))
 
@@ -67,7 +67,7 @@ def packed_logits(model: Any, pack: Pack) -> torch.Tensor:
 
 def test_exactly_c_s_is_added_at_both_sites_and_the_mlp_reads_the_steered_residual(tiny: Any) -> None:
     """By hand: x -> a = attention(norm x) + s_attn; h = x + a; out = h + MLP(norm h) + s_mlp."""
-    one, layer = steer(seed=0), tiny.model.layers[1]
+    one, layer = steer(seed=0, depth=0.7), tiny.model.layers[1]
     mine, other = slice(0, 5), slice(5, 12)
     pack = pack_rows([(9, 8, 7, 6, 5), (3,) * 7], [-1, -1], device=CPU, steers=[0, -1])
     seen: dict[str, torch.Tensor] = {}
@@ -118,7 +118,7 @@ def test_rows_with_different_vectors_and_layers_equal_each_row_alone(
     make_model: MakeModel, kind: str
 ) -> None:
     model, plain = make_model(kind), make_model(kind)
-    steers = [steer(seed=0), steer(seed=1), steer(seed=2, depth=0.2)]
+    steers = [steer(seed=0), steer(seed=1), steer(seed=2, depth=0.7)]
     asked, numbers = rows(count=5), [2, 0, -1, 1, 0]
     with steered(model, steers):
         found = packed_logits(model, pack_rows(asked, [-1] * 5, device=CPU, steers=numbers))
@@ -227,7 +227,7 @@ def test_extraction_equals_a_plain_loop_over_items(
 
 def test_equal_vectors_get_one_number() -> None:
     """So that equal prompts are read once."""
-    first, same, other, deeper = steer(seed=0), steer(seed=0), steer(seed=1), steer(seed=0, depth=0.2)
+    first, same, other, deeper = steer(seed=0), steer(seed=0), steer(seed=1), steer(seed=0, depth=0.7)
     kept, numbers = numbered([first, None, other, same, deeper, None])
     assert numbers == [0, -1, 1, 0, 2, -1] and kept == [same, other, deeper]
     assert numbered([None, None]) == ([], [-1, -1])
