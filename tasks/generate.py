@@ -15,7 +15,7 @@ from tasks.decoding import GenerateJob, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
-from tasks.vectors import Vectors
+from tasks.steers import Vectors
 from tasks.workbench import Adapter, Adapters, Workbench
 
 GENERATIONS: dict[str, Any] = {

@@ -25,7 +25,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
 from tasks.memory import Library
-from tasks.vectors import Vectors
+from tasks.steers import Vectors
 from tasks.workbench import Row, Workbench
 
 LIKELIHOODS: dict[str, Any] = {

@@ -22,7 +22,7 @@ from spring.retrieval import query_text
 from tasks import adapt, consolidate, ingest, model, score_base, split
 from tasks.files import load_params
 from tasks.steering import PairJob, Pool, extract, vector_file, write_vectors
-from tasks.vectors import Vectors
+from tasks.steers import Vectors
 from tasks.workbench import Workbench
 
 
