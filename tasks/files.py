@@ -6,8 +6,8 @@ data/split/{t}.parquet          interactions of period t with their part: train 
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
 data/consolidate/{t}/           history.parquet, buffers.parquet; for gates: gate_scores.parquet,
-                                transductive.parquet, gains.parquet; for steering: vectors.parquet,
-                                vectors/STEER/USER.safetensors
+                                transductive.parquet, gains.parquet; for steering: steers.parquet,
+                                steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet
 data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv

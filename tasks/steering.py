@@ -1,7 +1,7 @@
 """Steering vectors in the making (spring/methods/fints.py): once per past item, in cells, and carried on.
 
-data/consolidate/{t}/vectors.parquet    which there are, and the embeddings that they are found by
-data/consolidate/{t}/vectors/STEER/USER.safetensors    attn and mlp [N, D], in the order of `place`
+data/consolidate/{t}/steers.parquet    which there are, and the embeddings that they are found by
+data/consolidate/{t}/steers/STEER/USER.safetensors    attn and mlp [N, D], in the order of `place`
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class PairJob:
 def write_vectors(bench: Workbench, users: Users, period: int) -> None:
     """This period's vectors, behind those of the periods before; `users` holds all train rows so far."""
     out, before = (DATA / "consolidate" / str(t) for t in (period, period - 1))
-    shutil.rmtree(out / "vectors", ignore_errors=True)
+    shutil.rmtree(out / "steers", ignore_errors=True)
     index = pl.DataFrame(schema=VECTORS)
     if period > 0:
-        index = read_parquet(before / "vectors.parquet")
-        if (before / "vectors").exists():
-            shutil.copytree(before / "vectors", out / "vectors")
+        index = read_parquet(before / "steers.parquet")
+        if (before / "steers").exists():
+            shutil.copytree(before / "steers", out / "steers")
     fresh = []
     for name, arm in bench.steers.items():
         held = index.filter(pl.col("steer") == name)
@@ -78,16 +78,16 @@ def write_vectors(bench: Workbench, users: Users, period: int) -> None:
             place = held.filter(pl.col("user_id") == user).height
             fresh += [_entry(name, user, row, cell, place + i) for i, (row, cell) in enumerate(cells)]
             _append([cell for _, cell in cells], vector_file(out, name, user))
-    write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=VECTORS)]), out / "vectors.parquet")
+    write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=VECTORS)]), out / "steers.parquet")
 
 
 def vector_file(folder: Path, steer: str, user: str) -> Path:
     """Where the vectors of one user lie."""
-    return folder / "vectors" / steer / f"{user_folder(user)}.safetensors"
+    return folder / "steers" / steer / f"{user_folder(user)}.safetensors"
 
 
 def _entry(steer: str, user: str, row: Row, cell: Path, place: int) -> dict[str, Any]:
-    """A row of vectors.parquet."""
+    """A row of steers.parquet."""
     known = {name: row[name] for name in ("interaction_id", "period", "timestamp")}
     return {
         "steer": steer,

@@ -38,7 +38,7 @@ class Vectors:
         self.bench, self.folder = bench, DATA / "consolidate" / str(period)
         self.index = pl.DataFrame(schema=VECTORS)
         if bench.steers:
-            self.index = read_parquet(self.folder / "vectors.parquet")
+            self.index = read_parquet(self.folder / "steers.parquet")
         self._stacks: dict[tuple[str, str], Stack | None] = {}
         self._queries: dict[str, np.ndarray] = {}
 

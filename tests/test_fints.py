@@ -161,7 +161,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
 
 
 def vectors(project: Path, period: int) -> pl.DataFrame:
-    return pl.read_parquet(project / f"data/consolidate/{period}/vectors.parquet")
+    return pl.read_parquet(project / f"data/consolidate/{period}/steers.parquet")
 
 
 def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(project: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spring.engine.attention import hidden_states
@@ -112,6 +113,7 @@ def _adder(model: Any, steers: Sequence[Steer], depth: float) -> Act:
         if pack.steers is None:
             return None
         numbers = torch.tensor(pack.steers, device=x.device)[pack.row]  # [N]
+        numbers = F.pad(numbers, (0, x.shape[1] - len(numbers)), value=-1)  # behind the rows: tokens of none
         return (x.float() + table[site, numbers]).to(x.dtype)
 
     return add
