@@ -19,6 +19,7 @@ from spring.methods.asls import Asls, Profiled, Profiling
 from spring.methods.cad import Cad
 from spring.methods.cope import Cope
 from spring.methods.ewc_lora import EwcLora
+from spring.methods.fints import Fints
 from spring.methods.o_lora import OLora
 from spring.methods.pag import Pag
 from spring.methods.popi import Popi
@@ -313,6 +314,12 @@ class Decode(Strict):
                 )
         return self
 
+    @property
+    def single(self) -> Decode:
+        """The same for one path, with nothing mixed."""
+        plain = {"lmbda": 1.0, "adaptive": None, "confidence": None, "rule": None}
+        return self.model_copy(update=plain)
+
 
 Profile = Annotated[Pag | Popi, Field(discriminator="by")]
 
@@ -321,7 +328,9 @@ class Arm(Strict):
     """Training recipe + memory + retrieval + decoding: one column of the comparison.
 
     Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
-    `adapter: swapped`, `train.scope: population`, `train.start: population` and `train.experts`.
+    `adapter: swapped`, `train.scope: population`, `train.start: population`, `train.experts` and `steer`
+    (other users' earlier items stand in the prompts that a user's vectors are made with; the vectors are all
+    that stays).
     """
 
     adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
@@ -330,6 +339,7 @@ class Arm(Strict):
     retrieve: Retrieve
     decode: Decode
     profile: Annotated[Profile | None, added(None)]  # what the model wrote about the user; null: nothing
+    steer: Annotated[Fints | None, added(None)]  # vectors added inside the model; null: none
 
     @model_validator(mode="after")
     def _buffer_is_there_to_replay(self) -> Arm:
@@ -412,6 +422,13 @@ class Arm(Strict):
     def profile_id(self) -> str | None:
         """Names the profiles of this arm; arms with the same settings share them."""
         return fingerprint(self.profile) if self.profile else None
+
+    @property
+    def steer_id(self) -> str | None:
+        """Names the steering vectors of this arm; arms that differ in how they use them share them."""
+        if self.steer is None:
+            return None
+        return fingerprint({"steer": self.steer.extraction, "rejected": self.decode.single})
 
 
 # --- what is made of it -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
 from tasks.profiles import PROFILES, Profiles, write_profiles
 from tasks.scoring import ScoreJob, score
+from tasks.steering import write_vectors
 from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
 from tasks.workbench import Row, Workbench
 
@@ -71,6 +72,7 @@ def main() -> None:
         "transductive": score_pairs(library, by_user(test), searches(arms, sigma_from="transductive")),
         "gains": pairs,
     }
+    write_vectors(bench, by_user(history), period)
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
     write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 if TYPE_CHECKING:
     from spring.engine.decoding import Answer, Query
     from spring.engine.lora import AdapterBank
+    from spring.engine.steering import Steer
 
 LOOP = ("spring/engine/decoding", "spring/engine/interpolation", "spring/confidence")
 COMMIT = 48  # jobs in flight at the same time; they become visible together
@@ -24,13 +25,14 @@ COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 @dataclass(frozen=True)
 class Request:
-    """A test row, the memory rows that passed the gate, and the weight of the path that sees them."""
+    """A test row, the memory rows that passed the gate, the weight of the path that sees them; a steer."""
 
     row: Row
     context: Sequence[Row]
     lmbda: float
     candidates: int  # memory rows retrieved before the gate
     sigma: float | None
+    steer: Steer | None = None
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,35 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
         adapter=job.adapter.key if job.adapter else None,
         **({"profile": job.profile} if job.profile else {}),
         requests=[[plain(r.row), [plain(c) for c in r.context], r.lmbda] for r in job.requests],
+        **steering([request.steer for request in job.requests]),
     )
+
+
+def steering(steers: Sequence[Steer | None]) -> dict[str, Any]:
+    """What a cell's key must say of steering; nothing where there is none."""
+    if not any(steers):
+        return {}
+    code = code_digest("spring/engine/steering")
+    return {"steering": {"code": code, "steers": [steer.digest if steer else None for steer in steers]}}
 
 
 def _compute(
     bench: Workbench, shared: tuple[Fit | None, Decode], jobs: dict[str, GenerateJob], done: Done
 ) -> None:
+    from spring.engine.steering import numbered, steered
+
     fit, decode = shared
     adapters = {job.adapter.key: job.adapter for job in jobs.values() if job.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
-    with bench.bank(fit, len(slots)) as bank:
+    steers, numbers = numbered([request.steer for job in jobs.values() for request in job.requests])
+    with bench.bank(fit, len(slots)) as bank, steered(bench.base.model, steers):
         for key, slot in slots.items():
             place(bank, slot, adapters[key])
         queries: list[Query] = []
         for job in jobs.values():
             slot = slots[job.adapter.key] if job.adapter else -1
             queries += [_prepare(bench, request, slot, job.profile) for request in job.requests]
+        queries = [replace(query, steer=i) for query, i in zip(queries, numbers, strict=True)]
         answers = decode_all(bench, bank, queries, decode, done)
     results = [
         {

@@ -5,8 +5,9 @@ data/ingest/                    interactions.parquet, labels.parquet, quarantine
 data/split/{t}.parquet          interactions of period t with their part: train or test
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
-data/consolidate/{t}/           history.parquet, buffers.parquet, profiles.parquet; for gates:
-                                gate_scores.parquet, transductive.parquet, gains.parquet
+data/consolidate/{t}/           history.parquet, buffers.parquet; profiles.parquet (in words) and
+                                vectors.parquet; for gates: gate_scores.parquet, transductive.parquet,
+                                gains.parquet; for steering: steers.parquet, steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet
 data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv

@@ -16,6 +16,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
 from tasks.profiles import Profiles
+from tasks.steers import Vectors
 from tasks.vectors import read_profiles
 from tasks.workbench import Adapter, Adapters, Workbench
 
@@ -53,10 +54,11 @@ def main() -> None:
     gates = read_gates(bench, period)
     test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
     adapters, profiles = bench.adapters(period), Profiles.after(period)
+    vectors = Vectors(bench, period)
     jobs = []
     for name, arm in bench.params.arms.items():
         for user, rows in test.items():
-            requests = [gates[name].request(row, library, user) for row in rows]
+            requests = vectors.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
             adapter = adapter_for(bench, arm, adapters, user, list(test))
             profile = profiles.of(arm, user, queries=rows)
             jobs.append(GenerateJob(name, user, requests, arm.decode, adapter, profile))

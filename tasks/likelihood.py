@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spring.params import Decode
 from spring.store import cell_key, code_digest
 from tasks.banks import Fit
-from tasks.decoding import GenerateJob, Request, generate
+from tasks.decoding import GenerateJob, Request, generate, steering
 from tasks.scoring import CODE, place
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+
+if TYPE_CHECKING:
+    from spring.engine.steering import Steer
 
 COMMIT = 96  # paths that become visible together
 
@@ -45,9 +49,9 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Path:
-    """Rows and the memory rows that stand in the prompt of each, read under one adapter."""
+    """Rows, the memory rows that stand in the prompt of each and what steers it, read under one adapter."""
 
-    texts: Sequence[tuple[Row, Sequence[Row]]]
+    texts: Sequence[tuple[Row, Sequence[Row], Steer | None]]
     adapter: Adapter | None
     profile: str = ""
 
@@ -89,8 +93,8 @@ def weights(request: Request) -> tuple[float, float]:
 
 def paths(ask: Ask) -> tuple[Path, Path]:
     """What must be read without and with context."""
-    alone = [(request.row, ()) for request in ask.requests if weights(request)[0] > 0]
-    given = [(request.row, request.context) for request in ask.requests if weights(request)[1] > 0]
+    alone = [(r.row, (), r.steer) for r in ask.requests if weights(r)[0] > 0]
+    given = [(r.row, r.context, r.steer) for r in ask.requests if weights(r)[1] > 0]
     return Path(alone, ask.adapter, ask.profile), Path(given, ask.adapter, ask.profile)
 
 
@@ -131,21 +135,24 @@ def _key(bench: Workbench, path: Path) -> str:
         kind="likelihood",
         code=code_digest(*CODE, "tasks/likelihood"),
         **bench.identity,
-        prompts=bench.asked([row for row, _ in path.texts]),
+        prompts=bench.asked([row for row, _, _ in path.texts]),
         adapter=_adapter_key(path),
         **({"profile": path.profile} if path.profile else {}),
-        texts=[[plain(row), [plain(item) for item in context]] for row, context in path.texts],
+        texts=[[plain(row), [plain(item) for item in context]] for row, context, _ in path.texts],
+        **steering([steer for _, _, steer in path.texts]),
     )
 
 
 def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: Done) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
+    from spring.engine.steering import numbered, steered
 
     base = bench.base
     adapters = {path.adapter.key: path.adapter for path in chosen.values() if path.adapter}
     slots = {key: slot for slot, key in enumerate(adapters)}
-    with bench.bank(fit, len(slots)) as bank:
+    steers, numbers = numbered([steer for path in chosen.values() for _, _, steer in path.texts])
+    with bench.bank(fit, len(slots)) as bank, steered(base.model, steers):
         for key, slot in slots.items():
             place(bank, slot, adapters[key])
         texts = [
@@ -158,8 +165,9 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
                 slot=slots.get(_adapter_key(path), -1),
             )
             for path in chosen.values()
-            for row, context in path.texts
+            for row, context, _ in path.texts
         ]
+        texts = [replace(text, steer=i) for text, i in zip(texts, numbers, strict=True)]
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
         began = perf_counter()
         found = iter(token_logps(base.model, bank, texts, budget=budget))

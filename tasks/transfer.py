@@ -10,10 +10,10 @@ its own row and column and no older cell. With `transfer: null` the table is emp
 What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
 memory and the profile that ranks it are cut at period j and the past of its gate at the query's time, so that
-nothing later than a query is retrieved for it or sets its threshold. A buffer thus shows what it *still*
-holds, never what came after. A profile in words is taken as it is, like the adapter: it is what the state has
-learned, in one piece. (Arms that are marked as transductive or as trained on all users keep what sets them
-apart.)
+nothing later than a query is retrieved for it, steers it or sets its threshold. A buffer thus shows what it
+*still* holds, never what came after. A profile in words is taken as it is, like the adapter: it is what the
+state has learned, in one piece. (Arms that are marked as transductive or as trained on all users keep what
+sets them apart.)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
 from tasks.memory import Library
 from tasks.profiles import Profiles
+from tasks.steers import Vectors
 from tasks.vectors import read_profiles
 from tasks.workbench import Row, Workbench
 
@@ -78,6 +79,7 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
     buffers = read_parquet(folder / "buffers.parquet")
     gates = read_gates(bench, learned)
     adapters, profiles = bench.adapters(learned), Profiles.after(learned)
+    vectors = Vectors(bench, learned)
     libraries = {
         known: Library(
             bench, history.filter(pl.col("period") <= known), buffers, learned, read_profiles(known)
@@ -90,7 +92,8 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
             library = libraries[min(tested, learned)]
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
-                requests = [gates[name].request(row, library, user) for row in rows]
+                gated = [gates[name].request(row, library, user) for row in rows]
+                requests = vectors.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user, list(users))
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())
                 asked.append((cell, Ask(requests, adapter, arm.decode, profile)))

@@ -159,6 +159,11 @@ class Workbench:
         """The settings of every profile, by profile id."""
         return {fingerprint(arm.profile): arm.profile for arm in self.params.arms.values() if arm.profile}
 
+    @cached_property
+    def steers(self) -> dict[str, Arm]:
+        """One arm for every set of steering vectors, by steer id."""
+        return {arm.steer_id: arm for arm in self.params.arms.values() if arm.steer_id is not None}
+
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""
         found: dict[Place, Adapter] = {}

@@ -113,7 +113,7 @@ def test_one_more_period_computes_its_row_and_column_only(project, monkeypatch, 
     def note(bench, lora, chosen, done):
         for path in chosen.values():
             asked.extend(
-                (path.adapter.key if path.adapter else "", row["interaction_id"]) for row, _ in path.texts
+                (path.adapter.key if path.adapter else "", row["interaction_id"]) for row, *_ in path.texts
             )
         compute(bench, lora, chosen, done)
 

@@ -36,7 +36,8 @@ class Query:
     """What one response is generated from, as token ids.
 
     `prompt` is the query alone, `context_prompt` the query with its retrieved context (null: the gate is
-    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way.
+    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way. `steer`
+    numbers the vectors that both paths are steered by (-1: none).
     """
 
     prompt: tuple[int, ...]
@@ -44,6 +45,7 @@ class Query:
     lmbda: float
     slot: int = -1
     reference: tuple[int, ...] = ()
+    steer: int = -1
 
     @property
     def paths(self) -> list[tuple[tuple[int, ...], float]]:
@@ -70,7 +72,8 @@ def routes(query: Query, rule: Rule | None) -> list[Route]:
     return [Route(slot, prompt, 1.0) for slot, prompt in rule.paths(query)]
 
 
-_Read = tuple[int, tuple[int, ...], tuple[int, ...]]  # slot, prompt, reference; equal ones are read once
+# slot and steer, prompt, reference; equal ones are read once
+_Read = tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass
@@ -177,8 +180,8 @@ class _Batch:
         return sum(len(route.prompt) + longest + room.per_row for route in self.routes[number])
 
     def _reads(self, number: int) -> list[_Read]:
-        reference = self.queries[number].reference
-        return [(route.slot, route.prompt, reference) for route in self.routes[number]]
+        query = self.queries[number]
+        return [((route.slot, query.steer), route.prompt, query.reference) for route in self.routes[number]]
 
     def _read(self, chosen: Sequence[int]) -> None:
         """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
@@ -249,8 +252,14 @@ class _Batch:
         """Reads prompts with their references behind them; the cache keeps the prompts."""
         cache = KeyValueCache()
         rows = [prompt + reference[:-1] for _, prompt, reference in reads]
-        slots, prompts = [slot for slot, _, _ in reads], [prompt for _, prompt, _ in reads]
-        pack = pack_rows(rows, slots, device=self.device, cache=cache, prompts=prompts)
+        pack = pack_rows(
+            rows,
+            [slot for (slot, _), _, _ in reads],
+            device=self.device,
+            cache=cache,
+            prompts=[prompt for _, prompt, _ in reads],
+            steers=[steer for (_, steer), _, _ in reads],
+        )
         hidden = self._hidden(pack)
         [block] = cache.blocks
         block.lengths = [len(prompt) for _, prompt, _ in reads]
@@ -301,17 +310,18 @@ class _Batch:
     def _step(self) -> Tensor:
         """Logits [R, V] of the token after the last one of every row, in the cache's order."""
         owners = {
-            row: (flight.last, route)
+            row: (flight.last, route, self.queries[flight.number].steer)
             for flight in self.flights
             for row, route in zip(flight.rows, flight.routes, strict=True)
         }
         owned = [owners[row] for row in self.cache.rows]
         pack = pack_rows(
-            [[last] for last, _ in owned],
-            [route.slot for _, route in owned],
+            [[last] for last, _, _ in owned],
+            [route.slot for _, route, _ in owned],
             device=self.device,
             cache=self.cache,
-            prompts=[route.prompt for _, route in owned],
+            prompts=[route.prompt for _, route, _ in owned],
+            steers=[steer for _, _, steer in owned],
         )
         return head(self.model)(self._hidden(pack)).float()
 

@@ -24,7 +24,8 @@ class Pack:
     """R rows of new tokens, [1, N], and which adapter slot each row uses (-1: the base model).
 
     With a cache, the new tokens of row i follow the tokens that `cache` holds for row i. Without one, row i
-    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning.
+    may follow another row of the pack, `before[i]` (-1: none), and sees it as its own beginning. `steers`
+    numbers the vectors that a row is steered by (spring/engine/steering.py; -1: none).
 
     `prompts` and `users` say of each row which prompt it belongs to and, in a lesson of many, who wrote it;
     only banks that route by them read them.
@@ -38,6 +39,7 @@ class Pack:
     before: list[int] | None = None  # [R]
     prompts: Sequence[Sequence[int]] | None = None  # [R][*]
     users: Sequence[int] | None = None  # [R]
+    steers: list[int] | None = None  # [R]
 
     def __post_init__(self) -> None:
         device = self.input_ids.device
@@ -94,6 +96,7 @@ def pack_rows(
     before: list[int] | None = None,
     prompts: Sequence[Sequence[int]] | None = None,
     users: Sequence[int] | None = None,
+    steers: list[int] | None = None,
 ) -> Pack:
     """Packs token rows [R][*] that begin at position 0, behind another row, or behind what `cache` holds."""
     starts = [len(rows[i]) if i >= 0 else 0 for i in before or [-1] * len(rows)]
@@ -114,6 +117,7 @@ def pack_rows(
         before,
         prompts,
         users,
+        steers,
     )
 
 

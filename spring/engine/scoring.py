@@ -30,15 +30,21 @@ Progress = Callable[[int], object]  # told how many tokens were done
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the response that is scored or learned, as token ids; the slot that reads it."""
+    """A prompt and the response that is scored or learned, as token ids; the slot and steer that read it."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     slot: int = -1
     user: int = -1  # who wrote it, where one lesson holds texts of several users
+    steer: int = -1
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
+
+    @property
+    def reader(self) -> tuple[int, int]:
+        """Texts with the same reader can share their beginning."""
+        return self.slot, self.steer
 
 
 def token_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -109,32 +115,35 @@ def _pack(rows: Sequence[Text], device: torch.device, *, share: bool) -> tuple[P
     """
     shared = shared_beginnings(rows) if share and device.type == "cpu" else [0] * len(rows)
     tokens: list[tuple[int, ...]] = []
-    slots, before, ends = [], [], []
+    slots, steers, before, ends = [], [], [], []
     taken = beginning = 0
     for i, (row, length) in enumerate(zip(rows, shared, strict=True)):
-        if length and (i == 0 or row.slot != rows[i - 1].slot):
+        if length and (i == 0 or row.reader != rows[i - 1].reader):
             beginning = len(tokens)
             tokens.append(row.prompt[:length])
             slots.append(row.slot)
+            steers.append(row.steer)
             before.append(-1)
             taken += length
         tokens.append((row.prompt + row.response)[length:-1])
         slots.append(row.slot)
+        steers.append(row.steer)
         before.append(beginning if length else -1)
         ends.append(taken + len(row.prompt) - length - 1)
         taken += len(tokens[-1])
     if any(shared):
-        return pack_rows(tokens, slots, device=device, before=before), ends
-    return pack_rows(tokens, slots, device=device, prompts=[row.prompt for row in rows]), ends
+        return pack_rows(tokens, slots, device=device, before=before, steers=steers), ends
+    prompts = [row.prompt for row in rows]
+    return pack_rows(tokens, slots, device=device, prompts=prompts, steers=steers), ends
 
 
 def shared_beginnings(rows: Sequence[Text]) -> list[int]:
-    """Per row, how many first tokens all neighbouring rows of its slot have in common: they are read once.
+    """Per row, how many first tokens all neighbouring rows of its reader have in common: they are read once.
 
     The last token of a prompt is never among them. Short ones are not worth a row of their own: 0.
     """
     found: list[int] = []
-    for _, group in groupby(rows, key=lambda row: row.slot):
+    for _, group in groupby(rows, key=lambda row: row.reader):
         prompts = [row.prompt[:-1] for row in group]
         alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
         length = sum(1 for _ in alike)

@@ -1,0 +1,232 @@
+"""Steering vectors in the making (spring/methods/fints.py): once per past item, in cells, and carried on.
+
+data/consolidate/{t}/steers.parquet    which there are, and the embeddings that they are found by
+data/consolidate/{t}/steers/STEER/USER.safetensors    attn and mlp [N, D], in the order of `place`
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from spring.methods.fints import Fints, contrast_rouge, draw_others
+from spring.params import Arm
+from spring.retrieval import document_text
+from spring.store import cell_key, code_digest
+from tasks.decoding import GenerateJob, Request, generate
+from tasks.files import DATA, read_parquet, write_parquet
+from tasks.scoring import CODE
+from tasks.workbench import Done, Row, Workbench, fill, plain, user_folder
+
+if TYPE_CHECKING:
+    from spring.engine.steering import Pair
+
+VECTORS: dict[str, Any] = {
+    "steer": pl.String,
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "period": pl.Int32,
+    "timestamp": pl.Datetime("us", "UTC"),
+    "rouge": pl.Float64,  # ROUGE-L of the pair
+    "place": pl.Int32,  # of the vectors in the user's file
+    "embedding": pl.List(pl.Float32),
+}
+SITES = ("attn", "mlp")
+MADE_WITH = ("spring/engine/steering", "spring/methods/fints", "spring/metrics", "spring/embedding")
+PAIRS = 64  # pairs read at the same time; they become visible together
+Users = Mapping[str, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """A past item, items of other users, and what the model answered with these in its prompt."""
+
+    user: str
+    row: Row
+    others: Sequence[Row]
+    rejected: str
+    fints: Fints
+
+
+# --- after a period ---------------------------------------------------------------------------------------
+
+
+def write_vectors(bench: Workbench, users: Users, period: int) -> None:
+    """This period's vectors, behind those of the periods before; `users` holds all train rows so far."""
+    out, before = (DATA / "consolidate" / str(t) for t in (period, period - 1))
+    shutil.rmtree(out / "steers", ignore_errors=True)
+    index = pl.DataFrame(schema=VECTORS)
+    if period > 0:
+        index = read_parquet(before / "steers.parquet")
+        if (before / "steers").exists():
+            shutil.copytree(before / "steers", out / "steers")
+    fresh = []
+    for name, arm in bench.steers.items():
+        held = index.filter(pl.col("steer") == name)
+        for user, cells in _make(bench, arm, users, period).items():
+            place = held.filter(pl.col("user_id") == user).height
+            fresh += [_entry(name, user, row, cell, place + i) for i, (row, cell) in enumerate(cells)]
+            _append([cell for _, cell in cells], vector_file(out, name, user))
+    write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=VECTORS)]), out / "steers.parquet")
+
+
+def vector_file(folder: Path, steer: str, user: str) -> Path:
+    """Where the vectors of one user lie."""
+    return folder / "steers" / steer / f"{user_folder(user)}.safetensors"
+
+
+def _entry(steer: str, user: str, row: Row, cell: Path, place: int) -> dict[str, Any]:
+    """A row of steers.parquet."""
+    known = {name: row[name] for name in ("interaction_id", "period", "timestamp")}
+    return {
+        "steer": steer,
+        "user_id": user,
+        **known,
+        "rouge": json.loads((cell / "pair.json").read_text())["rouge"],
+        "place": place,
+        "embedding": load_file(cell / "vectors.safetensors")["embedding"].tolist(),
+    }
+
+
+def _append(cells: Sequence[Path], file: Path) -> None:
+    """Puts the vectors of new cells behind those that the user's file holds."""
+    tensors = [load_file(cell / "vectors.safetensors") for cell in cells]
+    stacks = {site: np.stack([tensor[site] for tensor in tensors]) for site in SITES}
+    if file.exists():
+        held = load_file(file)
+        stacks = {site: np.concatenate([held[site], stacks[site]]) for site in SITES}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(stacks, file)
+
+
+def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, list[tuple[Row, Path]]]:
+    """Per user the items of this period that gave a vector, and their cells."""
+    assert arm.steer is not None
+    if len(users) < 2:
+        raise ValueError("steer: fints needs items of other users for its contrast pairs; there is one user")
+    what, pool = f"consolidate@{period} steering", Pool(users)
+    mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
+    drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.params.seed) for user, row in mine]
+    asked = [(*item, others) for item, others in zip(mine, drawn, strict=True) if others]
+    requests = [Request(row | {"response": ""}, others, 1.0, len(others), None) for _, row, others in asked]
+    answers = generate(bench, [GenerateJob("", "", [r], arm.decode.single, None) for r in requests], what)
+    jobs = [
+        PairJob(user, row, others, answer["text"], arm.steer)
+        for (user, row, others), [answer] in zip(asked, answers, strict=True)
+    ]
+    found: dict[str, list[tuple[Row, Path]]] = {}
+    for job, key in zip(jobs, extract(bench, jobs, what), strict=True):
+        cell = bench.store.path(key)
+        if (cell / "vectors.safetensors").exists():
+            found.setdefault(job.user, []).append((job.row, cell))
+    made = sum(map(len, found.values()))
+    print(f"{what}: {made} of {len(mine)} items give a vector, {len(jobs)} had a pair", file=sys.stderr)
+    return found
+
+
+class Pool:
+    """All train rows so far, for drawing those of other users."""
+
+    def __init__(self, users: Users) -> None:
+        self.items = {row["interaction_id"]: row for rows in users.values() for row in rows}
+        self.tasks: dict[str, dict[str, list[Row]]] = {}  # by task and user, in time order
+        for user, rows in users.items():
+            for row in rows:
+                self.tasks.setdefault(row["task"], {}).setdefault(user, []).append(row)
+        self.times = {
+            task: {user: [row["timestamp"] for row in rows] for user, rows in of_users.items()}
+            for task, of_users in self.tasks.items()
+        }
+
+    def draw(self, user: str, row: Row, *, k: int, seed: int) -> list[Row]:
+        """K items of other users, of the same task and earlier than `row`."""
+        times = self.times[row["task"]]
+        earlier = {
+            other: [item["interaction_id"] for item in rows[: bisect_left(times[other], row["timestamp"])]]
+            for other, rows in self.tasks[row["task"]].items()
+            if other != user
+        }
+        drawn = draw_others(row["interaction_id"], earlier, k=k, seed=seed)
+        return [self.items[name] for name in drawn]
+
+
+# --- cells ------------------------------------------------------------------------------------------------
+
+
+def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
+    """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
+    keys = [_key(bench, job) for job in jobs]
+    fill(
+        bench,
+        dict(zip(keys, jobs, strict=True)),
+        partial(_compute, bench),
+        group=lambda job: job.fints,
+        at_once=PAIRS,
+        amount=lambda job: 1,
+        what=what,
+        unit="pair",
+    )
+    return keys
+
+
+def _key(bench: Workbench, job: PairJob) -> str:
+    return cell_key(
+        kind="steer",
+        code=code_digest(*CODE, *MADE_WITH, "tasks/steering"),
+        **bench.identity,
+        embedding=bench.params.model.embedding,
+        prompts=bench.asked([job.row, *job.others]),
+        settings=job.fints.extraction,
+        row=plain(job.row),
+        others=[plain(item) for item in job.others],
+        rejected=job.rejected,
+    )
+
+
+def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Done) -> None:
+    from spring.engine.budget import scoring_tokens
+    from spring.engine.steering import contrast
+
+    rouges = {key: contrast_rouge(job.row["response"], job.rejected) for key, job in jobs.items()}
+    kept = {key: job for key, job in jobs.items() if rouges[key] < fints.rouge_below}
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    if kept:
+        model, pairs = bench.base.model, [_pair(bench, job) for job in kept.values()]
+        budget = scoring_tokens(model, bench.params.model.memory_gb)
+        vectors = contrast(model, fints.layer, pairs, read=fints.read, budget=budget)
+        documents = [document_text(job.row["query"], job.row["response"]) for job in kept.values()]
+        for key, pair, embedding in zip(kept, vectors, bench.embedder.embed(documents), strict=True):
+            tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
+    with bench.store.batch() as batch:
+        for key in jobs:
+            folder = batch.cell(key)
+            (folder / "pair.json").write_text(json.dumps({"rouge": rouges[key]}))
+            if key in tensors:
+                save_file(tensors[key], folder / "vectors.safetensors")
+            done(1)
+
+
+def _pair(bench: Workbench, job: PairJob) -> Pair:
+    """Both answers as tokens, without the end of turn, and the prompt that they are read behind."""
+    from spring.engine.steering import Pair
+
+    behind = job.others if job.fints.behind == "others" else ()
+    context = [(item["query"], item["response"]) for item in behind]
+    texts = [
+        bench.prompter.text(job.row["task"], job.row["query"], answer, context=context)
+        for answer in (job.row["response"], job.rejected)
+    ]
+    end = bench.prompter.end
+    chosen, rejected = (t.response[:-1] if t.response[-1] == end else t.response for t in texts)
+    return Pair(texts[0].prompt, chosen, rejected)
