@@ -26,14 +26,15 @@ from torch import Tensor
 from bench import plain, work
 from bench.machine import Limits, describe, limits, wait
 from bench.texts import SOURCES, lessons, texts
+from spring.arm_params import Decode
 from spring.engine.budget import decoding_room, scoring_tokens, training_tokens
 from spring.engine.decoding import Answer, Query, generate
 from spring.engine.lora import AdapterBank, save_adapter
 from spring.engine.scoring import Text, token_logps
 from spring.engine.training import Lesson, plan_batches, train
 from spring.model import BaseModel, load
-from spring.params import Decode, Train
 from spring.prompts import Prompter
+from spring.train_params import Train
 from tasks.files import DATA, load_params
 
 RESULTS = Path(__file__).parent / "results"

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spring.arm_params import Decode
 from spring.engine.decoding import Query
 from spring.engine.optimizer import schedule
 from spring.engine.scoring import Text
 from spring.engine.training import Lesson, plan_batches
-from spring.params import Decode, Lora, Train
+from spring.train_params import Lora, Train
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spring.params import Select
+from spring.train_params import Select
 
 Floats = NDArray[np.float64]
 Normalise = Literal["token", "sequence"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,3 +26,9 @@ def added(silent: Any) -> Any:
     So results from before it stay valid, and arms that do not use it keep their adapters.
     """
     return Field(exclude_if=lambda value: value == silent)
+
+
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Short, stable name of any combination of parameter models and JSON values."""
+    plain = json.dumps(value, sort_keys=True, default=lambda model: model.model_dump(mode="json"))
+    return hashlib.sha256(plain.encode()).hexdigest()[:length]

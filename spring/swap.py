@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from spring.params import fingerprint
+from spring.strict import fingerprint
 
 
 def swap(users: Collection[str], *, seed: int) -> dict[str, str]:

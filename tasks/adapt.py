@@ -12,8 +12,8 @@ import polars as pl
 
 from spring import drift
 from spring.methods import cama
-from spring.params import Select
 from spring.retrieval import document_text
+from spring.train_params import Select
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.levels import Placed, lay_levels, read_curve
 from tasks.online import set_turns

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spring.methods.proper import Proper
-from spring.params import Lora
+from spring.train_params import Lora
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from spring.arm_params import Arm
 from spring.gate import standing
 from spring.learned_gate import Features, features
-from spring.params import Arm
 from spring.retrieval import document_text, query_text, tokenise
 from tasks.gains import GainJob, gains
 from tasks.memory import Library

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from spring import drift
-from spring.params import Arm, Memory, Select
+from spring.arm_params import Arm, Memory
 from spring.replay import Candidates, consolidate
 from spring.retrieval import document_text
+from spring.train_params import Select
 from tasks.adapt import by_user
 from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.files import DATA, read_parquet, write_parquet

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spring.params import Decode
+from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
 from tasks.banks import Fit
 from tasks.scoring import CODE, place

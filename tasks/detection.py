@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from spring.arm_params import Arm
 from spring.drift import loss
-from spring.params import Arm, Params
+from spring.params import Params
 from spring.statistics import detection, rank_correlations
 from tasks.files import DATA, read_parquet
 from tasks.workbench import recipe_of

@@ -18,8 +18,9 @@ from typing import Any
 
 import polars as pl
 
+from spring.arm_params import Arm
 from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
-from spring.params import Arm, Params
+from spring.params import Params
 from spring.statistics import mean_interval
 from tasks.comparison import as_json, compare_arms, interval_settings
 from tasks.detection import correlation_metrics, drift_metrics, read_scores

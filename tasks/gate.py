@@ -7,9 +7,9 @@ import math
 import numpy as np
 import polars as pl
 
+from spring.arm_params import Arm
 from spring.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
 from spring.learned_gate import Features, LearnedGate
-from spring.params import Arm
 from spring.retrieval import query_text
 from tasks.calibration import FEATURES, describe
 from tasks.decoding import Request

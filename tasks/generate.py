@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import Arm
+from spring.arm_params import Arm
 from spring.swap import swap
 from tasks.adapt import by_user
 from tasks.decoding import GenerateJob, generate

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from spring.params import Train
 from spring.store import cell_key, code_digest
+from spring.train_params import Train
 from tasks.banks import Founding, Layered
 from tasks.population import Case, pool
 from tasks.training import EXPERTS, TrainJob, train

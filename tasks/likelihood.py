@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spring.params import Decode
+from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
 from tasks.banks import Fit
 from tasks.decoding import GenerateJob, Request, generate, steering

@@ -13,8 +13,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from spring.arm_params import Arm, Retrieve
 from spring.methods.proper import Proper
-from spring.params import Arm, Params, Retrieve
+from spring.params import Params
 from spring.significance import smallest_p
 from tasks.findings import tables
 from tasks.plots import METRIC_NAMES, drift_keys

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from spring.engine.turns import Turn
-from spring.params import Train
+from spring.train_params import Train
 from tasks.banks import Layered
 from tasks.workbench import Adapter, Row
 

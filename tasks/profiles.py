@@ -15,9 +15,10 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import Arm, Decode, Profile, fingerprint
+from spring.arm_params import Arm, Decode, Profile
 from spring.retrieval import query_text
 from spring.store import cell_key, code_digest
+from spring.strict import fingerprint
 from tasks.decoding import COMMIT, LOOP, decode_all
 from tasks.files import DATA, read_parquet
 from tasks.scoring import CODE

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spring.methods.sar import SarDraw
-from spring.params import Train, fingerprint
 from spring.replay import clusters
 from spring.retrieval import document_text
+from spring.strict import fingerprint
+from spring.train_params import Train
 from tasks.population import Case
 from tasks.workbench import Row, Workbench, plain
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import Params, fingerprint
+from spring.params import Params
+from spring.strict import fingerprint
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text

@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
+from spring.arm_params import Arm
 from spring.methods.fints import Fints, contrast_rouge, draw_others
-from spring.params import Arm
 from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
 from tasks.decoding import GenerateJob, Request, generate

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
+from spring.arm_params import Arm
 from spring.methods.fints import aggregate
-from spring.params import Arm
 from spring.retrieval import query_text
 from tasks.decoding import Request
 from tasks.files import DATA, read_parquet

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from spring.params import Params, fingerprint
+from spring.params import Params
+from spring.strict import fingerprint
 from tasks.evaluate import COSTS, METRICS
 from tasks.files import DATA, read_parquet
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from spring.engine.turns import Turn
 from spring.methods.sar import SarDraw
-from spring.params import Select, Train
 from spring.store import cell_key, code_digest
+from spring.train_params import Select, Train
 from tasks.banks import Founding, Layered
 from tasks.sampling import write_uses
 from tasks.scoring import CODE

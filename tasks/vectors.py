@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from spring.arm_params import Arm
 from spring.device import pick_device
 from spring.methods.asls import Profile, Profiling, feedback_weight, follow
-from spring.params import Arm, fingerprint
 from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
+from spring.strict import fingerprint
 from tasks.files import DATA, read_parquet
 from tasks.workbench import Done, Row, Workbench, fill, plain
 

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 from tqdm import tqdm
 
-from spring.params import Arm, Lora, Params, Profile, Train, fingerprint
+from spring.arm_params import Arm, Profile
+from spring.params import Params
 from spring.store import CellStore
+from spring.strict import fingerprint
+from spring.train_params import Lora, Train
 from tasks.banks import Fit, Founding, Layered
 from tasks.files import DATA, load_params, read_parquet
 

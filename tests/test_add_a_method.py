@@ -65,7 +65,7 @@ def test_the_page_adds_a_method_in_under_60_lines() -> None:
     found = blocks()
     assert list(found) == [
         "spring/methods/easy_first.py",
-        "spring/params.py",
+        "spring/train_params.py",
         "suites/easy-first.yaml",
         "tests/test_easy_first.py",
     ]

@@ -11,7 +11,7 @@ from bench import work
 from bench.engine import apart, every
 from bench.machine import Limits
 from spring.engine.scoring import Text
-from spring.params import Lora
+from spring.train_params import Lora
 
 SHAPE = work.Shape(linear=100, head=10, layers=2, heads=4, kv_heads=2, head_dim=8, lora=6, itemsize=2)
 

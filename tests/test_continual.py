@@ -24,7 +24,8 @@ from spring.methods.ewc_lora import EwcLora
 from spring.methods.o_lora import OLora
 from spring.methods.sar import SarDraw, draw_weights
 from spring.methods.surprise import Surprise
-from spring.params import ParameterError, Train, parse
+from spring.params import ParameterError, parse
+from spring.train_params import Train
 
 EWC: dict[str, Any] = {"method": "ewc-lora", "lmbda": 4.0, "gamma": 0.5}
 O_LORA: dict[str, Any] = {"method": "o-lora", "lambda1": 0.5}

@@ -16,7 +16,7 @@ from test_pipeline import adapter_bytes, cells, run, run_all, write_params, writ
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.scoring import token_logps
-from spring.params import fingerprint
+from spring.strict import fingerprint
 from tasks import adapt
 from tasks.files import load_params
 from tasks.scoring import place

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from test_decoding import Setup, decode, merged, next_distribution, queries, random_bank, run
 from test_params import TREE
 
+from spring.arm_params import Rule
 from spring.engine.decoding import Query
 from spring.methods.cad import Cad
 from spring.methods.cope import Cope
-from spring.params import ParameterError, Rule, parse
+from spring.params import ParameterError, parse
 
 COPE = Cope(by="cope", alpha=0.5, plausible=0.3)  # so strong that it shows on a tiny model
 CAD = Cad(by="cad", alpha=1.5)

@@ -23,7 +23,7 @@ from spring.drift import (
     select_drift,
     share_count,
 )
-from spring.params import Select
+from spring.train_params import Select
 
 # Three responses of 2, 4 and 5 tokens. Per token: base -2, -3, -1; adapted -1, -3, -2.
 ROWS = {"logp_base": [-4.0, -12.0, -5.0], "logp_adap": [-2.0, -12.0, -10.0], "tokens": [2, 4, 5]}

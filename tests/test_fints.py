@@ -17,8 +17,9 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 from transformers import AutoModelForCausalLM
 
 from spring.methods.fints import Fints, aggregate, contrast_rouge, draw_others
-from spring.params import ParameterError, Params, fingerprint, parse
+from spring.params import ParameterError, Params, parse
 from spring.retrieval import query_text
+from spring.strict import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
 from tasks.files import load_params
 from tasks.steering import PairJob, Pool, extract, vector_file, write_vectors

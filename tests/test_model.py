@@ -139,9 +139,9 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
     """Converted from GGUF: bfloat16, no trace of quantisation, and it answers."""
     from safetensors import safe_open
 
+    from spring.arm_params import Decode
     from spring.engine.budget import Room
     from spring.engine.decoding import Query, generate
-    from spring.params import Decode
 
     config = json.loads((real_folder / "config.json").read_text())
     assert "quantization_config" not in config

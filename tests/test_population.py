@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from spring.params import Train, parse
+from spring.params import parse
+from spring.train_params import Train
 from tasks.population import Case, foundations, pool
 
 ROOT = Path(__file__).parents[1]

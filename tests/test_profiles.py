@@ -25,7 +25,8 @@ from spring.engine.scoring import token_logps
 from spring.methods import popi
 from spring.methods.pag import Pag, draw
 from spring.methods.popi import Popi
-from spring.params import ParameterError, fingerprint, parse
+from spring.params import ParameterError, parse
+from spring.strict import fingerprint
 from tasks.files import load_params
 from tasks.profiles import Profiles
 from tasks.scoring import place

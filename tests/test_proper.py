@@ -22,7 +22,7 @@ from spring.engine.lora import AdapterBank, load_adapter
 from spring.engine.scoring import Text, token_logps
 from spring.engine.training import Lesson, train
 from spring.methods.proper import Proper, likeness, mixture, user_aware
-from spring.params import Lora
+from spring.train_params import Lora
 
 TARGETS = ("gate_proj", "up_proj", "down_proj")
 LORA = Lora(r=2, alpha=3, dropout=0.0, target_modules=TARGETS)

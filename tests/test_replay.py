@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.params import Memory
+from spring.arm_params import Memory
 from spring.replay import POLICIES, Candidates, clusters, consolidate
 
 # Two tight groups far apart: rows 0, 2, 4 near the origin, rows 1, 3, 5 at (10, 10).

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.params import Retrieve
+from spring.arm_params import Retrieve
 from spring.retrieval import Bm25, Retriever, document_text, query_text, tokenise
 
 DOCUMENTS = [

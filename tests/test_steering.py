@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from spring.arm_params import Decode
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import Room
 from spring.engine.decoding import Query, generate
@@ -18,7 +19,7 @@ from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.scoring import Text, token_logps
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
-from spring.params import Decode, Lora
+from spring.train_params import Lora
 
 CPU = torch.device("cpu")
 LORA = Lora(r=4, alpha=12, dropout=0.0, target_modules=("q_proj", "v_proj"))

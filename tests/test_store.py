@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spring import store as module
-from spring.params import Lora
 from spring.store import CellStore, cell_key, code_digest
+from spring.train_params import Lora
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key(number=i) for i in range(3)]

@@ -18,7 +18,7 @@ from spring.engine.lora import AdapterBank
 from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
 from spring.engine.training import FusedNLL, Learned, Lesson, plan_batches, train
-from spring.params import Lora, Select, Train
+from spring.train_params import Lora, Select, Train
 
 TARGETS = ("q_proj", "v_proj")
 SELECT = Select(scorer="random", alpha=0, share=1, normalise="token")

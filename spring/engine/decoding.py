@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spring.arm_params import Decode, Rule
 from spring.confidence import CONFIDENCES, heard
 from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
@@ -28,7 +29,6 @@ from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, pack_rows
 from spring.engine.parallel import each
 from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
-from spring.params import Decode, Rule
 
 
 @dataclass(frozen=True)

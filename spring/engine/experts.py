@@ -24,7 +24,7 @@ from spring.engine.lora import AdapterBank, tensor_name
 from spring.engine.lowrank import BankedLinear, Route
 from spring.engine.packing import Pack
 from spring.methods.proper import Proper, likeness, mixture, user_aware
-from spring.params import Lora
+from spring.train_params import Lora
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from spring.engine.parallel import each
 from spring.engine.rules import Rule, Start
 from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
 from spring.engine.turns import Turn
-from spring.params import Train
+from spring.train_params import Train
 
 Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items
 

@@ -1,0 +1,184 @@
+"""How adapters learn: the block `train` of an arm."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from spring.methods.asls import Asls
+from spring.methods.ewc_lora import EwcLora
+from spring.methods.o_lora import OLora
+from spring.methods.proper import Proper
+from spring.methods.surprise import Surprise
+from spring.strict import PositiveInt, PositiveShare, Share, Strict, added, fingerprint
+
+
+class Lora(Strict):
+    """Low-rank adapters (section 4.1)."""
+
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: tuple[str, ...] = Field(min_length=1)
+
+
+class Select(Strict):
+    """Drift score and selection (Eq. 1, 2)."""
+
+    scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
+    alpha: Annotated[float, Field(ge=0)]  # weight of the quality term; .inf: quality alone
+    share: PositiveShare
+    normalise: Literal["token", "sequence"]
+
+
+Online = Asls  # the methods of `train.online`
+
+
+class Train(Strict):
+    """How an arm's adapters learn.
+
+    scope: whose items an adapter learns from. `user`: the user's own and nobody else's. `population` [ours]:
+    one adapter for all users, of those items that are dated no later than any test query of the period;
+    `population-transductive`: of all items, also later ones.
+    start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
+    too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
+    online: text by text in time order, by one of the methods of `spring/methods`; null: in shuffled batches.
+    experts: PROPER, whose first two levels are shared by all users (spring/methods/proper.py).
+    """
+
+    scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
+    start: Literal["previous", "base", "population"]
+    # selected items, all of this period, all so far, those it is sure of (spring/methods/cama.py)
+    data: Literal["drift", "current", "cumulative", "confident"]
+    experts: Annotated[Proper | None, added(None)]
+    select: Select
+    replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
+    replay_draw: Annotated[Literal["uniform", "sar"], added("uniform")]  # sar: spring/methods/sar.py
+    rule: Annotated[
+        Annotated[EwcLora | OLora | Surprise, Field(discriminator="method")] | None, added(None)
+    ]  # what training does besides; null: nothing
+    lora: Lora
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_ratio: Share
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    grad_clip: Annotated[float, Field(gt=0)] | None
+    online: Annotated[Online | None, added(None)]
+
+    @model_validator(mode="after")
+    def _replay_fits_the_batch(self) -> Train:
+        replayed = round(self.replay_share * self.batch_size)
+        if self.replay_share > 0 and not 1 <= replayed < self.batch_size:
+            raise ValueError(
+                f"train.replay_share {self.replay_share} is {replayed} of {self.batch_size} items a batch; "
+                f"between 1 and {self.batch_size - 1} must be replayed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_draw(self) -> Train:
+        if self.replay_draw != "uniform" and self.replay_share == 0:
+            raise ValueError(f"train.replay_draw {self.replay_draw} needs train.replay_share > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_go_on_from_the_period_before(self) -> Train:
+        if self.rule is not None and self.start != "previous":
+            raise ValueError(
+                f"train.rule {self.rule.method} needs train.start: previous, not {self.start}: it keeps "
+                f"what the adapter of the period before has learned"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _population_starts_from_itself(self) -> Train:
+        if self.shared and self.start == "population":
+            raise ValueError(
+                f"train.start population is for train.scope user; with train.scope {self.scope} take "
+                f"previous or base"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _online_is_text_by_text(self) -> Train:
+        if self.online is None:
+            return self
+        if self.data == "cumulative":
+            raise ValueError(
+                "train.online learns each interaction once: train.data cumulative would learn it "
+                "again in every period; take current or drift"
+            )
+        needed = {"scope": "user", "start": "previous", "replay_share": 0, "warmup_ratio": 0}
+        needed |= {"epochs": 1, "batch_size": 1}
+        for key, value in needed.items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"train.online goes on from the user's own adapter, text by text: it needs train.{key} "
+                    f"{value}, not {getattr(self, key)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _experts_lie_under_users(self) -> Train:
+        if self.experts is None:
+            return self
+        if self.scope != "user" or self.start == "population":
+            raise ValueError(
+                f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) "
+                f"and train.start previous or base (is {self.start})"
+            )
+        for key in ("rule", "online"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"train.experts cannot be combined with train.{key}: leave one of them null")
+        if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
+            raise ValueError(
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs "
+                f"train.data current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+            )
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether one lesson is for all users."""
+        return self.scope != "user"
+
+    def at(self, period: int) -> Train:
+        """These settings in a period: where each one adds ranks, with that many and alpha / r as before."""
+        if self.rule is None or not self.rule.grows:
+            return self
+        grown = {"r": self.lora.r * (period + 1), "alpha": self.lora.alpha * (period + 1)}
+        return self.model_copy(update={"lora": self.lora.model_copy(update=grown)})
+
+    @property
+    def one_for_all(self) -> bool:
+        """Whether one adapter serves all users."""
+        return self.shared or (self.experts is not None and self.experts.level == "population")
+
+    @property
+    def foundation(self) -> Train | None:
+        """How the shared adapter of period 0 learns that others start from or lie on; null: there is none."""
+        if self.experts is not None:
+            return self._of_all(self.experts.scope, epochs=self.experts.population_epochs, experts=None)
+        return self._of_all("population") if self.start == "population" else None
+
+    @property
+    def group(self) -> Train | None:
+        """How the last level that all users share learns, after `foundation`; null: there are no levels."""
+        if self.experts is None:
+            return None
+        if self.experts.level == "population":
+            return self.foundation
+        experts = self.experts.model_copy(update={"level": "group"})
+        return self._of_all(experts.scope, epochs=experts.group_epochs, experts=experts)
+
+    def _of_all(self, scope: str, **changes: Any) -> Train:
+        everything: dict[str, Any] = {"scope": scope, "start": "previous", "data": "current", "online": None}
+        plain: dict[str, Any] = {"replay_share": 0.0, "replay_draw": "uniform", "rule": None}
+        return self.model_copy(update=everything | plain | changes)
+
+    @property
+    def recipe(self) -> str:
+        """Names the adapters that learn so, without replay."""
+        return fingerprint({"train": self, "memory": None})
