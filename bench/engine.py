@@ -28,10 +28,12 @@ from bench.machine import Limits, describe, limits, wait
 from bench.texts import SOURCES, lessons, texts
 from spring.arm_params import Decode
 from spring.engine.budget import decoding_room, scoring_tokens, training_tokens
-from spring.engine.decoding import Answer, Query, generate
+from spring.engine.decoding import generate
+from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.lora import AdapterBank, save_adapter
+from spring.engine.queries import Answer, Query
 from spring.engine.scoring import Text, token_logps
-from spring.engine.training import Lesson, plan_batches, train
+from spring.engine.training import train
 from spring.model import BaseModel, load
 from spring.prompts import Prompter
 from spring.train_params import Train

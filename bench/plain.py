@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from spring.arm_params import Decode
-from spring.engine.decoding import Query
+from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.optimizer import schedule
+from spring.engine.queries import Query
 from spring.engine.scoring import Text
-from spring.engine.training import Lesson, plan_batches
 from spring.train_params import Lora, Train
 
 

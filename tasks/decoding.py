@@ -15,11 +15,16 @@ from tasks.scoring import CODE, place
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
-    from spring.engine.decoding import Answer, Query
     from spring.engine.lora import AdapterBank
+    from spring.engine.queries import Answer, Query
     from spring.engine.steering import Steer
 
-LOOP = ("spring/engine/decoding", "spring/engine/interpolation", "spring/confidence")
+LOOP = (
+    "spring/engine/decoding",
+    "spring/engine/interpolation",
+    "spring/engine/queries",
+    "spring/confidence",
+)
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 
@@ -157,7 +162,7 @@ def decode_all(
 
 def _prepare(bench: Workbench, request: Request, slot: int, profile: str) -> Query:
     """Token ids of a request, without and with its context, and of the reference."""
-    from spring.engine.decoding import Query
+    from spring.engine.queries import Query
 
     row = request.row
     context = [(item["query"], item["response"]) for item in request.context]

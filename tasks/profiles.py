@@ -159,7 +159,7 @@ def _key(bench: Workbench, job: ProfileJob) -> str:
 
 
 def _compute(bench: Workbench, decode: Decode, jobs: dict[str, ProfileJob], done: Done) -> None:
-    from spring.engine.decoding import Query
+    from spring.engine.queries import Query
 
     queries = [Query(_prompt(bench, job), None, 0.0) for job in jobs.values()]
     answers = decode_all(bench, None, queries, decode, done)

@@ -19,7 +19,7 @@ from tasks.population import Case
 from tasks.workbench import Row, Workbench, plain
 
 if TYPE_CHECKING:
-    from spring.engine.training import Lesson
+    from spring.engine.lessons import Lesson
 
 USES = "uses.json"  # beside the adapter: times trained on, by a fingerprint of the interaction
 
@@ -41,7 +41,7 @@ def read_uses(folder: Path) -> dict[str, int]:
 
 def write_uses(folder: Path, rows: Sequence[Row], replay: Sequence[Row], lesson: Lesson, how: Train) -> None:
     """Uses of this lesson's rows and buffer, with those before; what left the buffer never comes back."""
-    from spring.engine.training import plan_batches
+    from spring.engine.lessons import plan_batches
 
     seen = Counter(id(text) for batch in plan_batches(lesson, how) for text in batch)
     before = lesson.draw.uses if isinstance(lesson.draw, SarDraw) else ()

@@ -19,7 +19,7 @@ from tasks.scoring import CODE
 from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
 
 if TYPE_CHECKING:
-    from spring.engine.training import Lesson
+    from spring.engine.lessons import Lesson
 
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
@@ -77,7 +77,7 @@ def _how(recipe: Train) -> Train:
 
 
 def _key(bench: Workbench, job: TrainJob) -> str:
-    learning = ("training", "optimizer", "rules", "turns")
+    learning = ("lessons", "loss", "optimizer", "rules", "training", "turns")
     modules = [*CODE, *(f"spring/engine/{name}" for name in learning), "tasks/training"]
     parts: dict[str, Any] = {"draw": asdict(job.draw)} if job.draw else {}
     if job.turns:
@@ -113,7 +113,7 @@ def _beneath(job: TrainJob) -> dict[str, Any]:
 
 def _tokens(bench: Workbench, job: TrainJob) -> int:
     """Tokens that the engine reads for a job, in all epochs."""
-    from spring.engine.training import plan
+    from spring.engine.lessons import plan
 
     lesson, rule = _lesson(bench, job, weights=False), job.recipe.rule
     again = sum(map(len, lesson.texts)) if rule is not None and rule.observes else 0
@@ -124,8 +124,8 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     """What the engine is told; without `weights` the adapter it starts from is not read."""
     from safetensors.torch import load_file
 
+    from spring.engine.lessons import Lesson
     from spring.engine.lora import load_adapter
-    from spring.engine.training import Lesson
 
     users = job.over.users if isinstance(job.over, Founding) else ()
 

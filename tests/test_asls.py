@@ -21,7 +21,7 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 
 from spring.embedding import PACKAGED, Embedder, EmbeddingModelMissing, RememberingEmbedder, packaged_folder
-from spring.engine.training import Learned, Lesson, plan
+from spring.engine.lessons import Learned, Lesson, plan
 from spring.engine.turns import Turn
 from spring.methods.asls import Asls, Profile, Retune, drift_rate, feedback_weight, follow, liking
 from spring.methods.online import Stream

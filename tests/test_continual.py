@@ -15,10 +15,10 @@ from test_params import changed
 from test_training import assert_close, collate, learn, lesson, moved, recipe, texts
 from torch import Tensor
 
+from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank, rank_of, save_adapter
 from spring.engine.rules import Start
 from spring.engine.scoring import Text, token_logps
-from spring.engine.training import Learned, Lesson, plan_batches
 from spring.methods.cama import confidence, keep_confident
 from spring.methods.ewc_lora import EwcLora
 from spring.methods.o_lora import OLora

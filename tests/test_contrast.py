@@ -17,7 +17,7 @@ from test_decoding import Setup, decode, merged, next_distribution, queries, ran
 from test_params import TREE
 
 from spring.arm_params import Rule
-from spring.engine.decoding import Query
+from spring.engine.queries import Query
 from spring.methods.cad import Cad
 from spring.methods.cope import Cope
 from spring.params import ParameterError, parse

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from spring.arm_params import Adaptive, Decode, Rule
 from spring.engine.budget import Room
-from spring.engine.decoding import Answer, Query, _Batch, generate
+from spring.engine.decoding import _Batch, generate
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
+from spring.engine.queries import Answer, Query
 from spring.train_params import Lora
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))

@@ -141,7 +141,8 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
 
     from spring.arm_params import Decode
     from spring.engine.budget import Room
-    from spring.engine.decoding import Query, generate
+    from spring.engine.decoding import generate
+    from spring.engine.queries import Query
 
     config = json.loads((real_folder / "config.json").read_text())
     assert "quantization_config" not in config

@@ -20,7 +20,7 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_prompts import ANSWERED, CONTEXT, QUERY, prompter
 from transformers import AutoModelForCausalLM
 
-from spring.engine.decoding import Query
+from spring.engine.queries import Query
 from spring.engine.scoring import token_logps
 from spring.methods import popi
 from spring.methods.pag import Pag, draw

@@ -15,12 +15,14 @@ from test_training import TOLERANCE, assert_close, recipe, texts
 from torch import Tensor, nn
 
 from spring.engine.budget import Room
-from spring.engine.decoding import Query, generate
+from spring.engine.decoding import generate
 from spring.engine.expert_files import load_shared, save_group
 from spring.engine.experts import GroupBank, GroupLessons, UserBank
+from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank, load_adapter
+from spring.engine.queries import Query
 from spring.engine.scoring import Text, token_logps
-from spring.engine.training import Lesson, train
+from spring.engine.training import train
 from spring.methods.proper import Proper, likeness, mixture, user_aware
 from spring.train_params import Lora
 

@@ -14,9 +14,10 @@ import torch
 from spring.arm_params import Decode
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import Room
-from spring.engine.decoding import Query, generate
+from spring.engine.decoding import generate
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
+from spring.engine.queries import Query
 from spring.engine.scoring import Text, token_logps
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
 from spring.train_params import Lora

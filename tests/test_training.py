@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
+from spring.engine.loss import FusedNLL
 from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
-from spring.engine.training import FusedNLL, Learned, Lesson, plan_batches, train
+from spring.engine.training import train
 from spring.train_params import Lora, Select, Train
 
 TARGETS = ("q_proj", "v_proj")

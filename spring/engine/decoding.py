@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,65 +28,8 @@ from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, pack_rows
 from spring.engine.parallel import each
+from spring.engine.queries import Answer, Query, Read, Route, routes
 from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
-
-
-@dataclass(frozen=True)
-class Query:
-    """What one response is generated from, as token ids.
-
-    `prompt` is the query alone, `context_prompt` the query with its retrieved context (null: the gate is
-    closed). `lmbda` is the weight of the second. The likelihood of `reference` is found on the way. `steer`
-    numbers the vectors that both paths are steered by (-1: none).
-    """
-
-    prompt: tuple[int, ...]
-    context_prompt: tuple[int, ...] | None
-    lmbda: float
-    slot: int = -1
-    reference: tuple[int, ...] = ()
-    steer: int = -1
-
-    @property
-    def paths(self) -> list[tuple[tuple[int, ...], float]]:
-        """Prompts that the mixture decodes, with their weights: one or two."""
-        if self.context_prompt is None or self.lmbda == 0:
-            return [(self.prompt, 1.0)]
-        if self.lmbda == 1:
-            return [(self.context_prompt, 1.0)]
-        return [(self.prompt, 1 - self.lmbda), (self.context_prompt, self.lmbda)]
-
-
-class Route(NamedTuple):
-    """One path of a query: the slot that reads it, its prompt and its weight in the mixture."""
-
-    slot: int
-    prompt: tuple[int, ...]
-    weight: float
-
-
-def routes(query: Query, rule: Rule | None) -> list[Route]:
-    """The paths of a query, one or two, in the order that `rule` takes them; null: the mixture."""
-    if rule is None:
-        return [Route(query.slot, prompt, weight) for prompt, weight in query.paths]
-    return [Route(slot, prompt, 1.0) for slot, prompt in rule.paths(query)]
-
-
-# slot and steer, prompt, reference; equal ones are read once
-_Read = tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]
-
-
-@dataclass
-class Answer:
-    """Generated token ids without the stop token, what they cost, and the reference's likelihood."""
-
-    tokens: list[int] = field(default_factory=list)
-    row_steps: int = 0  # rows decoded over all steps: 2 per token with an open gate, else 1
-    seconds: float = 0.0  # its share of the wall time of the batches it was in, the reference aside
-    reference_seconds: float = 0.0  # the same for the reference
-    reference: np.ndarray = field(
-        default_factory=lambda: np.zeros(0)
-    )  # log p per token (nats), of the mixture or under the rule
 
 
 @dataclass
@@ -179,7 +122,7 @@ class _Batch:
         longest = max(self.settings.max_new_tokens, len(self.queries[number].reference))
         return sum(len(route.prompt) + longest + room.per_row for route in self.routes[number])
 
-    def _reads(self, number: int) -> list[_Read]:
+    def _reads(self, number: int) -> list[Read]:
         query = self.queries[number]
         return [((route.slot, query.steer), route.prompt, query.reference) for route in self.routes[number]]
 
@@ -239,7 +182,7 @@ class _Batch:
         sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
         return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
 
-    def _share_out(self, reads: Sequence[_Read], chosen: Sequence[int], seconds: float) -> float:
+    def _share_out(self, reads: Sequence[Read], chosen: Sequence[int], seconds: float) -> float:
         """Divides the time that reading took: gives the prompts' part, the references keep their own."""
         tokens = sum(len(reference) for _, _, reference in reads)
         part = seconds * tokens / (tokens + sum(len(prompt) for _, prompt, _ in reads))
@@ -248,7 +191,7 @@ class _Batch:
         return seconds - part
 
     @torch.inference_mode()
-    def _prefill(self, reads: Sequence[_Read]) -> list[_Prompt]:
+    def _prefill(self, reads: Sequence[Read]) -> list[_Prompt]:
         """Reads prompts with their references behind them; the cache keeps the prompts."""
         cache = KeyValueCache()
         rows = [prompt + reference[:-1] for _, prompt, reference in reads]

@@ -7,63 +7,26 @@ each slot's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_of
 
 from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
+from spring.engine.lessons import Batch, Learned, Lesson, plan
 from spring.engine.lora import AdapterBank, rank_of
-from spring.engine.optimizer import StackedAdamW, schedule
-from spring.engine.packing import pack_rows, whole
+from spring.engine.loss import FusedNLL
+from spring.engine.optimizer import StackedAdamW
+from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.rules import Rule, Start
-from spring.engine.scoring import CHUNK, Progress, Text, response_positions, token_batches
-from spring.engine.turns import Turn
+from spring.engine.scoring import Progress, Text, response_positions, token_batches
 from spring.train_params import Train
-
-Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What one adapter learns: its texts, where it starts, and its seed."""
-
-    texts: Sequence[Text]
-    start: Mapping[str, Tensor] | None  # null: a fresh adapter
-    seed: int
-    replay: Sequence[Text] = ()  # of the buffer; drawn into every batch by `replay_share`
-    turns: Sequence[Turn] = ()  # text by text in this order; empty: seeded epochs of whole batches
-    draw: Draw | None = None  # of what is replayed; null: uniformly
-    carried: Mapping[str, Tensor] = field(default_factory=dict)  # left by the rule of the lesson before, [P]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A trained adapter under PEFT's names, and its learning curve, one entry per step."""
-
-    state: dict[str, Tensor]
-    loss: list[float]  # mean NLL per response token of the step's batch, times the batch's weight
-    lr: list[float]
-    grad_norm: list[float]  # before clipping
-    tokens: int  # prompt and response tokens seen
-    penalty: list[float] = field(default_factory=list)  # of `train.rule`, before each step
-    carried: dict[str, Tensor] = field(default_factory=dict)  # for the rule of the next lesson, [P] each
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The texts of one optimizer step."""
-
-    texts: list[Text]
-    weight: float  # of their loss
-    rate: float  # share of the learning rate
 
 
 @dataclass
@@ -149,49 +112,6 @@ def _finish(bank: AdapterBank, slot: int, state: _Slot) -> Learned:
     return Learned(
         bank.state(slot), state.loss, state.lr, state.grad_norm, state.tokens, state.penalty, carried
     )
-
-
-def plan(lesson: Lesson, config: Train) -> list[Batch]:
-    """All steps of a lesson: its turns, or its epochs at equal weight under the schedule."""
-    if lesson.turns:
-        assert not lesson.replay, "params refuse replay beside an order of the lesson's own"
-        return [
-            Batch([lesson.texts[turn.text]], turn.weight, turn.rate)
-            for turn in lesson.turns
-            for _ in range(turn.steps)
-        ]
-    batches = plan_batches(lesson, config)
-    return [
-        Batch(texts, 1.0, schedule(step, len(batches), config.warmup_ratio))
-        for step, texts in enumerate(batches)
-    ]
-
-
-def plan_batches(lesson: Lesson, config: Train) -> list[list[Text]]:
-    """Whole batches: each epoch has every text once, in seeded order, and replayed texts beside."""
-    generator = torch.Generator().manual_seed(lesson.seed)
-    replayed = round(config.replay_share * config.batch_size) if lesson.replay else 0
-    fresh = config.batch_size - replayed
-    assert fresh > 0, "params refuse a replay share that leaves no room for new items"
-    draws = (lesson.draw or uniform(len(lesson.replay)))(replayed, generator) if replayed else None
-    batches = []
-    for _ in range(config.epochs):
-        order = torch.randperm(len(lesson.texts), generator=generator).tolist()
-        for start in range(0, len(order), fresh):
-            batch = [lesson.texts[i] for i in order[start : start + fresh]]
-            drawn = next(draws) if draws is not None else []
-            batches.append(batch + [lesson.replay[i] for i in drawn])
-    return batches
-
-
-def uniform(items: int) -> Draw:
-    """Draws from so many items, each as likely as the others."""
-
-    def draw(count: int, generator: torch.Generator) -> Iterator[list[int]]:
-        while True:
-            yield torch.randperm(items, generator=generator)[:count].tolist()
-
-    return draw
 
 
 def _step(
@@ -345,30 +265,3 @@ def checkpointing(model: Any, bank: AdapterBank, *, on: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.forward  # the class's own is seen again
-
-
-class FusedNLL(torch.autograd.Function):
-    """Weighted NLL of frozen-head logits, chunk by chunk, without keeping any logits.
-
-    The head has no gradient, so d NLL / d hidden = w (softmax - onehot) W is computed on the way forward.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, layer: Any, targets: Tensor, weights: Tensor) -> Tensor:
-        """hidden [n, D], targets [n], weights [n] -> weighted NLL [n]."""
-        grads, values, n = [], [], len(targets)
-        hidden = F.pad(hidden, (0, 0, 0, whole(n) - n))  # what is added has no weight
-        targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
-        for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
-            logp = torch.log_softmax(layer(h), 1, dtype=torch.float32)
-            values.append(-logp.gather(1, t[:, None])[:, 0] * w)
-            expected = logp.exp_().to(h.dtype) @ layer.weight  # [n, D]
-            grads.append(((expected - layer.weight[t]) * w[:, None]).to(h.dtype))
-        ctx.save_for_backward(torch.cat(grads)[:n])
-        return torch.cat(values)[:n]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Scales the stored gradient."""
-        (stored,) = ctx.saved_tensors
-        return (stored * grads[0][:, None]).to(stored.dtype), None, None, None

@@ -24,7 +24,7 @@ from spring.strict import Strict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spring.engine.decoding import Query
+    from spring.engine.queries import Query
 
 
 class Cad(Strict):

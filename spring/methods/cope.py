@@ -35,7 +35,7 @@ from spring.strict import PositiveShare, Share, Strict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spring.engine.decoding import Query
+    from spring.engine.queries import Query
 
 BASE = -1  # the slot without an adapter
 

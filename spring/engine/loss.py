@@ -1,0 +1,39 @@
+"""The loss of a frozen output layer, without keeping its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spring.engine.packing import whole
+from spring.engine.scoring import CHUNK
+
+
+class FusedNLL(torch.autograd.Function):
+    """Weighted NLL of frozen-head logits, chunk by chunk, without keeping any logits.
+
+    The head has no gradient, so d NLL / d hidden = w (softmax - onehot) W is computed on the way forward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, layer: Any, targets: Tensor, weights: Tensor) -> Tensor:
+        """hidden [n, D], targets [n], weights [n] -> weighted NLL [n]."""
+        grads, values, n = [], [], len(targets)
+        hidden = F.pad(hidden, (0, 0, 0, whole(n) - n))  # what is added has no weight
+        targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
+        for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
+            logp = torch.log_softmax(layer(h), 1, dtype=torch.float32)
+            values.append(-logp.gather(1, t[:, None])[:, 0] * w)
+            expected = logp.exp_().to(h.dtype) @ layer.weight  # [n, D]
+            grads.append(((expected - layer.weight[t]) * w[:, None]).to(h.dtype))
+        ctx.save_for_backward(torch.cat(grads)[:n])
+        return torch.cat(values)[:n]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Scales the stored gradient."""
+        (stored,) = ctx.saved_tensors
+        return (stored * grads[0][:, None]).to(stored.dtype), None, None, None
