@@ -18,25 +18,16 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm
 from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
 from spring.params import Params
 from spring.statistics import mean_interval
 from tasks.comparison import as_json, compare_arms, interval_settings
+from tasks.costs import costs
 from tasks.detection import correlation_metrics, drift_metrics, read_scores
 from tasks.files import DATA, atomic, load_params, read_parquet, write_json, write_parquet
 from tasks.matrix import transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
-COSTS = (  # of an arm, over all periods
-    "seconds_train",
-    "seconds_generate",
-    "tokens_trained",
-    "tokens_generated",
-    "rows_per_step",
-    "adapter_bytes",
-    "memory_bytes",
-)
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
 KEYS = ["user_id", "interaction_id"]
 
@@ -192,69 +183,6 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
         found[metric] = as_json(interval, "mean") | {"periods": periods}
     return found
-
-
-def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
-    """What one arm took over all periods, as if it shared no training; and how often its gate let text in."""
-    recipe, last = params.arms[arm].recipe, max(params.periods)
-    trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
-    trained = trained.filter(pl.col("recipe") == (recipe or ""))
-    retrieves = params.arms[arm].memory is not None
-    return {
-        "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
-        "seconds_train": float(trained["seconds"].sum()) + profile_seconds(params, arm),
-        "seconds_generate": float(generations["seconds"].sum()),
-        "tokens_trained": int(trained["tokens"].sum()),
-        "tokens_generated": int(generations["tokens"].sum()),
-        "rows_per_step": rows_per_step(generations, params.arms[arm].decode.max_new_tokens),
-        "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
-        "memory_bytes": memory_bytes(params.arms[arm], last) + profile_bytes(params.arms[arm], last),
-    }
-
-
-def read_profiles(arm: Arm, period: int) -> pl.DataFrame:
-    """What the model wrote for an arm that has a profile, after `period`."""
-    rows = read_parquet(DATA / f"consolidate/{period}/profiles.parquet")
-    return rows.filter(pl.col("profile") == arm.profile_id)
-
-
-def profile_seconds(params: Params, name: str) -> float:
-    """Seconds that an arm's profiles took to write, all users and periods; 0 without any."""
-    arm = params.arms[name]
-    if arm.profile is None:
-        return 0.0
-    return sum(float(read_profiles(arm, t)["seconds"].sum()) for t in params.periods)
-
-
-def profile_bytes(arm: Arm, last: int) -> int:
-    """Size in UTF-8 of an arm's profiles after period `last`, all users; 0 without any."""
-    return 0 if arm.profile is None else int(read_profiles(arm, last)["text"].str.len_bytes().sum())
-
-
-def rows_per_step(generations: pl.DataFrame, max_new_tokens: int) -> float:
-    """Rows read per token: 2 with both paths, 1 with one; what `adaptive` saves shows in it."""
-    steps = (generations["tokens"] + 1).clip(upper_bound=max_new_tokens)  # the stop token takes one too
-    return float(generations["row_steps"].sum()) / float(steps.sum())
-
-
-def memory_bytes(arm: Arm, last: int) -> int:
-    """Size in UTF-8 of the queries and responses that an arm remembers after period `last`, all users."""
-    if arm.memory is None:
-        return 0
-    rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")
-    if arm.memory.scope == "period":
-        rows = rows.filter(pl.col("period") == last)
-    elif arm.memory.scope == "buffer":
-        held = read_parquet(DATA / f"consolidate/{last}/buffers.parquet")
-        rows = rows.join(held.filter(pl.col("memory") == arm.memory_id), on="interaction_id", how="semi")
-    return sum(int(rows[column].str.len_bytes().sum()) for column in ("query", "response"))
-
-
-def bytes_under(folder: Path) -> int:
-    """Size of all files in `folder`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: run `dvc repro`, whose adapt stages write it")
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def rounded(value: Any) -> Any:

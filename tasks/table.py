@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.evaluate import COSTS
+from tasks.costs import COSTS
 from tasks.plots import METRIC_NAMES
 
 ABSENT = "–"

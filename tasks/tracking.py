@@ -19,7 +19,8 @@ import polars as pl
 
 from spring.params import Params
 from spring.strict import fingerprint
-from tasks.evaluate import COSTS, METRICS
+from tasks.costs import COSTS
+from tasks.evaluate import METRICS
 from tasks.files import DATA, read_parquet
 
 if TYPE_CHECKING:

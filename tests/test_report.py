@@ -618,7 +618,7 @@ def test_sizes(count: float, text: str) -> None:
 
 def test_rows_per_step_by_hand() -> None:
     """At most 4 tokens: 3 and a stop, both paths (8 rows); 4, of which 2 with both (6); 0 and a stop (1)."""
-    from tasks.evaluate import rows_per_step
+    from tasks.costs import rows_per_step
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
