@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from spring.arm_params import Arm
-from spring.device import pick_device
 from spring.methods.asls import Profile, Profiling, feedback_weight, follow
 from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
@@ -120,6 +119,8 @@ def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[F
 
 
 def _key(bench: Workbench, job: FollowJob) -> str:
+    from spring.device import pick_device  # here: it imports torch, and most stages have no job
+
     return cell_key(
         kind="profile",
         code=code_digest("spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/vectors"),
