@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import torch
 from test_params import TREE
-from test_pipeline import adapter_bytes, cells, run, run_all, write_params, write_table
+from test_pipeline import adapter_bytes, cells, experiment, index, run, run_all, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 
@@ -332,24 +332,15 @@ def finished(
     except EmbeddingModelMissing as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("asls")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        rate(folder / "table.csv")
-        write_params(folder, tiny_model_folder, arms=ARMS, ingest__table__rating="stars")
-        run_all(patch)
+    with experiment(
+        folder, tiny_model_folder, prepare=rate, arms=ARMS, ingest__table__rating="stars"
+    ) as patch:
         yield folder, patch
 
 
 @pytest.fixture
 def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
     return finished[0]
-
-
-def index(project: Path, period: int, arm: str) -> pl.DataFrame:
-    named = load_params(project / "params.yaml").arms[arm].recipe or "no adapter"
-    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == named)
 
 
 def test_profiles_are_the_recursion_over_train_items_alone(project: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from test_pipeline import run_all, write_params, write_table
+from test_pipeline import experiment
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 SUITE = yaml.safe_load((Path(__file__).parents[1] / "suites/compare.yaml").read_text())
@@ -26,11 +26,7 @@ ALIKE = [  # arms that must share adapters, since they differ in how they answer
 def metrics(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> dict[str, Any]:
     """data/metrics.json of three users and three periods."""
     folder = tmp_path_factory.mktemp("compare")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_table(folder / "table.csv", users=3, items=15)
-        write_params(folder, tiny_model_folder, arms=SUITE["arms"], evaluate__against="spring", **SMALL)
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, arms=SUITE["arms"], evaluate__against="spring", **SMALL):
         found: dict[str, Any] = json.loads(Path("data/metrics.json").read_text())
         learned = pl.read_parquet("data/adapt/2/index.parquet")
         found["recipes"] = {r: set(c) for r, c in learned.group_by("recipe").agg("cell").iter_rows()}

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.torch import load_file
-from test_pipeline import adapter_bytes, cells, run, run_all, write_params, write_table
+from test_pipeline import adapter_bytes, cells, experiment, index, run, run_all, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.scoring import token_logps
@@ -55,23 +55,13 @@ def finished(
 ) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
     """All arms through three periods, in the current folder."""
     folder = tmp_path_factory.mktemp("continual")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        write_params(folder, tiny_model_folder, arms=ARMS)
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, arms=ARMS) as patch:
         yield folder, patch
 
 
 @pytest.fixture
 def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
     return finished[0]
-
-
-def index(project: Path, period: int, arm: str) -> pl.DataFrame:
-    recipe = load_params(project / "params.yaml").arms[arm].recipe
-    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
 
 
 def folders(project: Path, period: int, arm: str) -> list[Path]:

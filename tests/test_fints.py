@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 from test_params import changed
-from test_pipeline import run, run_all, write_params, write_table
+from test_pipeline import experiment, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from transformers import AutoModelForCausalLM
 
@@ -152,12 +152,7 @@ USERS = [f"user {u}" for u in range(3)]
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Any:
     """All stages through three periods, in the current folder."""
     folder = tmp_path_factory.mktemp("fints")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        write_params(folder, tiny_model_folder, arms=ARMS, evaluate__against="base")
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, arms=ARMS, evaluate__against="base"):
         yield folder
 
 

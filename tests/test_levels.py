@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from test_params import changed
-from test_pipeline import adapter_bytes, cells, run, run_all, write_params, write_table
+from test_pipeline import adapter_bytes, cells, experiment, index, run, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_variants import stagger
 
@@ -52,24 +52,13 @@ def finished(
 ) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
     """All arms through three periods, in the current folder; users' periods overlap."""
     folder = tmp_path_factory.mktemp("levels")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        stagger(folder / "table.csv")
-        write_params(folder, tiny_model_folder, arms=ARMS)
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, prepare=stagger, arms=ARMS) as patch:
         yield folder, patch
 
 
 @pytest.fixture
 def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
     return finished[0]
-
-
-def index(project: Path, period: int, name: str) -> pl.DataFrame:
-    recipe = load_params(project / "params.yaml").arms[name].recipe
-    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
 
 
 def folder_of(project: Path, period: int, name: str, user: str | None) -> Path:

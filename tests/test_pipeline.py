@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
+from tasks.files import load_params
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -88,6 +91,30 @@ def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
             run(stage, monkeypatch, t)
     for stage in (transfer, evaluate, report):
         run(stage, monkeypatch)
+
+
+@contextmanager
+def experiment(
+    folder: Path, model_folder: Path, *, prepare: Callable[[Path], object] = lambda _: None, **changes: object
+) -> Iterator[pytest.MonkeyPatch]:
+    """Three users through three periods (`changes`: of params.yaml), in `folder`, the current one inside.
+
+    `prepare` may change the table of interactions before it is read.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("SPRING_CELLS", raising=False)
+        write_table(folder / "table.csv", users=3, items=18)
+        prepare(folder / "table.csv")
+        write_params(folder, model_folder, **changes)
+        run_all(patch)
+        yield patch
+
+
+def index(project: Path, period: int, arm: str) -> pl.DataFrame:
+    """The adapters of an arm after a period; no rows for an arm without any."""
+    recipe = load_params(project / "params.yaml").arms[arm].recipe or "no adapter"
+    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
 
 
 def cells(folder: Path, holding: str = "*") -> set[str]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_decoding import decode, reference
 from test_params import TREE
-from test_pipeline import adapter_bytes, cells, run_all, write_params, write_table
+from test_pipeline import adapter_bytes, cells, experiment, run_all, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_prompts import ANSWERED, CONTEXT, QUERY, prompter
 from transformers import AutoModelForCausalLM
@@ -74,12 +74,7 @@ USERS = [f"user {u}" for u in range(3)]
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Iterator[Path]:
     """All arms through three periods, in the current folder: 6 items a user and period, 5 of them train."""
     folder = tmp_path_factory.mktemp("profiles")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        write_params(folder, tiny_model_folder, arms=ARMS)
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, arms=ARMS):
         yield folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_pipeline import adapter_bytes, run_all, write_params, write_table
+from test_pipeline import adapter_bytes, experiment, index, run_all, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.scoring import token_logps
@@ -52,24 +52,13 @@ def finished(
 ) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
     """All arms through three periods, in the current folder."""
     folder = tmp_path_factory.mktemp("variants")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        stagger(folder / "table.csv")
-        write_params(folder, tiny_model_folder, arms=ARMS)
-        run_all(patch)
+    with experiment(folder, tiny_model_folder, prepare=stagger, arms=ARMS) as patch:
         yield folder, patch
 
 
 @pytest.fixture
 def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
     return finished[0]
-
-
-def index(project: Path, period: int, arm: str) -> pl.DataFrame:
-    recipe = load_params(project / "params.yaml").arms[arm].recipe
-    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
 
 
 def test_a_population_has_one_adapter_and_it_answers_for_every_user(project: Path) -> None:
