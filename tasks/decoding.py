@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spring.arm_params import Decode
@@ -54,11 +53,11 @@ class GenerateJob:
 
 def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[list[dict[str, Any]]]:
     """Per job and request what the model gave (see `_compute`); only missing cells are computed."""
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    keys = fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: (fit_of(job.adapter), _loop(job.decode)),
         at_once=COMMIT,
         amount=lambda job: len(job.requests),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from spring.store import cell_key, code_digest
@@ -34,11 +33,11 @@ class GainJob:
 
 def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[float]]:
     """For every job and pair, in order: log p with the item minus log p without, nats per response token."""
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    keys = fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: fit_of(job.adapter),
         at_once=SLOTS,
         amount=lambda job: len(job.pairs),

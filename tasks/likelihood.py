@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -110,20 +109,21 @@ def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarr
 
 
 def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[np.ndarray]]:
-    keys = [_key(bench, path) if path.texts else None for path in wanted]
-    named = [(key, path) for key, path in zip(keys, wanted, strict=True) if key is not None]
-    named.sort(key=lambda pair: _adapter_key(pair[1]))  # few adapters in memory at once
-    fill(
+    places = [i for i, path in enumerate(wanted) if path.texts]
+    places.sort(key=lambda i: _adapter_key(wanted[i]))  # few adapters in memory at once
+    keys = fill(
         bench,
-        dict(named),
-        partial(_compute, bench),
+        [wanted[i] for i in places],
+        key=_key,
+        compute=_compute,
         group=lambda path: fit_of(path.adapter),
         at_once=COMMIT,
         amount=lambda path: len(path.texts),
         what=what,
         unit="text",
     )
-    return [_read(bench, key) if key is not None else [] for key in keys]
+    found = dict(zip(places, keys, strict=True))
+    return [_read(bench, found[i]) if i in found else [] for i in range(len(wanted))]
 
 
 def _adapter_key(path: Path) -> str:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import polars as pl
@@ -98,11 +97,11 @@ def write_profiles(
         for name, settings in bench.profiles.items()
         for user, rows in past.items()
     ]
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    keys = fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: _loop(job.settings),
         at_once=COMMIT,
         amount=lambda _: 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -46,11 +45,11 @@ class Scores:
 
 def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]:
     """Log-likelihoods for every job, in order; only missing cells are computed."""
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    keys = fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: fit_of(job.adapter),
         at_once=SLOTS,
         amount=lambda job: len(job.rows),

@@ -80,12 +80,11 @@ def keep(params: Params) -> None:
 
 def read_kept(params: Params) -> dict[int, tuple[dict[str, Any], pl.DataFrame]]:
     """Seed -> metrics and values per user of every kept run; `SeedError` where one has other settings."""
-    found = {}
+    found, here = {}, settings(params)
     for folder in sorted((FOLDER / params.experiment).glob("*/"), key=lambda path: path.name):
         if not folder.name.isdigit():
             continue
         there = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        here = settings(params)
         odd = sorted(name for name in here if there.get(name) != here[name])
         if odd:
             raise SeedError(

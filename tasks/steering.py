@@ -12,7 +12,6 @@ import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,18 +165,17 @@ class Pool:
 
 def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
     """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    return fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: job.fints,
         at_once=PAIRS,
         amount=lambda job: 1,
         what=what,
         unit="pair",
     )
-    return keys
 
 
 def _key(bench: Workbench, job: PairJob) -> str:

@@ -55,18 +55,17 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
 
     A cell is an adapter's folder with `curve.json` beside the weights, and what a method carries on.
     """
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    return fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: (_how(job.recipe), job.over),
         at_once=SLOTS,
         amount=partial(_tokens, bench),
         what=what,
         unit="tok",
     )
-    return keys
 
 
 def _how(recipe: Train) -> Train:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,11 +103,11 @@ def table(jobs: Sequence[FollowJob], found: Sequence[Followed]) -> pl.DataFrame:
 
 def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[Followed]:
     """The profiles after all jobs, in order; only missing cells are computed."""
-    keys = [_key(bench, job) for job in jobs]
-    fill(
+    keys = fill(
         bench,
-        dict(zip(keys, jobs, strict=True)),
-        partial(_compute, bench),
+        jobs,
+        key=_key,
+        compute=_compute,
         group=lambda job: None,
         at_once=COMMIT,
         amount=lambda job: len(job.rows),

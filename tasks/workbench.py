@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -202,29 +202,34 @@ class Workbench:
 
 def fill(
     bench: Workbench,
-    jobs: dict[str, Job],
-    compute: Callable[[Group, dict[str, Job], Done], None],
+    jobs: Sequence[Job],
     *,
+    key: Callable[[Workbench, Job], str],
+    compute: Callable[[Workbench, Group, dict[str, Job], Done], None],
     group: Callable[[Job], Group],
     at_once: int,
     amount: Callable[[Job], int],
     what: str,
     unit: str,
-) -> None:
-    """Computes the cells that are missing, those of one group together and `at_once` of them at a time.
+) -> list[str]:
+    """Keys of the cells of all jobs, in order; those that are missing are computed.
 
-    `jobs` are by the keys of their cells; `amount` of a job is what the bar counts, in `unit`.
+    Cells of one group are computed together, `at_once` of them at a time. `amount` of a job is what the bar
+    counts, in `unit`.
     """
+    keys = [key(bench, job) for job in jobs]
+    named = dict(zip(keys, jobs, strict=True))
     groups: dict[Group, list[str]] = {}
-    for key in bench.store.missing(jobs):
-        groups.setdefault(group(jobs[key]), []).append(key)
-    if not groups:
-        return
-    total = sum(amount(jobs[key]) for members in groups.values() for key in members)
-    with progress(total, what, unit) as done:
-        for shared, members in groups.items():
-            for start in range(0, len(members), at_once):
-                compute(shared, {key: jobs[key] for key in members[start : start + at_once]}, done)
+    for name in bench.store.missing(named):
+        groups.setdefault(group(named[name]), []).append(name)
+    if groups:
+        total = sum(amount(named[name]) for members in groups.values() for name in members)
+        with progress(total, what, unit) as done:
+            for shared, members in groups.items():
+                for start in range(0, len(members), at_once):
+                    some = {name: named[name] for name in members[start : start + at_once]}
+                    compute(bench, shared, some, done)
+    return keys
 
 
 def fit_of(adapter: Adapter | None) -> Fit | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows, whole
+from spring.engine.packing import Block, KeyValueCache, Pack, filled, pack_rows, whole
 
 ATTENTION = "spring_packed"
 Span = tuple[int, int]  # first token, token after the last
@@ -64,7 +64,7 @@ class RowAttention(torch.autograd.Function):
 
     The G = H / K query heads that share a key head stand where more queries would. Nothing of size T x T is
     kept for the backward pass; the probabilities are computed again. Rows are filled up with zeros to `whole`
-    lengths.
+    lengths, which have no part in any gradient.
     """
 
     @staticmethod
@@ -81,7 +81,7 @@ class RowAttention(torch.autograd.Function):
         out = query.new_zeros(query.shape[0], query.shape[1], value.shape[2])
         unseen = _unseen(max(whole(b - a) + d - c for (a, b), (c, d) in spans), window, query)
         for (start, stop), beginning in spans:
-            q, k, v = (_filled(x[:, start:stop]) for x in (query, key, value))
+            q, k, v = (filled(x[:, start:stop]) for x in (query, key, value))
             if beginning[0] < beginning[1]:
                 k, v = (torch.cat([x[:, slice(*beginning)], y], 1) for x, y in ((key, k), (value, v)))
             probs = _probabilities(q, k, unseen, scaling)
@@ -98,7 +98,7 @@ class RowAttention(torch.autograd.Function):
         unseen = _unseen(max(whole(stop - start) for (start, stop), _ in ctx.spans), ctx.window, query)
         for (start, stop), (first, last) in ctx.spans:
             assert first == last, "rows that follow one another are not trained on"
-            q, k, v, g = (_filled(x[:, start:stop]) for x in (query, key, value, grads[0]))
+            q, k, v, g = (filled(x[:, start:stop]) for x in (query, key, value, grads[0]))
             own = slice(stop - start)
             probs = _probabilities(q, k, unseen, ctx.scaling)  # [K, G T, T]
             q, g = (x.reshape(len(k), -1, x.shape[2]) for x in (q, g))  # [K, G T, d]
@@ -108,11 +108,6 @@ class RowAttention(torch.autograd.Function):
             of_query[:, start:stop] = torch.bmm(of_scores, k).view(len(query), -1, k.shape[2])[:, own]
             of_key[:, start:stop] = torch.bmm(of_scores.transpose(1, 2), q)[:, own]
         return of_query, of_key, of_value, None, None, None
-
-
-def _filled(x: Tensor) -> Tensor:
-    """[heads, T, d] with zeros up to a `whole` T; in a backward pass they have no part in any gradient."""
-    return F.pad(x, (0, 0, 0, whole(x.shape[1]) - x.shape[1]))
 
 
 def _probabilities(query: Tensor, key: Tensor, unseen: Tensor, scaling: float) -> Tensor:
@@ -192,7 +187,7 @@ def logits_of(layer: Any, hidden: Tensor) -> Tensor:
     """The output layer of hidden states: [n, D] -> [n, V]."""
     if hidden.device.type != "cpu":
         return layer(hidden)
-    return layer(F.pad(hidden, (0, 0, 0, whole(len(hidden)) - len(hidden))))[: len(hidden)]
+    return layer(filled(hidden))[: len(hidden)]
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spring.engine.packing import whole
+from spring.engine.packing import filled, whole
 from spring.engine.scoring import CHUNK
 
 
@@ -22,7 +22,7 @@ class FusedNLL(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, layer: Any, targets: Tensor, weights: Tensor) -> Tensor:
         """hidden [n, D], targets [n], weights [n] -> weighted NLL [n]."""
         grads, values, n = [], [], len(targets)
-        hidden = F.pad(hidden, (0, 0, 0, whole(n) - n))  # what is added has no weight
+        hidden = filled(hidden)  # what is added has no weight
         targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
         for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
             logp = torch.log_softmax(layer(h), 1, dtype=torch.float32)

@@ -130,6 +130,11 @@ def whole(count: int) -> int:
     return -(-count // WHOLE) * WHOLE
 
 
+def filled(x: Tensor) -> Tensor:
+    """[..., T, D] with zeros up to a `whole` T."""
+    return F.pad(x, (0, 0, 0, whole(x.shape[-2]) - x.shape[-2]))
+
+
 @dataclass
 class Block:
     """Rows of similar length and their keys and values, right-padded to one capacity.

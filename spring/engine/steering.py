@@ -113,7 +113,7 @@ def _adder(model: Any, steers: Sequence[Steer], depth: float) -> Act:
         if pack.steers is None:
             return None
         numbers = torch.tensor(pack.steers, device=x.device)[pack.row]  # [N]
-        numbers = F.pad(numbers, (0, x.shape[1] - len(numbers)), value=-1)  # behind the rows: tokens of none
+        numbers = F.pad(numbers, (0, pack.tail), value=-1)
         return (x.float() + table[site, numbers]).to(x.dtype)
 
     return add
