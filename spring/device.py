@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
 
 
@@ -29,17 +26,3 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def keep_heap() -> None:
-    """Lets this process keep the memory it frees, where the C library is glibc; elsewhere nothing happens.
-
-    By default large blocks go back to the system with every operation and come again page by page.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        one_arena, mmap_threshold, trim_threshold = -8, -3, -1  # numbers of malloc.h
-        for option, value in ((one_arena, 1), (mmap_threshold, 1 << 30), (trim_threshold, 1 << 30)):
-            mallopt(option, value)

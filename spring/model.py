@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from spring.device import ModelError, keep_heap, pick_device, pick_dtype
+from spring.device import ModelError, pick_device, pick_dtype
 from spring.engine.attention import runs_packed
 
 PACKAGED = "smollm2-135m-instruct"
@@ -68,7 +68,6 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseMode
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    keep_heap()
     logging.disable_progress_bar()  # of reading weights; the stages draw their own
     source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
     path = read_place(folder)
