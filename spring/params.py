@@ -97,7 +97,7 @@ class Params(Strict):
     split: Split
     model: Model
     arms: dict[Name, Arm] = Field(min_length=1)
-    transfer: Literal["likelihood"] | None  # every learned state on the tests of every period; null: off
+    transfer: Literal["likelihood", "generation"] | None  # every state on every period's tests; null: off
     evaluate: Evaluate
     report: Report
     tracking: Tracking

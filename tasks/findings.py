@@ -33,6 +33,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
         paired_table(metrics, order),
         significance_table(metrics, order),
         transfer_table(metrics, order),
+        generated_table(metrics, order),
         matrix_table(metrics, order),
         follow_table(metrics, order),
         drift_table(metrics, order),
@@ -85,6 +86,21 @@ def transfer_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         rows.append(row)
         shown.append(text)
     return Table("transfer", "Transfer between periods, nats per token", rows, shown)
+
+
+def generated_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """The same of metrics of generated texts, a row for every arm and metric; no rows where none were."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if arm in metrics["transfer"]):
+        for metric, found in metrics["transfer"][arm]["generated"].items():
+            row, text = {"arm": arm, "metric": metric}, {"arm": arm, "metric": METRIC_NAMES[metric]}
+            for name, title in TRANSFER_NAMES.items():
+                entry = found[name]
+                row |= {name: entry["mean"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+                text[title] = with_interval(entry, "mean", signed=name != "average")
+            rows.append(row)
+            shown.append(text)
+    return Table("transfer-generated", "Transfer between periods, generated texts", rows, shown)
 
 
 def matrix_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

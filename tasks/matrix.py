@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from spring.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
 from spring.params import Params
 from spring.statistics import STABLE, mean_interval
 from spring.transfer import average, backward_transfer, delay, follow, forgetting, forward_transfer
 from tasks.comparison import as_json, interval_settings
 from tasks.files import DATA, read_parquet
 
-Measure = Callable[[np.ndarray, np.ndarray], float]  # scores [P, P], untrained [P] -> nats per token
+Measure = Callable[[np.ndarray, np.ndarray], float]  # scores [P, P], untrained [P] -> unit of the metric
 MEASURES: dict[str, Measure] = {
     "average": lambda scores, _: average(scores),
     "backward": lambda scores, _: backward_transfer(scores),
@@ -36,6 +38,7 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> dict[str, An
     labels = read_labels(interactions)
     kinds = users_by_kind(labels)
     changed, stable = probes(labels, users, len(params.periods))
+    generated = measure_texts(params, users) if params.transfer == "generation" else {}
     found = {}
     for arm, rows in read_matrix().partition_by("arm", as_dict=True, include_key=False).items():
         scores = cube(rows, users, len(params.periods), len(params.periods))
@@ -43,12 +46,37 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> dict[str, An
         found[str(arm[0])] = measure(params, scores, before) | {
             "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
             "delay": delay(curve),
+            "generated": generated.get(str(arm[0]), {}),
             "kinds": {
                 kind: measure_kind(scores, before, [users.index(user) for user in members])
                 for kind, members in kinds.items()
             },
         }
     return {arm: found[arm] for arm in params.arms}
+
+
+def measure_texts(params: Params, users: list[str]) -> dict[str, dict[str, Any]]:
+    """Per arm and metric of texts what `measure` gives; the base model's answers stand for the untrained."""
+    rows, periods = read_texts(params), len(params.periods)
+    found: dict[str, dict[str, Any]] = {arm: {} for arm in params.arms}
+    for arm, metric in product(params.arms, TEXT_METRICS):
+        own = rows.filter(pl.col("arm") == arm).with_columns(value=metric)
+        states, base = (own.filter(keep) for keep in (pl.col("learned") >= 0, pl.col("learned").is_null()))
+        scores = cube(states, users, periods, periods)
+        found[arm][metric] = measure(params, scores, cube(base, users, periods))
+    return found
+
+
+def read_texts(params: Params) -> pl.DataFrame:
+    """One row per arm, user, learned (null: base model) and tested period: means of the metrics of texts."""
+    tests = pl.concat(read_parquet(DATA / f"split/{period}.parquet") for period in params.periods)
+    rows = read_parquet(DATA / "transfer/texts.parquet").join(
+        tests.select("interaction_id", "response"), on="interaction_id", how="left", validate="m:1"
+    )
+    pairs = list(rows.select("response", "text").iter_rows())
+    scores = score_texts(pairs, synonyms=wordnet_is_installed())
+    rows = rows.with_columns(pl.Series(name, values) for name, values in scores.items())
+    return rows.group_by("arm", "user_id", "learned", "tested").agg(pl.col(TEXT_METRICS).mean())
 
 
 def read_matrix() -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """Stage report: data/metrics.json and the stages' tables -> data/report/.
 
     report.html   one page that needs nothing else: no network, no other file
-    tables/       arms, periods-METRIC, paired, significance, transfer, transfer-matrix, follow, drift,
-                  correlations, cost and published as JSON, CSV and Markdown
+    tables/       arms, periods-METRIC, paired, significance, transfer, transfer-generated,
+                  transfer-matrix, follow, drift, correlations, cost and published as JSON, CSV and Markdown
     plots/        periods, paired, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the

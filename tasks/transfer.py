@@ -1,11 +1,13 @@
-"""Stage transfer: scores[i, j], every learned state i on the test queries of every period j.
+"""Stage `transfer`: scores[i, j], every learned state i on the test queries of every period j.
 
     data/transfer/likelihoods.parquet   arm, user_id, interaction_id, learned (i), tested (j), logp,
                                         ref_tokens, contexts
+    data/transfer/texts.parquet         arm, user_id, interaction_id, learned (null: base model), tested, text
 
-Likelihood only, of the reference under what the arm answers with (the mixture included): nothing is
-generated, so the whole matrix costs what reading its queries costs. Cells are kept: one more period computes
-its own row and column and no older cell. With `transfer: null` the table is empty.
+`transfer: likelihood` takes that of the reference under what the arm answers with (the mixture included):
+nothing is generated, so the whole matrix costs what reading its queries costs. `transfer: generation` has
+every state answer too, and the base model with each arm's decoding. Cells are kept: one more period computes
+its own row and column and no older cell. With `transfer: null` both tables are empty.
 
 What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
@@ -23,6 +25,7 @@ from typing import Any
 import polars as pl
 
 from tasks.adapt import by_user
+from tasks.decoding import GenerateJob, Request, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, likelihoods
@@ -42,6 +45,11 @@ LIKELIHOODS: dict[str, Any] = {
     "ref_tokens": pl.Int32,
     "contexts": pl.List(pl.String),
 }
+TEXTS: dict[str, Any] = {
+    **{name: LIKELIHOODS[name] for name in ("arm", "user_id", "interaction_id", "learned", "tested")},
+    "text": pl.String,
+}
+Asked = list[tuple[dict[str, Any], Ask]]  # what each cell is called, and the ask
 Tests = dict[int, dict[str, list[Row]]]  # period -> user -> test rows
 
 
@@ -49,9 +57,12 @@ def main() -> None:
     """The states after all periods and the test queries of all periods -> data/transfer/."""
     bench = Workbench()
     rows: list[dict[str, Any]] = []
+    texts: list[dict[str, Any]] = []
     if bench.params.transfer is not None:
         tests = {period: read_tests(period) for period in bench.params.periods}
         asked = [case for learned in tests for case in ask_state(bench, learned, tests)]
+        if bench.params.transfer == "generation":
+            texts = answer(bench, asked + ask_base(bench, tests))
         found = likelihoods(bench, [ask for _, ask in asked], "transfer")
         for (cell, ask), of_requests in zip(asked, found, strict=True):
             for request, likelihood in zip(ask.requests, of_requests, strict=True):
@@ -65,6 +76,21 @@ def main() -> None:
                     }
                 )
     write_parquet(pl.DataFrame(rows, schema=LIKELIHOODS), DATA / "transfer/likelihoods.parquet")
+    write_parquet(pl.DataFrame(texts, schema=TEXTS), DATA / "transfer/texts.parquet")
+
+
+def answer(bench: Workbench, asked: Asked) -> list[dict[str, Any]]:
+    """What is generated, a row for each query; the diagonal is what `generate` left in its cells."""
+    jobs = [
+        GenerateJob(cell["arm"], cell["user_id"], ask.requests, ask.decode, ask.adapter, ask.profile)
+        for cell, ask in asked
+    ]
+    found = generate(bench, jobs, "transfer, generation")
+    return [
+        cell | {"interaction_id": request.row["interaction_id"], "text": result["text"]}
+        for (cell, ask), results in zip(asked, found, strict=True)
+        for request, result in zip(ask.requests, results, strict=True)
+    ]
 
 
 def read_tests(period: int) -> dict[str, list[Row]]:
@@ -72,8 +98,21 @@ def read_tests(period: int) -> dict[str, list[Row]]:
     return by_user(read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test"))
 
 
-def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[str, Any], Ask]]:
-    """Every arm's queries to the state after period `learned`: what each cell is called, and the ask."""
+def ask_base(bench: Workbench, tests: Tests) -> Asked:
+    """The base model alone on every period, decoded as each arm does: what has learned nothing."""
+    asked: Asked = []
+    for name, arm in bench.params.arms.items():
+        decode = arm.decode.model_copy(update={"lmbda": 0.0, "confidence": None, "rule": None})
+        for tested, users in tests.items():
+            for user, rows in users.items():
+                cell = {"arm": name, "user_id": user, "learned": None, "tested": tested}
+                alone = [Request(row, (), 0.0, candidates=0, sigma=None) for row in rows]
+                asked.append((cell, Ask(alone, None, decode)))
+    return asked
+
+
+def ask_state(bench: Workbench, learned: int, tests: Tests) -> Asked:
+    """Every arm's queries to the state after period `learned`."""
     folder = DATA / f"consolidate/{learned}"
     history = read_parquet(folder / "history.parquet")
     buffers = read_parquet(folder / "buffers.parquet")
@@ -86,7 +125,7 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> list[tuple[dict[s
         )
         for known in range(learned + 1)
     }
-    asked = []
+    asked: Asked = []
     for name, arm in bench.params.arms.items():
         for tested, users in tests.items():
             library = libraries[min(tested, learned)]

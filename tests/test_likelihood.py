@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -170,3 +171,32 @@ def test_a_path_without_weight_is_not_read(context, lmbda, expected, read):
     request = Request({}, context, lmbda, len(context), None)
     assert weights(request) == expected
     assert tuple(len(path.texts) for path in paths(Ask([request], None, SPRING.decode))) == read
+
+
+def test_every_state_answers_every_period_where_params_ask(project, monkeypatch, tiny_model_folder):
+    """On the diagonal as `generate`, above it as the state before; the base model's answers set the zero."""
+    arms = {
+        "base": {"train": None, "memory": None},
+        "spring": {"retrieve": {"sigma": "q2"}},
+        "rag": {"train": None, "memory": {"scope": "history"}, "retrieve": {"gate": None}},
+    }
+    write_params(project, tiny_model_folder, arms=arms, transfer="generation")
+    run_all(monkeypatch)
+    texts = pl.read_parquet(project / "data/transfer/texts.parquet")
+    assert texts.height == 3 * (3 + 1) * 3 * 3  # arms, states and none, periods, users with a test item each
+    said = pl.concat(pl.read_parquet(project / f"data/generate/{t}/generations.parquet") for t in (1, 2))
+    diagonal = texts.filter(pl.col("learned") == pl.col("tested"))
+    both = said.join(diagonal, on=["arm", "interaction_id"], validate="1:1")
+    assert both.height == 3 * 2 * 3 and both["text"].to_list() == both["text_right"].to_list()
+    of_base = texts.filter(pl.col("arm") == "base")
+    assert (of_base.group_by("interaction_id").agg(pl.col("text").n_unique())["text"] == 1).all()
+    of_spring = texts.filter(pl.col("arm") == "spring")
+    assert (of_spring.group_by("interaction_id").agg(pl.col("text").n_unique())["text"] > 1).any()
+    metrics = json.loads((project / "data/metrics.json").read_text())
+    generated = {arm: found["generated"] for arm, found in metrics["transfer"].items()}
+    assert all(generated["base"][metric]["forward"]["mean"] == 0 for metric in ("rouge1", "meteor"))
+    assert generated["base"]["rouge1"]["forgetting"]["mean"] == 0
+    diagonal_means = [generated["spring"]["rouge1"]["matrix"][str(t)][str(t)] for t in (1, 2)]
+    assert sum(diagonal_means) / 2 == pytest.approx(metrics["arms"]["spring"]["rouge1"]["mean"], abs=1e-6)
+    table = pl.read_csv(project / "data/report/tables/transfer-generated.csv")
+    assert table.height == 3 * 3 and set(table["metric"]) == {"rouge1", "rougeL", "meteor"}
