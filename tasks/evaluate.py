@@ -2,6 +2,7 @@
 
     data/evaluate/items.parquet      arm, user_id, interaction_id, period, and the four metrics
     data/evaluate/users.parquet      arm, user_id, period, items, and the means of the four metrics
+    data/evaluate/transfer.parquet   arm, user_id, kinds (of change), metric, and the measures of transfer
     data/evaluate/plots/periods.csv  per arm and period: each metric with its interval (for `dvc plots`)
     data/evaluate/plots/curves.csv   per recipe, period and step: median training loss over users
     data/metrics.json                everything the report, W&B and the flow read
@@ -43,7 +44,9 @@ def main() -> None:
     write_parquet(users, DATA / "evaluate/users.parquet")
     write_csv(period_table(params, users), DATA / "evaluate/plots/periods.csv")
     write_csv(median_curves(params), DATA / "evaluate/plots/curves.csv")
-    write_json(rounded(all_metrics(params, users, generations)), METRICS_FILE)
+    metrics, transfer = all_metrics(params, users, generations)
+    write_parquet(transfer, DATA / "evaluate/transfer.parquet")
+    write_json(rounded(metrics), METRICS_FILE)
 
 
 def stream(params: Params) -> list[int]:
@@ -148,8 +151,10 @@ def arms_by_recipe(params: Params) -> dict[str, list[str]]:
     return shared
 
 
-def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) -> dict[str, Any]:
-    """The whole of data/metrics.json."""
+def all_metrics(
+    params: Params, users: pl.DataFrame, generations: pl.DataFrame
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The whole of data/metrics.json, and what each user's matrix says."""
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
     means = {name: over_periods(users, name) for name in params.arms}
     scores = read_scores(stream(params))
@@ -157,7 +162,8 @@ def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) 
     for name in params.arms:
         quality = arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
         arms[name] = quality | costs(params, name, generations.filter(pl.col("arm") == name))
-    return {
+    transfer, measured = transfer_metrics(params, interactions)
+    metrics = {
         "experiment": params.experiment,
         "users": interactions["user_id"].n_unique(),
         "interactions": interactions.height,
@@ -168,10 +174,11 @@ def all_metrics(params: Params, users: pl.DataFrame, generations: pl.DataFrame) 
         "meteor": meteor_setting(wordnet_is_installed()),
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
-        "transfer": transfer_metrics(params, interactions),
+        "transfer": transfer,
         "drift": drift_metrics(params, scores),
         "correlations": correlation_metrics(params, scores),
     }
+    return metrics, measured
 
 
 def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:

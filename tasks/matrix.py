@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,48 +22,92 @@ MEASURES: dict[str, Measure] = {
     "forward": forward_transfer,
     "forgetting": lambda scores, _: forgetting(scores),
 }
+LIKELIHOOD = "logp_per_token"
+MEASURED: dict[str, Any] = {
+    "arm": pl.String,
+    "user_id": pl.String,
+    "kinds": pl.List(pl.String),  # of change in this user
+    "metric": pl.String,
+    **dict.fromkeys(MEASURES, pl.Float64),
+}
 
 
-def transfer_metrics(params: Params, interactions: pl.DataFrame) -> dict[str, Any]:
-    """Per arm: the mean matrix, what the base model has in its place, and every measure; empty if off.
+def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Per arm: the mean matrix, what the base model has in its place, every measure; and `MEASURED` of users.
 
     Measures are taken user by user and averaged, since the largest of means is not the mean of the largest.
+    Both are empty if the matrix is off.
     """
     if params.transfer is None:
-        return {}
+        return {}, pl.DataFrame(schema=MEASURED)
     untrained = read_untrained(params)
-    users = untrained["user_id"].unique().sort().to_list()
-    before = cube(untrained, users, len(params.periods))
+    users, periods = untrained["user_id"].unique().sort().to_list(), len(params.periods)
     labels = read_labels(interactions)
-    kinds = users_by_kind(labels)
-    changed, stable = probes(labels, users, len(params.periods))
-    generated = measure_texts(params, users) if params.transfer == "generation" else {}
-    found = {}
-    for arm, rows in read_matrix().partition_by("arm", as_dict=True, include_key=False).items():
-        scores = cube(rows, users, len(params.periods), len(params.periods))
-        curve = follow(scores, changed=changed, stable=stable)
-        found[str(arm[0])] = measure(params, scores, before) | {
+    kinds = kinds_of(labels)
+    changed, stable = probes(labels, users, periods)
+    matrix = read_matrix()
+    texts = read_texts(params) if params.transfer == "generation" else None
+    found: dict[str, Any] = {}
+    measured = [pl.DataFrame(schema=MEASURED)]
+    for arm in params.arms:
+        states = cube(matrix.filter(pl.col("arm") == arm), users, periods, periods)
+        pairs = {LIKELIHOOD: (states, cube(untrained, users, periods))}
+        if texts is not None:
+            pairs |= of_texts(texts.filter(pl.col("arm") == arm), users, periods)
+        rows = pl.DataFrame(
+            [
+                {"arm": arm, "user_id": user, "kinds": kinds.get(user, []), "metric": metric}
+                | {name: taken(scores[i], base[i]) for name, taken in MEASURES.items()}
+                for metric, (scores, base) in pairs.items()
+                for i, user in enumerate(users)
+            ],
+            schema=MEASURED,
+        )
+        measured.append(rows)
+        curve = follow(states, changed=changed, stable=stable)
+        found[arm] = {
+            **means(params, *pairs[LIKELIHOOD]),
+            **summarise(params, rows),
             "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
             "delay": delay(curve),
-            "generated": generated.get(str(arm[0]), {}),
-            "kinds": {
-                kind: measure_kind(scores, before, [users.index(user) for user in members])
-                for kind, members in kinds.items()
-            },
         }
-    return {arm: found[arm] for arm in params.arms}
+        for metric in TEXT_METRICS if texts is not None else ():
+            found[arm]["generated"][metric] |= means(params, *pairs[metric])
+    return found, pl.concat(measured)
 
 
-def measure_texts(params: Params, users: list[str]) -> dict[str, dict[str, Any]]:
-    """Per arm and metric of texts what `measure` gives; the base model's answers stand for the untrained."""
-    rows, periods = read_texts(params), len(params.periods)
-    found: dict[str, dict[str, Any]] = {arm: {} for arm in params.arms}
-    for arm, metric in product(params.arms, TEXT_METRICS):
-        own = rows.filter(pl.col("arm") == arm).with_columns(value=metric)
-        states, base = (own.filter(keep) for keep in (pl.col("learned") >= 0, pl.col("learned").is_null()))
-        scores = cube(states, users, periods, periods)
-        found[arm][metric] = measure(params, scores, cube(base, users, periods))
-    return found
+def of_texts(rows: pl.DataFrame, users: list[str], periods: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Metric of one arm's texts -> scores [N, P, P], and [N, P] of the base model's answers."""
+    states, base = (rows.filter(keep) for keep in (pl.col("learned") >= 0, pl.col("learned").is_null()))
+    return {
+        metric: (
+            cube(states.with_columns(value=metric), users, periods, periods),
+            cube(base.with_columns(value=metric), users, periods),
+        )
+        for metric in TEXT_METRICS
+    }
+
+
+def summarise(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
+    """One arm's `MEASURED` rows: every measure with its interval, by kind of change, and of texts."""
+    by_metric = {str(metric): own for (metric,), own in rows.group_by("metric", maintain_order=True)}
+    likelihoods = by_metric.pop(LIKELIHOOD)
+    by_kind = (
+        likelihoods.explode("kinds")
+        .drop_nulls("kinds")
+        .group_by("kinds")
+        .agg(pl.len().alias("users"), *(pl.col(name).mean() for name in MEASURES))
+    )
+    return intervals(params, likelihoods) | {
+        "kinds": {row.pop("kinds"): row for row in by_kind.sort("kinds").to_dicts()},
+        "generated": {metric: intervals(params, own) for metric, own in by_metric.items()},
+    }
+
+
+def intervals(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
+    """Every measure's mean over users with its interval."""
+    settings = interval_settings(params)
+    return {name: as_json(mean_interval(rows[name].to_numpy(), **settings), "mean") for name in MEASURES}
 
 
 def read_texts(params: Params) -> pl.DataFrame:
@@ -109,25 +152,13 @@ def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def measure(params: Params, scores: np.ndarray, untrained: np.ndarray) -> dict[str, Any]:
-    """One arm: `matrix` (learned -> tested -> mean over users), `untrained`, and all of `MEASURES`."""
+def means(params: Params, scores: np.ndarray, untrained: np.ndarray) -> dict[str, Any]:
+    """`matrix` (learned -> tested -> mean over users) and `untrained` of scores [N, P, P] and [N, P]."""
     names = [str(period) for period in params.periods]
     rows = (dict(zip(names, row, strict=True)) for row in scores.mean(axis=0).tolist())
-    found: dict[str, Any] = {
+    return {
         "matrix": dict(zip(names, rows, strict=True)),
         "untrained": dict(zip(names, untrained.mean(axis=0).tolist(), strict=True)),
-    }
-    for name, taken in MEASURES.items():
-        values = np.array([taken(*user) for user in zip(scores, untrained, strict=True)])
-        found[name] = as_json(mean_interval(values, **interval_settings(params)), "mean")
-    return found
-
-
-def measure_kind(scores: np.ndarray, untrained: np.ndarray, members: list[int]) -> dict[str, Any]:
-    """All of `MEASURES` over the users of one kind of change, without intervals: they are few."""
-    return {"users": len(members)} | {
-        name: float(np.mean([taken(scores[user], untrained[user]) for user in members]))
-        for name, taken in MEASURES.items()
     }
 
 
@@ -138,13 +169,11 @@ def read_labels(interactions: pl.DataFrame) -> pl.DataFrame:
     return labels.select("user_id", "period", "part", "drift", "is_drift")
 
 
-def users_by_kind(labels: pl.DataFrame) -> dict[str, list[str]]:
-    """Users by the kind of lasting change in them (personas): new styles and returning ones, no noise."""
+def kinds_of(labels: pl.DataFrame) -> dict[str, list[str]]:
+    """The kinds of lasting change in each user (personas): new styles and returning ones, no noise."""
     lasting = labels.filter((pl.col("drift") != STABLE) & pl.col("is_drift").fill_null(True))
-    pairs = lasting.select("drift", "user_id").unique().sort(pl.all())
-    return {
-        str(kind): rows["user_id"].to_list() for (kind,), rows in pairs.group_by("drift", maintain_order=True)
-    }
+    kinds = lasting.group_by("user_id").agg(pl.col("drift").unique().sort())
+    return dict(kinds.iter_rows())
 
 
 def probes(labels: pl.DataFrame, users: list[str], periods: int) -> tuple[np.ndarray, np.ndarray]:

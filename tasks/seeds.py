@@ -20,14 +20,18 @@ import polars as pl
 
 from spring.params import Params
 from spring.strict import fingerprint
+from spring.transfer import Follow, delay
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text
 from tasks.findings import tables
+from tasks.matrix import summarise
 from tasks.table import as_markdown, as_plain
 
 FOLDER = DATA / "seeds"
-SHOWN = ("arms", "significance")
+SHOWN = ("arms", "significance", "transfer")
+KEPT = ("users", "transfer")  # tables of data/evaluate
+Run = tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]  # metrics, and per user: values, measures of transfer
 
 
 class SeedError(RuntimeError):
@@ -74,13 +78,15 @@ def keep(params: Params) -> None:
     folder = FOLDER / params.experiment / str(params.seed)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(METRICS_FILE, folder / "metrics.json")
-    shutil.copyfile(DATA / "evaluate/users.parquet", folder / "users.parquet")
+    for name in KEPT:
+        shutil.copyfile(DATA / f"evaluate/{name}.parquet", folder / f"{name}.parquet")
     write_json(settings(params), folder / "settings.json")
 
 
-def read_kept(params: Params) -> dict[int, tuple[dict[str, Any], pl.DataFrame]]:
-    """Seed -> metrics and values per user of every kept run; `SeedError` where one has other settings."""
-    found, here = {}, settings(params)
+def read_kept(params: Params) -> dict[int, Run]:
+    """Seed -> every kept run; `SeedError` where one has other settings."""
+    found: dict[int, Run] = {}
+    here = settings(params)
     for folder in sorted((FOLDER / params.experiment).glob("*/"), key=lambda path: path.name):
         if not folder.name.isdigit():
             continue
@@ -92,7 +98,8 @@ def read_kept(params: Params) -> dict[int, tuple[dict[str, Any], pl.DataFrame]]:
                 f"delete it, or set them back"
             )
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        found[int(folder.name)] = metrics, read_parquet(folder / "users.parquet")
+        values, measured = (read_parquet(folder / f"{name}.parquet") for name in KEPT)
+        found[int(folder.name)] = metrics, values, measured
     if not found:
         raise SeedError(
             f"nothing is kept of {params.experiment}: after each run, `python -m tasks.seeds --keep`, "
@@ -101,34 +108,53 @@ def read_kept(params: Params) -> dict[int, tuple[dict[str, Any], pl.DataFrame]]:
     return dict(sorted(found.items()))
 
 
-def pool(params: Params, runs: dict[int, tuple[dict[str, Any], pl.DataFrame]]) -> dict[str, Any]:
+def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     """A metrics.json of all runs together."""
-    users = together(
-        {seed: values for seed, (_, values) in runs.items()}, new_users=params.ingest.source == "personas"
-    )
+    every, values, measured = zip(*runs.values(), strict=True)
+    users = together(params, dict(zip(runs, values, strict=True)), ["arm", "user_id", "period"])
+    kept = together(params, dict(zip(runs, measured, strict=True)), ["arm", "user_id", "metric"])
     means = {name: over_periods(users, name) for name in params.arms}
-    pooled: dict[str, Any] = average([metrics for metrics, _ in runs.values()])
+    pooled: dict[str, Any] = average(list(every))
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
+        if not kept.is_empty():
+            curve = follow_together([metrics["transfer"][name]["follow"] for metrics in every])
+            pooled["transfer"][name] |= summarise(params, kept.filter(pl.col("arm") == name)) | {
+                "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
+                "delay": delay(curve),
+            }
     return pooled | {
         "users": users["user_id"].n_unique(),
         "seeds": list(runs),
         "against": params.evaluate.against,
-        "periods": next(iter(runs.values()))[0]["periods"],
+        "periods": every[0]["periods"],
         "paired": compare_arms(params, means, METRICS),
     }
 
 
-def together(runs: dict[int, pl.DataFrame], *, new_users: bool) -> pl.DataFrame:
-    """One row per arm, user and period: users of every seed apart, or one user's mean over seeds."""
-    if new_users:
+def together(params: Params, runs: dict[int, pl.DataFrame], keys: list[str]) -> pl.DataFrame:
+    """One row per `keys`: personas of every seed apart, other users once with their means over seeds."""
+    if params.ingest.source == "personas":
         named = (
             frame.with_columns(user_id=pl.format("{}/{}", pl.lit(seed), "user_id"))
             for seed, frame in runs.items()
         )
         return pl.concat(named)
-    groups = pl.concat(runs.values()).group_by("arm", "user_id", "period", maintain_order=True)
-    return groups.agg(pl.col("items").first(), *(pl.col(metric).mean() for metric in METRICS))
+    rows = pl.concat(runs.values())
+    groups = rows.group_by(keys, maintain_order=True)
+    first = groups.agg(pl.exclude(pl.Float64).first())
+    return first.join(groups.agg(pl.col(pl.Float64).mean()), on=keys).select(rows.columns)
+
+
+def follow_together(curves: list[dict[str, Any]]) -> list[Follow]:
+    """The curves of several runs as one: every change counts once."""
+    found = []
+    for periods in sorted({int(periods) for curve in curves for periods in curve}):
+        points = [curve[str(periods)] for curve in curves if str(periods) in curve]
+        changes = sum(point["changes"] for point in points)
+        excess = sum(point["excess"] * point["changes"] for point in points) / changes
+        found.append(Follow(periods, excess, changes))
+    return found
 
 
 def average(values: list[Any]) -> Any:

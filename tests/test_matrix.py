@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from tasks.matrix import cube, probes, users_by_kind
+from tasks.matrix import cube, kinds_of, probes
 
 LABELS = pl.DataFrame(
     [
@@ -23,8 +23,8 @@ LABELS = pl.DataFrame(
 
 
 def test_a_kind_has_the_users_in_whom_it_lasts_or_returns():
-    assert users_by_kind(LABELS) == {"abrupt": ["a"], "recurring": ["b"]}
-    assert users_by_kind(LABELS.clear()) == {}
+    assert kinds_of(LABELS) == {"a": ["abrupt"], "b": ["recurring"]}
+    assert kinds_of(LABELS.clear()) == {}
 
 
 def test_a_period_is_new_or_stable_if_all_its_tests_are():

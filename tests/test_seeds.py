@@ -13,7 +13,8 @@ from spring.params import Params
 from tasks import seeds
 from tasks.evaluate import METRICS
 from tasks.files import load_params
-from tasks.seeds import SeedError, average, keep, pool, read_kept, together
+from tasks.matrix import LIKELIHOOD, MEASURED, MEASURES
+from tasks.seeds import Run, SeedError, average, keep, pool, read_kept, together
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "spring")
@@ -31,10 +32,35 @@ def values(offset: float) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
+def measured(offset: float) -> pl.DataFrame:
+    """What the matrices of u0, whose habits recur, and u1 say: every measure `offset`, of u1 2 more."""
+    rows = [
+        {"arm": arm, "user_id": user, "kinds": kinds, "metric": metric}
+        | dict.fromkeys(MEASURES, offset + gain)
+        for arm in ARMS
+        for user, kinds, gain in (("u0", ["recurring"], 0.0), ("u1", [], 2.0))
+        for metric in (LIKELIHOOD, "rouge1")
+    ]
+    return pl.DataFrame(rows, schema=MEASURED)
+
+
 def made(experiment: str, seed: int) -> dict[str, Any]:
+    """`seed` + 1 changes, followed by twice as much."""
     costs = {"seconds_train": 10.0 * seed, "pass_rate": None, "tokens_trained": 100 + seed}
-    arms = {arm: dict(costs) for arm in ARMS}
-    return {"experiment": experiment, "seed": seed, "periods": [1, 2], "arms": arms}
+    follow = {"0": {"excess": 0.0, "changes": 1}, "1": {"excess": 2.0 * (seed + 1), "changes": seed + 1}}
+    wrong = {"mean": 99.0, "low": 99.0, "high": 99.0}  # of one seed alone, to be replaced
+    transfer = {"matrix": {"0": {"0": float(seed)}}, "follow": follow, "delay": 0, "average": wrong}
+    return {
+        "experiment": experiment,
+        "seed": seed,
+        "periods": [1, 2],
+        "arms": {arm: dict(costs) for arm in ARMS},
+        "transfer": dict.fromkeys(ARMS, transfer),
+    }
+
+
+def run(experiment: str, seed: int) -> Run:
+    return made(experiment, seed), values(float(seed)), measured(float(seed))
 
 
 @pytest.fixture
@@ -51,7 +77,7 @@ def of(params: Params, source: str) -> Params:
 
 def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
     """Differences 1, 3 under either seed: mean 2 over 4 users, whose sign patterns give p = 2/16."""
-    runs = {seed: (made("personas", seed), values(float(seed))) for seed in (0, 1)}
+    runs = {seed: run("personas", seed) for seed in (0, 1)}
     found = pool(params, runs)
     assert found["users"] == 4 and found["seeds"] == [0, 1]
     paired = found["paired"]["spring"]["rouge1"]
@@ -64,13 +90,28 @@ def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
 
 def test_people_are_averaged_over_seeds(params: Params) -> None:
     """u0 has 0 and 1 under the base model, so 0.5; two users, whatever the number of seeds."""
-    runs = {seed: (made("personas", seed), values(float(seed))) for seed in (0, 1)}
+    runs = {seed: run("personas", seed) for seed in (0, 1)}
     found = pool(of(params, "table"), runs)
     assert found["users"] == 2
     assert found["paired"]["spring"]["rouge1"]["p"] == pytest.approx(2 / 4)
-    users = together({seed: frame for seed, (_, frame) in runs.items()}, new_users=False)
+    frames = {seed: frame for seed, (_, frame, _) in runs.items()}
+    users = together(of(params, "table"), frames, ["arm", "user_id", "period"])
     u0 = users.filter((pl.col("user_id") == "u0") & (pl.col("arm") == "base"))
     assert u0["rouge1"].to_list() == [0.5, 0.5]
+
+
+def test_transfer_is_of_all_users(params: Params) -> None:
+    """u0 has 0 and 1, u1 2 and 3: four personas, or two people of 0.5 and 2.5. Changes: 1 of 2, 2 of 4."""
+    runs = {seed: run("personas", seed) for seed in (0, 1)}
+    found = pool(params, runs)["transfer"]["spring"]
+    assert found["average"]["mean"] == found["generated"]["rouge1"]["backward"]["mean"] == pytest.approx(1.5)
+    assert 0 <= found["average"]["low"] < 1.5 < found["average"]["high"] <= 3
+    assert found["kinds"] == {"recurring": {"users": 2} | dict.fromkeys(MEASURES, pytest.approx(0.5))}
+    assert found["follow"]["1"] == {"excess": pytest.approx((1 * 2 + 2 * 4) / 3), "changes": 3}
+    assert found["matrix"] == {"0": {"0": 0.5}} and found["delay"] == 1
+    people = pool(of(params, "table"), runs)["transfer"]["spring"]
+    assert people["average"]["mean"] == pytest.approx(1.5) and people["average"]["low"] >= 0.5
+    assert people["kinds"]["recurring"]["users"] == 1
 
 
 def test_average() -> None:
@@ -92,6 +133,7 @@ def test_other_settings_are_not_pooled(
     for seed in (0, 1):
         seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed)))
         values(0.0).write_parquet("data/evaluate/users.parquet")
+        measured(0.0).write_parquet("data/evaluate/transfer.parquet")
         keep(params.model_copy(update={"seed": seed}))
     assert list(read_kept(params)) == [0, 1]
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
