@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOOP = (
     "spring/engine/decoding",
+    "spring/engine/reading",
     "spring/engine/interpolation",
     "spring/engine/queries",
     "spring/confidence",

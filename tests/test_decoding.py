@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from spring.arm_params import Adaptive, Decode, Rule
 from spring.engine.budget import Room
-from spring.engine.decoding import _Batch, generate
+from spring.engine.decoding import generate
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Answer, Query
+from spring.engine.reading import Reader
 from spring.train_params import Lora
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
@@ -229,13 +230,13 @@ def test_equal_prompts_are_read_once(setup: Setup, monkeypatch: pytest.MonkeyPat
     asked = [first, replace(first, lmbda=0.9), replace(first, context_prompt=None), replace(first, slot=1)]
     alone = [run(setup, [query], decode())[0].tokens for query in asked]
     rows: list[int] = []
-    real = _Batch._prefill
+    real = Reader._read
 
-    def count(self: _Batch, reads: Any) -> Any:
+    def count(self: Reader, reads: Any) -> Any:
         rows.append(len(reads))
         return real(self, reads)
 
-    monkeypatch.setattr(_Batch, "_prefill", count)
+    monkeypatch.setattr(Reader, "_read", count)
     assert [answer.tokens for answer in run(setup, asked, decode())] == alone
     assert sum(rows) == 4 and len({tuple(tokens) for tokens in alone}) > 1
 
@@ -247,16 +248,16 @@ def test_out_of_memory_starts_again_with_half(
     """A step, or the reading of prompts, that has no memory for more than 5 rows."""
     asked, settings = queries(count=12), decode()
     expected = run(setup, asked, settings)
-    real, steps = _Batch._hidden, 0
+    real, steps = Reader.hidden, 0
 
-    def small(self: _Batch, pack: Any) -> Any:
+    def small(self: Reader, pack: Any) -> Any:
         nonlocal steps
         steps += pack.stepping
         if steps >= when and pack.stepping == (when > 0) and len(pack.lengths) > 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(self, pack)
 
-    monkeypatch.setattr(_Batch, "_hidden", small)
+    monkeypatch.setattr(Reader, "hidden", small)
     with pytest.warns(UserWarning, match="half as many"):
         found = run(setup, asked, settings)
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
@@ -264,10 +265,10 @@ def test_out_of_memory_starts_again_with_half(
 
 
 def test_other_errors_are_not_taken_for_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: _Batch, pack: Any) -> Any:
+    def broken(self: Reader, pack: Any) -> Any:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(_Batch, "_hidden", broken)
+    monkeypatch.setattr(Reader, "hidden", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run(setup, queries(), decode())
 

@@ -12,24 +12,22 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from spring.arm_params import Decode, Rule
+from spring.arm_params import Decode
 from spring.confidence import CONFIDENCES, heard
-from spring.engine.attention import head, hidden_states, logits_of
-from spring.engine.budget import Room, halved, out_of_memory, warn_of_memory
-from spring.engine.interpolation import interpolate, jensen_shannon, mixture
+from spring.engine.budget import Room, out_of_memory, warn_of_memory
+from spring.engine.interpolation import interpolate, jensen_shannon
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import Block, KeyValueCache, pack_rows
-from spring.engine.parallel import each
+from spring.engine.packing import KeyValueCache, pack_rows
 from spring.engine.queries import Answer, Query, Read, Route, routes
-from spring.engine.scoring import CHUNK, Progress, target_logps, token_batches
+from spring.engine.reading import Reader, blocks_of
+from spring.engine.scoring import Progress
 
 
 @dataclass
@@ -90,10 +88,9 @@ class _Batch:
         stop: frozenset[int],
         budget: int,
     ) -> None:
-        self.model, self.bank, self.queries, self.settings, self.stop = model, bank, queries, settings, stop
+        self.queries, self.settings, self.stop = queries, settings, stop
         self.routes = [routes(query, settings.rule) for query in queries]
-        self.budget = budget
-        self.device = next(model.parameters()).device
+        self.reader = Reader(model, bank, settings, budget)
         self.answers = [Answer() for _ in queries]
         self.flights: list[_Flight] = []
         self.cache = KeyValueCache()
@@ -130,57 +127,25 @@ class _Batch:
         """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
         began = time.perf_counter()
         reads = list(dict.fromkeys(read for number in chosen for read in self._reads(number)))
-        reads.sort(key=lambda read: len(read[1]) + len(read[2]))
-        batches = list(
-            token_batches([len(prompt) + len(reference) for _, prompt, reference in reads], self.budget)
-        )
-
-        def run(batch: list[int]) -> list[_Prompt]:
-            return halved(lambda some: self._prefill([reads[i] for i in some]), batch)
-
-        found = [one for batch in each(run, batches, self.device) for one in batch]
-        prompts = dict(zip(reads, found, strict=True))
+        prompts = dict(zip(reads, self.reader.read(reads), strict=True))
         fresh: list[_Flight] = []
         logits: dict[int, Tensor] = {}  # by row
         for number in chosen:
             own = [prompts[read] for read in self._reads(number)]
             weights = [route.weight for route in self.routes[number]]
-            self.answers[number].reference = self._reference(number, own, weights)
+            self.answers[number].reference = self.reader.reference(
+                own, weights, self.queries[number].reference
+            )
             rows = [next(self._names) for _ in own]
             for row, one in zip(rows, own, strict=True):
                 one.rows.append(row)
                 logits[row] = one.logits
             fresh.append(_Flight(number, rows, self.routes[number]))
-        self.cache.admit(_blocks_of(found))
+        self.cache.admit(blocks_of(list(prompts.values())))
         places = {row: i for i, row in enumerate(logits)}
         first = torch.stack(list(logits.values()))
         self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
         self.flights += fresh
-
-    def _reference(self, number: int, prompts: Sequence[_Prompt], weights: list[float]) -> np.ndarray:
-        """log p of each token of a query's reference, from its paths."""
-        if self.settings.rule is None or len(prompts) == 1:
-            return mixture([one.reference for one in prompts], self._heard(prompts, weights))
-        return self._judge_pair(self.settings.rule, prompts, self.queries[number].reference)
-
-    @torch.inference_mode()
-    def _judge_pair(self, rule: Rule, prompts: Sequence[_Prompt], reference: Sequence[int]) -> np.ndarray:
-        """log p of a reference under a rule, which takes both whole distributions at every token."""
-        layer = head(self.model)
-        targets = torch.tensor(reference, dtype=torch.long, device=self.device)[:, None]
-        found = []
-        states = [one.hidden.split(CHUNK) for one in prompts]
-        for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
-            logps = [torch.log_softmax(logits_of(layer, one), 1, dtype=torch.float32) for one in both]
-            found.append(rule.judge(*logps).gather(1, wanted)[:, 0].double())
-        return torch.cat(found).cpu().numpy()
-
-    def _heard(self, prompts: Sequence[_Prompt], weights: list[float]) -> list[float | np.ndarray]:
-        """The weights of a query's paths; by confidence, at each token of its reference."""
-        if self.settings.confidence is None or len(weights) == 1:
-            return list(weights)
-        sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
-        return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
 
     def _share_out(self, reads: Sequence[Read], chosen: Sequence[int], seconds: float) -> float:
         """Divides the time that reading took: gives the prompts' part, the references keep their own."""
@@ -189,48 +154,6 @@ class _Batch:
         for number in chosen:
             self.answers[number].reference_seconds = part / len(chosen)
         return seconds - part
-
-    @torch.inference_mode()
-    def _prefill(self, reads: Sequence[Read]) -> list[_Prompt]:
-        """Reads prompts with their references behind them; the cache keeps the prompts."""
-        cache = KeyValueCache()
-        rows = [prompt + reference[:-1] for _, prompt, reference in reads]
-        pack = pack_rows(
-            rows,
-            [slot for (slot, _), _, _ in reads],
-            device=self.device,
-            cache=cache,
-            prompts=[prompt for _, prompt, _ in reads],
-            steers=[steer for (_, steer), _, _ in reads],
-        )
-        hidden = self._hidden(pack)
-        [block] = cache.blocks
-        block.lengths = [len(prompt) for _, prompt, _ in reads]
-        starts = [start for start, _ in pack.spans()]
-        ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
-        layer = head(self.model)
-        logits = layer(hidden[ends]).float()
-        at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
-        targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
-        hidden = hidden[at]
-        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
-        judged = [self._judge(logits_of(layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
-        lengths = [len(ref) for _, _, ref in reads]
-        kept = hidden.split(lengths) if self.settings.rule else [hidden[:0]] * len(reads)
-        references = torch.cat(judged, 1).split(lengths, 1)
-        return [
-            _Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
-            for i, (ref, states) in enumerate(zip(references, kept, strict=True))
-        ]
-
-    def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
-        by = self.settings.confidence
-        if by is None:
-            found = target_logps(logits, targets)
-            return torch.stack([found, torch.ones_like(found)]).cpu()
-        logp = torch.log_softmax(logits, 1, dtype=torch.float32)
-        return torch.stack([logp.gather(1, targets[:, None])[:, 0], CONFIDENCES[by](logp)]).cpu()
 
     def advance(self) -> int:
         """Lets finished queries go and decodes one token of every other; gives how many finished."""
@@ -261,18 +184,12 @@ class _Batch:
         pack = pack_rows(
             [[last] for last, _, _ in owned],
             [route.slot for _, route, _ in owned],
-            device=self.device,
+            device=self.reader.device,
             cache=self.cache,
             prompts=[route.prompt for _, route, _ in owned],
             steers=[steer for _, _, steer in owned],
         )
-        return head(self.model)(self._hidden(pack)).float()
-
-    def _hidden(self, pack: Any) -> Tensor:
-        if self.bank is None:
-            return hidden_states(self.model, pack)
-        with self.bank.routed(pack):
-            return hidden_states(self.model, pack)
+        return self.reader.layer(self.reader.hidden(pack)).float()
 
     @torch.inference_mode()
     def _choose(
@@ -337,27 +254,3 @@ class _Batch:
             self.answers[flight.number] = Answer()
         waiting.extendleft(flight.number for flight in reversed(self.flights))
         self.flights, self.cache = [], KeyValueCache()
-
-
-@dataclass
-class _Prompt:
-    """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
-    reference log p and how sure the path is there; for a rule also the states [n, D] they come from.
-    """
-
-    block: Block
-    place: int
-    logits: Tensor
-    reference: np.ndarray
-    confidence: np.ndarray
-    hidden: Tensor
-    rows: list[int] = field(default_factory=list)  # of the queries that go on from it
-
-
-def _blocks_of(prompts: Sequence[_Prompt]) -> list[Block]:
-    """The blocks of prompts that were read, with one row for every query that goes on from one."""
-    found = []
-    for block in {id(one.block): one.block for one in prompts}.values():
-        pairs = [(one.place, row) for one in prompts if one.block is block for row in one.rows]
-        found.append(block.take(*zip(*pairs, strict=True)))
-    return found

@@ -1,0 +1,139 @@
+"""Reading prompts: keys and values, what comes next, and the likelihood of the references behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spring.arm_params import Decode, Rule
+from spring.confidence import CONFIDENCES, heard
+from spring.engine.attention import head, hidden_states, logits_of
+from spring.engine.budget import halved
+from spring.engine.interpolation import mixture
+from spring.engine.lora import AdapterBank
+from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
+from spring.engine.parallel import each
+from spring.engine.queries import Read
+from spring.engine.scoring import CHUNK, target_logps, token_batches
+
+
+@dataclass
+class Prompt:
+    """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
+    reference log p and how sure the path is there; for a rule also the states [n, D] they come from.
+    """
+
+    block: Block
+    place: int
+    logits: Tensor
+    reference: np.ndarray
+    confidence: np.ndarray
+    hidden: Tensor
+    rows: list[int] = field(default_factory=list)  # of the queries that go on from it
+
+
+class Reader:
+    """A model with the adapters of `bank`, at most `budget` tokens in one pass."""
+
+    def __init__(self, model: Any, bank: AdapterBank | None, settings: Decode, budget: int) -> None:
+        self.model, self.bank, self.settings, self.budget = model, bank, settings, budget
+        self.layer = head(model)
+        self.device = next(model.parameters()).device
+
+    def hidden(self, pack: Pack) -> Tensor:
+        """Last hidden states [N, D], every row under its adapter."""
+        if self.bank is None:
+            return hidden_states(self.model, pack)
+        with self.bank.routed(pack):
+            return hidden_states(self.model, pack)
+
+    def read(self, reads: Sequence[Read]) -> list[Prompt]:
+        """Reads prompts with their references behind them, neighbours in one batch."""
+        sizes = [len(prompt) + len(reference) for _, prompt, reference in reads]
+
+        def run(batch: list[int]) -> list[Prompt]:
+            return halved(self._read, [reads[i] for i in batch])
+
+        passes = each(run, token_batches(sizes, self.budget), self.device)
+        return [one for batch in passes for one in batch]
+
+    @torch.inference_mode()
+    def _read(self, reads: Sequence[Read]) -> list[Prompt]:
+        """One pass; the cache keeps the prompts."""
+        cache = KeyValueCache()
+        rows = [prompt + reference[:-1] for _, prompt, reference in reads]
+        pack = pack_rows(
+            rows,
+            [slot for (slot, _), _, _ in reads],
+            device=self.device,
+            cache=cache,
+            prompts=[prompt for _, prompt, _ in reads],
+            steers=[steer for (_, steer), _, _ in reads],
+        )
+        hidden = self.hidden(pack)
+        [block] = cache.blocks
+        block.lengths = [len(prompt) for _, prompt, _ in reads]
+        starts = [start for start, _ in pack.spans()]
+        ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
+        logits = self.layer(hidden[ends]).float()
+        at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
+        targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
+        hidden = hidden[at]
+        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
+        judged = [self._judge(logits_of(self.layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
+        lengths = [len(ref) for _, _, ref in reads]
+        kept = hidden.split(lengths) if self.settings.rule else [hidden[:0]] * len(reads)
+        references = torch.cat(judged, 1).split(lengths, 1)
+        return [
+            Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
+            for i, (ref, states) in enumerate(zip(references, kept, strict=True))
+        ]
+
+    def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
+        by = self.settings.confidence
+        if by is None:
+            found = target_logps(logits, targets)
+            return torch.stack([found, torch.ones_like(found)]).cpu()
+        logp = torch.log_softmax(logits, 1, dtype=torch.float32)
+        return torch.stack([logp.gather(1, targets[:, None])[:, 0], CONFIDENCES[by](logp)]).cpu()
+
+    def reference(
+        self, prompts: Sequence[Prompt], weights: list[float], reference: Sequence[int]
+    ) -> np.ndarray:
+        """log p of each token of a query's reference, from the one or two prompts it follows."""
+        if self.settings.rule is None or len(prompts) == 1:
+            return mixture([one.reference for one in prompts], self._heard(prompts, weights))
+        return self._judge_pair(self.settings.rule, prompts, reference)
+
+    def _heard(self, prompts: Sequence[Prompt], weights: list[float]) -> list[float | np.ndarray]:
+        """The weights of a query's paths; by confidence, at each token of its reference."""
+        if self.settings.confidence is None or len(weights) == 1:
+            return list(weights)
+        sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
+        return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
+
+    @torch.inference_mode()
+    def _judge_pair(self, rule: Rule, prompts: Sequence[Prompt], reference: Sequence[int]) -> np.ndarray:
+        """log p of a reference under a rule, which takes both whole distributions at every token."""
+        targets = torch.tensor(reference, dtype=torch.long, device=self.device)[:, None]
+        found = []
+        states = [one.hidden.split(CHUNK) for one in prompts]
+        for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
+            logps = [torch.log_softmax(logits_of(self.layer, one), 1, dtype=torch.float32) for one in both]
+            found.append(rule.judge(*logps).gather(1, wanted)[:, 0].double())
+        return torch.cat(found).cpu().numpy()
+
+
+def blocks_of(prompts: Sequence[Prompt]) -> list[Block]:
+    """The blocks of prompts that were read, with one row for every query that goes on from one."""
+    found = []
+    for block in {id(one.block): one.block for one in prompts}.values():
+        pairs = [(one.place, row) for one in prompts if one.block is block for row in one.rows]
+        found.append(block.take(*zip(*pairs, strict=True)))
+    return found
