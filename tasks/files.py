@@ -1,6 +1,7 @@
 """Where every artifact of the experiment lies, and how it is read and written.
 
 data/model/                     the base model            (stage model)
+data/ingest.json                what became of every row; data/ingest-quarantine.parquet: of a refused source
 data/ingest/                    interactions.parquet, labels.parquet, quarantine.parquet, left_out.parquet
 data/split/{t}.parquet          interactions of period t with their part: train or test
 data/score_base/{t}.parquet     log-likelihoods under the base model
@@ -9,9 +10,11 @@ data/consolidate/{t}/           history.parquet, buffers.parquet; profiles.parqu
                                 vectors.parquet; for gates: gate_scores.parquet, transductive.parquet,
                                 gains.parquet; for steering: steers.parquet, steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
-data/transfer/                  likelihoods.parquet
-data/evaluate/                  metrics.json, items.parquet, users.parquet, plots/*.csv
+data/transfer/                  likelihoods.parquet, texts.parquet
+data/evaluate/                  items.parquet, users.parquet, transfer.parquet, plots/*.csv
+data/metrics.json               every number of the report
 data/report/                    report.html, tables and plots
+data/seeds/EXPERIMENT/          SEED/ (kept runs); metrics.json and tables/ of all seeds together
 """
 
 from __future__ import annotations
