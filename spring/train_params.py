@@ -99,6 +99,11 @@ class Train(Strict):
                 f"train.start population is for train.scope user; with train.scope {self.scope} take "
                 f"previous or base"
             )
+        if self.scope == "population" and self.data in ("drift", "confident"):
+            raise ValueError(
+                f"train.scope population learns items that come too late for one period in the next, which "
+                f"train.data {self.data} would lose: take current or cumulative, or population-transductive"
+            )
         return self
 
     @model_validator(mode="after")

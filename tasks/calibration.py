@@ -26,7 +26,7 @@ GATE_SCORES: dict[str, Any] = {
     "by": pl.String,
     "period": pl.Int32,
     "user_id": pl.String,
-    "known_at": pl.Datetime("us", "UTC"),  # time of the later of query and item
+    "known_at": pl.Datetime("us", "UTC"),  # time of the user's last query of the period
     "score": pl.Float64,
 }
 FEATURES = tuple(Features.__dataclass_fields__)
@@ -55,30 +55,25 @@ def score_pairs(
 ) -> pl.DataFrame:
     """Retrieval scores of each user's queries against each memory, the query itself left out [ours].
 
-    Their quartiles are the gate's threshold (Eq. 6).
+    Their quartiles are the gate's threshold (Eq. 6). A score is known from the last of the user's queries on:
+    the memory is that after the whole period, and so are the word counts that scores depend on.
     """
     tables = [pl.DataFrame(schema=GATE_SCORES)]
     for memory, by in pairs:
         for user, rows in queries.items():
             shelf = library.shelf(memory, user, by)
-            items = pl.DataFrame(
-                {
-                    "item": [r["interaction_id"] for r in shelf.rows],
-                    "at": [r["timestamp"] for r in shelf.rows],
-                },
-                schema={"item": pl.String, "at": pl.Datetime("us", "UTC")},
-            )
+            items = [item["interaction_id"] for item in shelf.rows]
+            common = {
+                "memory": memory,
+                "by": by,
+                "period": library.period,
+                "user_id": user,
+                "known_at": max(row["timestamp"] for row in rows),
+            }
             for row in rows:
-                scored = items.select(
-                    pl.lit(memory).alias("memory"),
-                    pl.lit(by).alias("by"),
-                    pl.lit(library.period, pl.Int32).alias("period"),
-                    pl.lit(user).alias("user_id"),
-                    pl.max_horizontal("at", pl.lit(row["timestamp"])).alias("known_at"),
-                    pl.Series("score", shelf.scores(query_text(row["query"])), dtype=pl.Float64),
-                    "item",
-                )
-                tables.append(scored.filter(pl.col("item") != row["interaction_id"]).drop("item"))
+                scores = zip(items, shelf.scores(query_text(row["query"])).tolist(), strict=True)
+                others = [common | {"score": one} for item, one in scores if item != row["interaction_id"]]
+                tables.append(pl.DataFrame(others, schema=GATE_SCORES))
     return pl.concat(tables)
 
 

@@ -110,13 +110,16 @@ def update_buffers(
             new = chosen.get((arm.recipe or "", user), chosen.get((arm.recipe or "", None)))
             if new is None:  # an arm that trains nothing is offered everything
                 new = {row["interaction_id"] for row in rows if row["period"] == period}
+            from_period = period
+            if arm.train and arm.train.data == "current":  # a shared lesson has what was too late before, too
+                from_period = memory.first_period
             held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
             known = {row["interaction_id"]: row for row in held.to_dicts()}
             candidates = [
                 {**row, "held": known.get(row["interaction_id"])}
                 for row in rows
                 if row["interaction_id"] in known
-                or (row["interaction_id"] in new and row["period"] == period)
+                or (row["interaction_id"] in new and row["period"] >= from_period)
             ]
             cases.append((name, arm, user, candidates))
     jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]

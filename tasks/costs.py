@@ -24,10 +24,15 @@ COSTS = (  # of an arm, over all periods
 
 
 def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
-    """What one arm took over all periods, as if it shared no training; and how often its gate let text in."""
-    recipe, last = params.arms[arm].recipe, max(params.periods)
+    """What one arm took over all periods, as if it shared no training; and how often its gate let text in.
+
+    `seconds_train`: adapters, what they start from, and profiles in words. Drift scores, scores of buffers,
+    embeddings and steering vectors are not in it.
+    """
+    recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
     trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
-    trained = trained.filter(pl.col("recipe") == (recipe or ""))
+    foundation = train.foundation if train else None
+    trained = trained.filter(pl.col("recipe").is_in({recipe, foundation.recipe if foundation else recipe}))
     retrieves = params.arms[arm].memory is not None
     return {
         "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
@@ -72,11 +77,15 @@ def memory_bytes(arm: Arm, last: int) -> int:
 
 
 def text_bytes(arm: Arm, last: int) -> int:
-    """Size in UTF-8 of the queries and responses that an arm remembers, all users."""
-    if arm.memory is None:
+    """Size in UTF-8 of the queries and responses that an arm keeps to search or to learn again, all users."""
+    cumulative = arm.train is not None and arm.train.data == "cumulative"
+    everything = cumulative or getattr(arm.profile, "scope", None) == "history"
+    if arm.memory is None and not everything:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")
-    if arm.memory.scope == "period":
+    if everything or arm.memory is None:
+        pass
+    elif arm.memory.scope == "period":
         rows = rows.filter(pl.col("period") == last)
     elif arm.memory.scope == "buffer":
         held = read_parquet(DATA / f"consolidate/{last}/buffers.parquet")

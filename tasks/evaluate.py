@@ -22,6 +22,7 @@ import polars as pl
 from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
 from spring.params import Params
 from spring.statistics import mean_interval
+from spring.strict import fingerprint
 from tasks.comparison import as_json, compare_arms, interval_settings
 from tasks.costs import costs
 from tasks.detection import correlation_metrics, drift_metrics, read_scores
@@ -172,6 +173,7 @@ def all_metrics(
         "against": params.evaluate.against,
         "rouge": ROUGE_SETTING,
         "meteor": meteor_setting(wordnet_is_installed()),
+        "settings": settings(params),
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
         "transfer": transfer,
@@ -179,6 +181,13 @@ def all_metrics(
         "correlations": correlation_metrics(params, scores),
     }
     return metrics, measured
+
+
+def settings(params: Params) -> dict[str, str]:
+    """Fingerprints of what shapes numbers, save the seed: runs that are pooled must have them in common."""
+    plain = params.model_dump(mode="json", exclude={"report", "tracking", "evaluate", "seed"})
+    plain["text metrics"] = [ROUGE_SETTING, meteor_setting(wordnet_is_installed())]
+    return {name: fingerprint(value) for name, value in plain.items()}
 
 
 def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:

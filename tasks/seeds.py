@@ -19,10 +19,9 @@ from typing import Any
 import polars as pl
 
 from spring.params import Params
-from spring.strict import fingerprint
 from spring.transfer import Follow, delay
 from tasks.comparison import compare_arms
-from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods
+from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text
 from tasks.findings import tables
 from tasks.matrix import summarise
@@ -61,12 +60,6 @@ def main() -> None:
     print(f"{metrics['users']} users, seeds {seeds}. Tables: {folder}/tables/")
 
 
-def settings(params: Params) -> dict[str, Any]:
-    """What runs that are pooled must have in common: everything that shapes numbers but the seed."""
-    plain = params.model_dump(mode="json", exclude={"report", "tracking", "evaluate", "seed"})
-    return {name: fingerprint(value) for name, value in plain.items()}
-
-
 def keep(params: Params) -> None:
     """Copies what pooling needs of the run in data/; a kept run of the same seed is replaced."""
     metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
@@ -75,12 +68,23 @@ def keep(params: Params) -> None:
             f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
             f"{params.experiment} with seed {params.seed}: run `dvc repro` first"
         )
+    odd = differences(metrics["settings"], settings(params))
+    if odd:
+        raise SeedError(
+            f"{METRICS_FILE} was made under other settings ({odd}) than params.yaml has now: "
+            f"run `dvc repro` first"
+        )
     folder = FOLDER / params.experiment / str(params.seed)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(METRICS_FILE, folder / "metrics.json")
     for name in KEPT:
         shutil.copyfile(DATA / f"evaluate/{name}.parquet", folder / f"{name}.parquet")
-    write_json(settings(params), folder / "settings.json")
+
+
+def differences(some: dict[str, str], others: dict[str, str]) -> str:
+    """Names of the settings that are not the same."""
+    names = sorted(some.keys() | others.keys())
+    return ", ".join(name for name in names if some.get(name) != others.get(name))
 
 
 def read_kept(params: Params) -> dict[int, Run]:
@@ -90,14 +94,13 @@ def read_kept(params: Params) -> dict[int, Run]:
     for folder in sorted((FOLDER / params.experiment).glob("*/"), key=lambda path: path.name):
         if not folder.name.isdigit():
             continue
-        there = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        odd = sorted(name for name in here if there.get(name) != here[name])
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        odd = differences(metrics["settings"], here)
         if odd:
             raise SeedError(
-                f"{folder} was kept under other settings ({', '.join(odd)}) than params.yaml has now: "
+                f"{folder} was kept under other settings ({odd}) than params.yaml has now: "
                 f"delete it, or set them back"
             )
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         values, measured = (read_parquet(folder / f"{name}.parquet") for name in KEPT)
         found[int(folder.name)] = metrics, values, measured
     if not found:
@@ -119,7 +122,11 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
         if not kept.is_empty():
             curve = follow_together([metrics["transfer"][name]["follow"] for metrics in every])
-            pooled["transfer"][name] |= summarise(params, kept.filter(pl.col("arm") == name)) | {
+            mine = pooled["transfer"][name]
+            found = summarise(params, kept.filter(pl.col("arm") == name))
+            for metric, measures in found.pop("generated").items():
+                mine["generated"][metric] |= measures
+            mine |= found | {
                 "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
                 "delay": delay(curve),
             }

@@ -42,7 +42,13 @@ VECTORS: dict[str, Any] = {
     "embedding": pl.List(pl.Float32),
 }
 SITES = ("attn", "mlp")
-MADE_WITH = ("spring/engine/steering", "spring/methods/fints", "spring/metrics", "spring/embedding")
+MADE_WITH = (
+    "spring/engine/steering",
+    "spring/methods/fints",
+    "spring/metrics",
+    "spring/embedding",
+    "spring/retrieval",
+)
 PAIRS = 64  # pairs read at the same time; they become visible together
 Users = Mapping[str, Sequence[Row]]
 
@@ -183,7 +189,7 @@ def _key(bench: Workbench, job: PairJob) -> str:
         kind="steer",
         code=code_digest(*CODE, *MADE_WITH, "tasks/steering"),
         **bench.identity,
-        embedding=bench.params.model.embedding,
+        embedding=bench.embedding,
         prompts=bench.asked([job.row, *job.others]),
         settings=job.fints.extraction,
         row=plain(job.row),

@@ -123,7 +123,7 @@ def _key(bench: Workbench, job: FollowJob) -> str:
     return cell_key(
         kind="profile",
         code=code_digest("spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/vectors"),
-        embedding=[bench.params.model.embedding, pick_device(bench.params.model.device).type],
+        embedding=[bench.embedding, pick_device(bench.params.model.device).type],
         how=job.how,
         before=job.before.key if job.before else None,
         rows=[[plain(row), row["rating"]] for row in job.rows],

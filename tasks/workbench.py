@@ -105,6 +105,13 @@ class Workbench:
         return RememberingEmbedder(self.params.model.embedding, device=self.params.model.device)
 
     @cached_property
+    def embedding(self) -> str:
+        """What every embedding depends on, for cell keys; the model is not loaded for it."""
+        from spring.embedding import identity
+
+        return identity(self.params.model.embedding)
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What every result of the model depends on, for cell keys; the model is not loaded for it."""
         from spring.device import pick_device, pick_dtype

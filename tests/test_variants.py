@@ -31,6 +31,7 @@ ARMS: dict[str, Any] = {
     "swapped": {"adapter": "swapped", **PARAMETRIC},
     "population": {"train": {"scope": "population", "data": "current"}, **PARAMETRIC},
     "population-buffer": {"train": {"scope": "population-transductive"}},
+    "population-memory": {"train": {"scope": "population", "data": "current"}},
     "on-top": {"train": {"start": "population"}, **PARAMETRIC},
     "learned": LEARNED,
     "transductive": {"retrieve": {"sigma": "q2", "sigma_from": "transductive"}},
@@ -100,6 +101,37 @@ def test_the_buffer_of_a_user_holds_that_users_items_even_if_training_is_shared(
     kept = pl.read_parquet(project / "data/consolidate/2/buffers.parquet").filter(pl.col("memory") == memory)
     assert kept.group_by("user_id").len()["len"].to_list() == [4, 4, 4]  # two a period, from period 1 on
     assert all(owner[item] == user for user, item in kept.select("user_id", "interaction_id").iter_rows())
+
+
+def test_what_a_shared_lesson_learns_late_is_remembered(project: Path) -> None:
+    """Items of periods 1 and 2, those that waited for a later lesson among them; nothing of period 0."""
+    memory = load_params().arms["population-memory"].memory_id
+    held = pl.read_parquet(project / "data/consolidate/2/buffers.parquet").filter(pl.col("memory") == memory)
+    rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in range(3))
+    learned = pl.concat(index(project, t, "population-memory") for t in (1, 2))["chosen"].explode()
+    expected = rows.filter((pl.col("period") >= 1) & pl.col("interaction_id").is_in(learned.to_list()))
+    assert set(held["interaction_id"]) == set(expected["interaction_id"])
+    late = expected.filter(
+        ~pl.col("interaction_id").is_in(index(project, 1, "population-memory")["chosen"][0])
+    )
+    assert (late["period"] == 1).any(), "something must have waited"
+
+
+def test_a_score_is_known_once_the_memory_it_was_taken_from_is(project: Path) -> None:
+    """A buffer is that after its owner's whole period, so no score of it is known before the last train item.
+
+    User 0's test query of period 1 comes when the periods of both others still run.
+    """
+    scores = pl.read_parquet(project / "data/consolidate/1/gate_scores.parquet")
+    rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in (0, 1))
+    ends = rows.filter(pl.col("part") == "train").group_by("user_id", "period").agg(pl.col("timestamp").max())
+    known = scores.join(ends, on=["user_id", "period"], validate="m:1")
+    assert known.height == scores.height > 0 and (known["known_at"] == known["timestamp"]).all()
+    query = rows.filter(
+        (pl.col("part") == "test") & (pl.col("period") == 1) & (pl.col("user_id") == "user 0")
+    )
+    now = scores.filter((pl.col("known_at") <= query["timestamp"][0]) & (pl.col("period") == 1))
+    assert set(now["user_id"]) == {"user 0"}
 
 
 def test_on_top_starts_from_the_adapter_of_all_users(project: Path) -> None:

@@ -1,8 +1,8 @@
 """Independent batches side by side, one processor core each.
 
 A model of this size spends most of its time in operations too small to be split over cores; two batches on
-one core each finish sooner than one after the other on both. Results do not depend on it: the batches and
-the arithmetic inside each stay the same.
+one core each finish sooner than one after the other on both. The memory budget is shared (budget.py), so
+that more cores mean smaller batches and, as with any other size of batch, other last bits.
 """
 
 from __future__ import annotations
