@@ -16,7 +16,7 @@ from tasks.suites import lay, parse_with_suite, read_suite, suite_names
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 ASKED = {"selection", "alpha", "retention", "lambda", "gate", "replay", "controls"}
-ASKED |= {"asls", "compare", "plus", "steering"}
+ASKED |= {"asls", "compare", "plus", "steering", "tune"}
 
 
 def with_suite(name: str) -> Params:
