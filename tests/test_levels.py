@@ -237,7 +237,10 @@ def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(
         ({"experts": {**EXPERTS, "level": "person"}}, "experts.level is 'person'"),
         ({"experts": {**EXPERTS, "constraint": -1}}, "experts.constraint is -1"),
         ({"experts": {"name": "proper"}}, "experts.level"),
-        ({"experts": EXPERTS, "scope": "population"}, "needs train.scope user (is population)"),
+        (
+            {"experts": EXPERTS, "scope": "population", "data": "current"},
+            "needs train.scope user (is population)",
+        ),
         ({"experts": EXPERTS, "start": "population"}, "previous or base (is population)"),
         ({"experts": {**EXPERTS, "level": "group"}, "data": "drift"}, "train.data current (is drift)"),
     ],

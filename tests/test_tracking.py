@@ -58,7 +58,7 @@ def made_metrics() -> dict[str, Any]:
         name: {"mean": number(), "low": number(), "high": number()}
         for name in ("average", "backward", "forward", "forgetting")
     }
-    transfer |= {"untrained": {"0": number()}, "matrix": {"0": {"0": number()}}, "kinds": {}}
+    transfer |= {"untrained": {"0": number()}, "matrix": {"0": {"0": number()}}, "kinds": {}, "generated": {}}
     return {
         "experiment": "made-up",
         "users": 1,
