@@ -127,6 +127,7 @@ class _Batch:
         """Reads what the queries need, each prompt of a slot once, in batches of similar length."""
         began = time.perf_counter()
         reads = list(dict.fromkeys(read for number in chosen for read in self._reads(number)))
+        reads.sort(key=lambda read: len(read[1]) + len(read[2]))
         prompts = dict(zip(reads, self.reader.read(reads), strict=True))
         fresh: list[_Flight] = []
         logits: dict[int, Tensor] = {}  # by row
