@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from spring.store import model_digest
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,15 +46,9 @@ def identity(name: str) -> str:
     A hub id stands for itself: pin it by a folder where it may move.
     """
     if name in PACKAGED:
+        packaged_folder(PACKAGED[name])  # says what to install where it is missing
         return f"{name} {importlib.metadata.version(PACKAGED[name])}"
-    if not Path(name).is_dir():
-        return name
-    digest = hashlib.sha256()
-    for file in sorted(path for path in Path(name).rglob("*") if path.is_file()):
-        digest.update(file.relative_to(name).as_posix().encode() + b"\0")
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return f"{name} {digest.hexdigest()}"
+    return f"{name} {model_digest(Path(name))}" if Path(name).is_dir() else name
 
 
 class Embedder:

@@ -7,7 +7,6 @@ turned into safetensors once, so that no network is needed.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ import torch
 
 from spring.device import ModelError, pick_device, pick_dtype
 from spring.engine.attention import runs_packed
+from spring.store import model_digest
 
 PACKAGED = "smollm2-135m-instruct"
 PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the same on every machine
-DIGESTED = {".safetensors", ".json", ".jinja", ".model", ".txt"}  # what changes what the model computes
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
     else:
         source = {"id": model_id, "revision": revision}
         write_place(folder, _locate(model_id, revision))
-    source["digest"] = _digest(read_place(folder))
+    source["digest"] = model_digest(read_place(folder), leave_out=("source.json", PLACE))
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
 
@@ -123,15 +122,3 @@ def _locate(model_id: str, revision: str | None) -> Path:
             f"model.id is {model_id!r}: neither a folder here nor a model that the hub gives ({error}); "
             f"use {PACKAGED!r}, a folder with config.json and safetensors, or log in with `hf auth login`"
         ) from error
-
-
-def _digest(path: Path) -> str:
-    """sha256 over names and contents of everything that changes what the model computes."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in DIGESTED and file.name not in ("source.json", PLACE):
-            digest.update(file.name.encode())
-            with file.open("rb") as handle:
-                while chunk := handle.read(1 << 22):
-                    digest.update(chunk)
-    return digest.hexdigest()

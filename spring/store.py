@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}  # what changes what a model computes
 
 
 def cell_key(**parts: Any) -> str:
@@ -44,6 +45,18 @@ def _code_digest(modules: tuple[str, ...]) -> str:
         for file in files:
             digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
             digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def model_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
+    """sha256 over names and contents of everything in a model's folder that changes what it computes."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in MODEL_FILES and file.name not in leave_out:
+            digest.update(file.name.encode())
+            with file.open("rb") as handle:
+                while chunk := handle.read(1 << 22):
+                    digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -62,7 +62,7 @@ def score_pairs(
     for memory, by in pairs:
         for user, rows in queries.items():
             shelf = library.shelf(memory, user, by)
-            items = [item["interaction_id"] for item in shelf.rows]
+            items = np.array([item["interaction_id"] for item in shelf.rows], dtype=object)
             common = {
                 "memory": memory,
                 "by": by,
@@ -71,9 +71,9 @@ def score_pairs(
                 "known_at": max(row["timestamp"] for row in rows),
             }
             for row in rows:
-                scores = zip(items, shelf.scores(query_text(row["query"])).tolist(), strict=True)
-                others = [common | {"score": one} for item, one in scores if item != row["interaction_id"]]
-                tables.append(pl.DataFrame(others, schema=GATE_SCORES))
+                scores = shelf.scores(query_text(row["query"]))[items != row["interaction_id"]]
+                columns = {name: [value] * len(scores) for name, value in common.items()}
+                tables.append(pl.DataFrame(columns | {"score": scores}, schema=GATE_SCORES))
     return pl.concat(tables)
 
 

@@ -78,16 +78,15 @@ def memory_bytes(arm: Arm, last: int) -> int:
 
 def text_bytes(arm: Arm, last: int) -> int:
     """Size in UTF-8 of the queries and responses that an arm keeps to search or to learn again, all users."""
-    cumulative = arm.train is not None and arm.train.data == "cumulative"
-    everything = cumulative or getattr(arm.profile, "scope", None) == "history"
-    if arm.memory is None and not everything:
+    scope = arm.memory.scope if arm.memory else None
+    if (arm.train and arm.train.data == "cumulative") or getattr(arm.profile, "scope", None) == "history":
+        scope = "history"
+    if scope is None:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")
-    if everything or arm.memory is None:
-        pass
-    elif arm.memory.scope == "period":
+    if scope == "period":
         rows = rows.filter(pl.col("period") == last)
-    elif arm.memory.scope == "buffer":
+    elif scope == "buffer":
         held = read_parquet(DATA / f"consolidate/{last}/buffers.parquet")
         rows = rows.join(held.filter(pl.col("memory") == arm.memory_id), on="interaction_id", how="semi")
     return sum(int(rows[column].str.len_bytes().sum()) for column in ("query", "response"))

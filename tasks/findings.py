@@ -75,11 +75,7 @@ def transfer_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     rows, shown = [], []
     for arm in (arm for arm in order if arm in metrics["transfer"]):
         found = metrics["transfer"][arm]
-        row, text = {"arm": arm}, {"arm": arm}
-        for name, title in TRANSFER_NAMES.items():
-            entry = found[name]
-            row |= {name: entry["mean"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
-            text[title] = with_interval(entry, "mean", signed=name != "average")
+        row, text = ({"arm": arm} | cells for cells in measure_cells(found))
         for kind, values in found["kinds"].items():
             row |= {f"{name} {kind}": values[name] for name in (*TRANSFER_NAMES, "users")}
             text[f"backward, {kind} (n={values['users']})"] = number(values["backward"], signed=True)
@@ -88,18 +84,25 @@ def transfer_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     return Table("transfer", "Transfer between periods, nats per token", rows, shown)
 
 
+def measure_cells(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The measures of transfer with their intervals, as numbers and as text."""
+    row: dict[str, Any] = {}
+    text: dict[str, str] = {}
+    for name, title in TRANSFER_NAMES.items():
+        entry = found[name]
+        row |= {name: entry["mean"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
+        text[title] = with_interval(entry, "mean", signed=name != "average")
+    return row, text
+
+
 def generated_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     """The same of metrics of generated texts, a row for every arm and metric; no rows where none were."""
     rows, shown = [], []
     for arm in (arm for arm in order if arm in metrics["transfer"]):
         for metric, found in metrics["transfer"][arm]["generated"].items():
-            row, text = {"arm": arm, "metric": metric}, {"arm": arm, "metric": METRIC_NAMES[metric]}
-            for name, title in TRANSFER_NAMES.items():
-                entry = found[name]
-                row |= {name: entry["mean"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
-                text[title] = with_interval(entry, "mean", signed=name != "average")
-            rows.append(row)
-            shown.append(text)
+            row, text = measure_cells(found)
+            rows.append({"arm": arm, "metric": metric} | row)
+            shown.append({"arm": arm, "metric": METRIC_NAMES[metric]} | text)
     return Table("transfer-generated", "Transfer between periods, generated texts", rows, shown)
 
 

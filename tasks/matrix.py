@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import polars as pl
 from spring.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
 from spring.params import Params
 from spring.statistics import STABLE, mean_interval
-from spring.transfer import average, backward_transfer, delay, follow, forgetting, forward_transfer
+from spring.transfer import Follow, average, backward_transfer, delay, follow, forgetting, forward_transfer
 from tasks.comparison import as_json, interval_settings
 from tasks.files import DATA, read_parquet
 
@@ -40,8 +40,9 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
     """
     if params.transfer is None:
         return {}, pl.DataFrame(schema=MEASURED)
-    untrained = read_untrained(params)
-    users, periods = untrained["user_id"].unique().sort().to_list(), len(params.periods)
+    alone = read_untrained(params)
+    users, periods = alone["user_id"].unique().sort().to_list(), len(params.periods)
+    untrained = cube(alone, users, periods)
     labels = read_labels(interactions)
     kinds = kinds_of(labels)
     changed, stable = probes(labels, users, periods)
@@ -51,7 +52,7 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
     measured = [pl.DataFrame(schema=MEASURED)]
     for arm in params.arms:
         states = cube(matrix.filter(pl.col("arm") == arm), users, periods, periods)
-        pairs = {LIKELIHOOD: (states, cube(untrained, users, periods))}
+        pairs = {LIKELIHOOD: (states, untrained)}
         if texts is not None:
             pairs |= of_texts(texts.filter(pl.col("arm") == arm), users, periods)
         rows = pl.DataFrame(
@@ -64,12 +65,10 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
             schema=MEASURED,
         )
         measured.append(rows)
-        curve = follow(states, changed=changed, stable=stable)
         found[arm] = {
             **means(params, *pairs[LIKELIHOOD]),
             **summarise(params, rows),
-            "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
-            "delay": delay(curve),
+            **following(follow(states, changed=changed, stable=stable)),
         }
         for metric in TEXT_METRICS if texts is not None else ():
             found[arm]["generated"][metric] |= means(params, *pairs[metric])
@@ -101,6 +100,14 @@ def summarise(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
     return intervals(params, likelihoods) | {
         "kinds": {row.pop("kinds"): row for row in by_kind.sort("kinds").to_dicts()},
         "generated": {metric: intervals(params, own) for metric, own in by_metric.items()},
+    }
+
+
+def following(curve: Sequence[Follow]) -> dict[str, Any]:
+    """`follow` (periods after a change -> gain and changes) and `delay`."""
+    return {
+        "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
+        "delay": delay(curve),
     }
 
 

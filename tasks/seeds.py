@@ -19,12 +19,12 @@ from typing import Any
 import polars as pl
 
 from spring.params import Params
-from spring.transfer import Follow, delay
+from spring.transfer import Follow
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
 from tasks.files import DATA, load_params, read_parquet, write_json, write_text
 from tasks.findings import tables
-from tasks.matrix import summarise
+from tasks.matrix import following, summarise
 from tasks.table import as_markdown, as_plain
 
 FOLDER = DATA / "seeds"
@@ -68,7 +68,7 @@ def keep(params: Params) -> None:
             f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
             f"{params.experiment} with seed {params.seed}: run `dvc repro` first"
         )
-    odd = differences(metrics["settings"], settings(params))
+    odd = differences(metrics.get("settings", {}), settings(params))
     if odd:
         raise SeedError(
             f"{METRICS_FILE} was made under other settings ({odd}) than params.yaml has now: "
@@ -95,7 +95,7 @@ def read_kept(params: Params) -> dict[int, Run]:
         if not folder.name.isdigit():
             continue
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        odd = differences(metrics["settings"], here)
+        odd = differences(metrics.get("settings", {}), here)
         if odd:
             raise SeedError(
                 f"{folder} was kept under other settings ({odd}) than params.yaml has now: "
@@ -126,10 +126,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
             found = summarise(params, kept.filter(pl.col("arm") == name))
             for metric, measures in found.pop("generated").items():
                 mine["generated"][metric] |= measures
-            mine |= found | {
-                "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
-                "delay": delay(curve),
-            }
+            mine |= found | following(curve)
     return pooled | {
         "users": users["user_id"].n_unique(),
         "seeds": list(runs),
@@ -149,8 +146,7 @@ def together(params: Params, runs: dict[int, pl.DataFrame], keys: list[str]) -> 
         return pl.concat(named)
     rows = pl.concat(runs.values())
     groups = rows.group_by(keys, maintain_order=True)
-    first = groups.agg(pl.exclude(pl.Float64).first())
-    return first.join(groups.agg(pl.col(pl.Float64).mean()), on=keys).select(rows.columns)
+    return groups.agg(pl.exclude(pl.Float64).first(), pl.col(pl.Float64).mean()).select(rows.columns)
 
 
 def follow_together(curves: list[dict[str, Any]]) -> list[Follow]:

@@ -28,7 +28,7 @@ from tasks.adapt import by_user
 from tasks.decoding import GenerateJob, Request, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.generate import adapter_for, read_gates
-from tasks.likelihood import Ask, likelihoods
+from tasks.likelihood import Ask, Likelihood, likelihoods
 from tasks.memory import Library
 from tasks.profiles import Profiles
 from tasks.steers import Vectors
@@ -62,8 +62,9 @@ def main() -> None:
         tests = {period: read_tests(period) for period in bench.params.periods}
         asked = [case for learned in tests for case in ask_state(bench, learned, tests)]
         if bench.params.transfer == "generation":
-            texts = answer(bench, asked + ask_base(bench, tests))
-        found = likelihoods(bench, [ask for _, ask in asked], "transfer")
+            found, texts = answer(bench, asked, ask_base(bench, tests))
+        else:
+            found = likelihoods(bench, [ask for _, ask in asked], "transfer")
         for (cell, ask), of_requests in zip(asked, found, strict=True):
             for request, likelihood in zip(ask.requests, of_requests, strict=True):
                 rows.append(
@@ -79,18 +80,26 @@ def main() -> None:
     write_parquet(pl.DataFrame(texts, schema=TEXTS), DATA / "transfer/texts.parquet")
 
 
-def answer(bench: Workbench, asked: Asked) -> list[dict[str, Any]]:
-    """What is generated, a row for each query; the diagonal is what `generate` left in its cells."""
+def answer(
+    bench: Workbench, asked: Asked, alone: Asked
+) -> tuple[list[list[Likelihood]], list[dict[str, Any]]]:
+    """The references' likelihoods of `asked`, read on the way; what is generated for all, a row a query.
+
+    The diagonal is what `generate` left in its cells.
+    """
+    every = asked + alone
     jobs = [
         GenerateJob(cell["arm"], cell["user_id"], ask.requests, ask.decode, ask.adapter, ask.profile)
-        for cell, ask in asked
+        for cell, ask in every
     ]
     found = generate(bench, jobs, "transfer, generation")
-    return [
+    texts = [
         cell | {"interaction_id": request.row["interaction_id"], "text": result["text"]}
-        for (cell, ask), results in zip(asked, found, strict=True)
+        for (cell, ask), results in zip(every, found, strict=True)
         for request, result in zip(ask.requests, results, strict=True)
     ]
+    read = [[Likelihood(one["logp"], one["ref_tokens"]) for one in results] for results in found]
+    return read[: len(asked)], texts
 
 
 def read_tests(period: int) -> dict[str, list[Row]]:

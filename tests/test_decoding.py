@@ -241,6 +241,21 @@ def test_equal_prompts_are_read_once(setup: Setup, monkeypatch: pytest.MonkeyPat
     assert sum(rows) == 4 and len({tuple(tokens) for tokens in alone}) > 1
 
 
+def test_prompts_are_read_in_batches_of_similar_length(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long and short prompts by turns: no batch has a prompt shorter than one of the batch before it."""
+    asked = [Query(tuple(range(5, 5 + n)), None, 0.0, 0) for n in (40, 3, 38, 4, 39, 5)]
+    batches: list[list[int]] = []
+    real = Reader._read
+
+    def spy(self: Reader, reads: Any) -> Any:
+        batches.append([len(prompt) for _, prompt, _ in reads])
+        return real(self, reads)
+
+    monkeypatch.setattr(Reader, "_read", spy)
+    run(setup, asked, decode(), budget=40)
+    assert sorted(batches) == [[3, 4, 5], [38], [39], [40]]
+
+
 @pytest.mark.parametrize("when", [0, 3])
 def test_out_of_memory_starts_again_with_half(
     when: int, setup: Setup, monkeypatch: pytest.MonkeyPatch
