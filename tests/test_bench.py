@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench import work
-from bench.engine import apart, every
+from bench.engine import apart
+from bench.jobs import every
 from bench.machine import Limits
 from spring.engine.scoring import Text
 from spring.train_params import Lora
@@ -63,8 +64,8 @@ def test_how_far_adapters_are_apart() -> None:
 @pytest.mark.slow
 def test_both_sides_agree(real_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the default model: scores, adapters after some steps, tokens of two mixed paths."""
-    from bench import engine
+    from bench import engine, jobs
 
-    monkeypatch.setattr(engine, "MODEL", real_folder)
+    monkeypatch.setattr(jobs, "MODEL", real_folder)
     found = engine.check("cpu", "personas")
     assert found["logp_nats"] > 0, "two ways of computing never agree to the last bit"
