@@ -14,7 +14,7 @@ data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, plots/*.csv
 data/metrics.json               every number of the report
 data/report/                    report.html, tables and plots
-data/seeds/EXPERIMENT/          SEED/ (kept runs); metrics.json and tables/ of all seeds together
+data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json and tables/ of all seeds together
 """
 
 from __future__ import annotations

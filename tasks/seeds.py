@@ -1,8 +1,10 @@
 """One experiment under several seeds: runs are kept side by side and compared together.
 
-    python -m tasks.seeds --keep    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
-    python -m tasks.seeds           pools all that is kept of this experiment; prints and writes its tables
+    python -m tasks.seeds --keep                    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
+    python -m tasks.seeds                           pools what is kept of this experiment; writes its tables
+    python -m tasks.seeds results/personas-plus     the same for runs that were moved elsewhere
 
+What is kept holds no text, its own params.yaml, and fingerprints in place of user ids: it can be published.
 A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
 the same people under every seed: their values are averaged over seeds first, and users stay the unit. Costs
 and whatever else has no unit of its own are means over seeds.
@@ -14,15 +16,17 @@ import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from spring.params import Params
+from spring.strict import fingerprint
 from spring.transfer import Follow
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
-from tasks.files import DATA, load_params, read_parquet, write_json, write_text
+from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet, write_text
 from tasks.findings import tables
 from tasks.matrix import following, summarise
 from tasks.table import as_markdown, as_plain
@@ -41,16 +45,17 @@ def main() -> None:
     """Keeps the run in hand, or pools the kept ones."""
     parser = argparse.ArgumentParser(prog="python -m tasks.seeds", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="keep the run in data/ under its seed")
+    parser.add_argument("folder", nargs="?", type=Path, help="kept runs (default: data/seeds/EXPERIMENT)")
     arguments = parser.parse_args()
-    params = load_params()
     try:
         if arguments.keep:
-            keep(params)
+            keep(load_params())
             return
-        metrics = pool(params, read_kept(params))
+        params = load_params(params_of(arguments.folder) if arguments.folder else PARAMS)
+        folder = arguments.folder or FOLDER / params.experiment
+        metrics = pool(params, read_kept(params, folder))
     except SeedError as error:
         sys.exit(f"error: {error}")
-    folder = FOLDER / params.experiment
     write_json(metrics, folder / "metrics.json")
     for table in tables(metrics, list(params.arms)):
         write_text(as_markdown(table), folder / f"tables/{table.name}.md")
@@ -77,8 +82,20 @@ def keep(params: Params) -> None:
     folder = FOLDER / params.experiment / str(params.seed)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(METRICS_FILE, folder / "metrics.json")
+    shutil.copyfile(PARAMS, folder / PARAMS.name)
     for name in KEPT:
-        shutil.copyfile(DATA / f"evaluate/{name}.parquet", folder / f"{name}.parquet")
+        frame = read_parquet(DATA / f"evaluate/{name}.parquet")
+        write_parquet(
+            frame.with_columns(pl.col("user_id").map_elements(fingerprint)), folder / f"{name}.parquet"
+        )
+
+
+def params_of(folder: Path) -> Path:
+    """The parameters that kept runs were made with: of any of them, they differ in the seed alone."""
+    found = sorted(folder.glob(f"*/{PARAMS.name}"))
+    if not found:
+        raise SeedError(f"{folder} holds no kept runs (SEED/{PARAMS.name})")
+    return found[0]
 
 
 def differences(some: dict[str, str], others: dict[str, str]) -> str:
@@ -87,11 +104,11 @@ def differences(some: dict[str, str], others: dict[str, str]) -> str:
     return ", ".join(name for name in names if some.get(name) != others.get(name))
 
 
-def read_kept(params: Params) -> dict[int, Run]:
-    """Seed -> every kept run; `SeedError` where one has other settings."""
+def read_kept(params: Params, kept: Path) -> dict[int, Run]:
+    """Seed -> every run in `kept`; `SeedError` where one has other settings."""
     found: dict[int, Run] = {}
     here = settings(params)
-    for folder in sorted((FOLDER / params.experiment).glob("*/"), key=lambda path: path.name):
+    for folder in sorted(kept.glob("*/"), key=lambda path: path.name):
         if not folder.name.isdigit():
             continue
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

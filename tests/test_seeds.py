@@ -14,7 +14,7 @@ from tasks import seeds
 from tasks.evaluate import METRICS, settings
 from tasks.files import load_params
 from tasks.matrix import LIKELIHOOD, MEASURED, MEASURES
-from tasks.seeds import Run, SeedError, average, keep, pool, read_kept, together
+from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("base", "spring")
@@ -129,18 +129,26 @@ def test_other_settings_are_not_pooled(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    folder = seeds.FOLDER / params.experiment
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     with pytest.raises(SeedError, match="nothing is kept"):
-        read_kept(params)
+        read_kept(params, folder)
+    with pytest.raises(SeedError, match="holds no kept runs"):
+        params_of(folder)
     Path("data/evaluate").mkdir(parents=True)
     for seed in (0, 1):
         seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed) | {"settings": settings(params)}))
         values(0.0).write_parquet("data/evaluate/users.parquet")
         measured(0.0).write_parquet("data/evaluate/transfer.parquet")
         keep(params.model_copy(update={"seed": seed}))
-    assert list(read_kept(params)) == [0, 1]
+    assert list(read_kept(params, folder)) == [0, 1]
+    assert load_params(params_of(folder)).model_copy(update={"arms": params.arms}) == params
+    kept = pl.read_parquet(folder / "0/users.parquet")
+    assert kept.drop("user_id").equals(values(0.0).drop("user_id"))
+    assert kept["user_id"].n_unique() == 2 and not set(kept["user_id"]) & {"u0", "u1"}
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
     with pytest.raises(SeedError, match=r"other settings \(split\)"):
-        read_kept(other)
+        read_kept(other, folder)
     with pytest.raises(SeedError, match=r"made under other settings \(split\)"):
         keep(other.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
