@@ -133,6 +133,8 @@ SCORERS: dict[str, Callable[[Select, Batch], Floats]] = {
     "random": random_score,
     "embedding": embedding_score,
 }
+ASK_BASE = ("likelihood", "bottom")  # scorers that need the base model's likelihoods, and so its time
+ASK_ADAPTER = ("likelihood", "bottom", "loss")  # the same of the previous adapter's
 
 
 def score(select: Select, batch: Batch) -> Floats:

@@ -155,6 +155,7 @@ POLICIES: dict[str, Callable[[Candidates, int, int], Indices]] = {
     "recent": most_recent,
     "reservoir": reservoir,
 }
+UNSCORED = ("random", "recent", "reservoir")  # policies that need no likelihoods
 
 
 def consolidate(candidates: Candidates, *, policy: str, capacity: int, seed: int) -> Indices:

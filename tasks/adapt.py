@@ -99,7 +99,7 @@ def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
 def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
     """Every recipe for every user, in a fixed order; `rows` are the train rows of the period."""
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
-        "interaction_id", "logp", "tokens"
+        "interaction_id", "logp", "tokens", "seconds"
     )
     users = by_user(rows.join(scored, on="interaction_id", how="left", maintain_order="left"))
     past: dict[str, list[Row]] = {}
@@ -138,6 +138,11 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
     selecting = [case for case in cases if case.train.data == "drift" and period > 0]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
+        scorer = case.train.select.scorer
+        if scorer in drift.ASK_BASE:
+            case.seconds_score += sum(row["seconds"] for row in case.rows)
+        if scorer in drift.ASK_ADAPTER:
+            case.seconds_score += found.seconds
         select(bench, case, found.logp, period)
     if period > 0:
         choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
@@ -153,7 +158,9 @@ def choose_confident(bench: Workbench, cases: list[Case], period: int) -> None:
     ]
     found = iter(score(bench, jobs, f"adapt@{period} confidence"))
     for case in cases:
-        new, old = (cama.confidence(one.logp, one.tokens) for one in (next(found), next(found)))
+        both = next(found), next(found)
+        new, old = (cama.confidence(one.logp, one.tokens) for one in both)
+        case.seconds_score = sum(one.seconds for one in both)
         case.chosen = [case.rows[i] for i in cama.keep_confident(new, old)]
 
 
@@ -221,6 +228,7 @@ def write(placed: list[Placed], period: int) -> None:
                 "steps": len(curve["loss"]),
                 "tokens": curve["tokens"],
                 "seconds": curve["seconds"],
+                "seconds_score": case.seconds_score,
                 "until": case.until,
             }
         )

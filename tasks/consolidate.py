@@ -13,7 +13,7 @@ import polars as pl
 
 from spring import drift
 from spring.arm_params import Arm, Memory
-from spring.replay import Candidates, consolidate
+from spring.replay import UNSCORED, Candidates, consolidate
 from spring.retrieval import document_text
 from spring.train_params import Select
 from tasks.adapt import by_user
@@ -21,7 +21,7 @@ from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searc
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
 from tasks.profiles import PROFILES, Profiles, write_profiles
-from tasks.scoring import ScoreJob, score
+from tasks.scoring import ScoreJob, Scores, score
 from tasks.steering import write_vectors
 from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
 from tasks.workbench import Row, Workbench
@@ -34,6 +34,7 @@ BUFFERS: dict[str, Any] = {
     "score": pl.Float64,
     "rank": pl.Int32,
     "seen": pl.Int32,  # interactions offered to this buffer so far
+    "seconds": pl.Float64,  # of scoring the candidates, shared out among those that are kept
 }
 CALIBRATION = {"gate_scores": GATE_SCORES, "transductive": GATE_SCORES, "gains": GAINS}
 DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
@@ -127,7 +128,7 @@ def update_buffers(
     kept = [
         row
         for (name, arm, user, candidates), scores in zip(cases, found, strict=True)
-        for row in _keep(bench, name, arm, user, candidates, scores.logp, period)
+        for row in _keep(bench, name, arm, user, candidates, scores, period)
     ]
     return pl.DataFrame(kept, schema=BUFFERS)
 
@@ -138,7 +139,7 @@ def _keep(
     arm: Arm,
     user: str,
     rows: list[Row],
-    logp_adap: np.ndarray,
+    scored: Scores,
     period: int,
 ) -> list[dict[str, Any]]:
     """The rows of buffers.parquet of one user and memory."""
@@ -147,7 +148,7 @@ def _keep(
     select = arm.train.select if arm.train else DEFAULT_SELECT
     logp_base = np.array([row["logp"] for row in rows], dtype=np.float64)
     tokens = np.array([row["tokens"] for row in rows], dtype=np.int32)
-    known: dict[str, Any] = {"logp_adap": logp_adap, "tokens": tokens, "normalise": select.normalise}
+    known: dict[str, Any] = {"logp_adap": scored.logp, "tokens": tokens, "normalise": select.normalise}
     embeddings = None
     if memory.policy in EMBEDDED:
         embeddings = bench.embedder.embed([document_text(row["query"], row["response"]) for row in rows])
@@ -176,6 +177,7 @@ def _keep(
             "score": scores[i],
             "rank": rank,
             "seen": offered,
+            "seconds": 0.0 if memory.policy in UNSCORED else scored.seconds / len(ranked),
         }
         for rank, i in enumerate(ranked.tolist())
     ]

@@ -14,6 +14,7 @@ from tasks.files import DATA, read_parquet
 
 COSTS = (  # of an arm, over all periods
     "seconds_train",
+    "seconds_score",
     "seconds_generate",
     "tokens_trained",
     "tokens_generated",
@@ -26,8 +27,9 @@ COSTS = (  # of an arm, over all periods
 def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
     """What one arm took over all periods, as if it shared no training; and how often its gate let text in.
 
-    `seconds_train`: adapters, what they start from, and profiles in words. Drift scores, scores of buffers,
-    embeddings and steering vectors are not in it.
+    `seconds_train`: adapters, what they start from, profiles in words, and steering vectors. `seconds_score`:
+    likelihoods that decide what to learn and what to keep. Embeddings and the pairs of a learned gate are in
+    neither.
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
     trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
@@ -36,7 +38,10 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     retrieves = params.arms[arm].memory is not None
     return {
         "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
-        "seconds_train": float(trained["seconds"].sum()) + profile_seconds(params, arm),
+        "seconds_train": float(trained["seconds"].sum())
+        + profile_seconds(params, arm)
+        + steer_seconds(params, arm),
+        "seconds_score": float(trained["seconds_score"].sum()) + buffer_seconds(params, arm),
         "seconds_generate": float(generations["seconds"].sum()),
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
@@ -58,6 +63,22 @@ def profile_seconds(params: Params, name: str) -> float:
     if arm.profile is None:
         return 0.0
     return sum(float(read_profiles(arm, t)["seconds"].sum()) for t in params.periods)
+
+
+def buffer_seconds(params: Params, name: str) -> float:
+    """Seconds that scoring the candidates of an arm's buffers took, all users and periods; 0 without any."""
+    memory = params.arms[name].memory_id
+    kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
+    return sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
+
+
+def steer_seconds(params: Params, name: str) -> float:
+    """Seconds that an arm's steering vectors took to make, all users and periods; 0 without any."""
+    steer = params.arms[name].steer_id
+    if steer is None:
+        return 0.0
+    rows = read_parquet(DATA / f"consolidate/{max(params.periods)}/steers.parquet")
+    return float(rows.filter(pl.col("steer") == steer)["seconds"].sum())
 
 
 def profile_bytes(arm: Arm, last: int) -> int:

@@ -212,7 +212,7 @@ def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str) -> None:
 
 def seconds_spent(arm: dict[str, Any]) -> float:
     """Training and generation of one arm, from its entry in metrics.json."""
-    return arm["seconds_train"] + arm["seconds_generate"]
+    return arm["seconds_train"] + arm["seconds_score"] + arm["seconds_generate"]
 
 
 def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
@@ -234,4 +234,4 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
         axes.set_xlim(left=0)
     axes.margins(x=0.12)
     axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel("seconds of training and generation, all users and periods")
+    axes.set_xlabel("seconds of training, scoring and generation, all users and periods")

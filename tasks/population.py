@@ -29,6 +29,7 @@ class Case:
     replay: list[Row]  # the buffer, for recipes that replay
     previous: Adapter | None
     scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
+    seconds_score: float = 0.0  # what it took to decide what to learn
     chosen: list[Row] = field(default_factory=list)
     until: datetime | None = None  # no item of a shared lesson is later
     turns: list[Turn] = field(default_factory=list)  # of recipes that learn online

@@ -19,7 +19,11 @@ def main() -> None:
     jobs = [ScoreJob(user.to_dicts(), None) for _, user in parts]
     columns = ["user_id", "interaction_id", "period", "part"]
     scored = [
-        user.select(columns).with_columns(logp=pl.Series(s.logp), tokens=pl.Series(s.tokens))
+        user.select(columns).with_columns(
+            logp=pl.Series(s.logp),
+            tokens=pl.Series(s.tokens),
+            seconds=s.seconds * pl.Series(s.tokens) / s.tokens.sum(),
+        )
         for (_, user), s in zip(parts, score(bench, jobs, "score base"), strict=True)
     ]
     for t in periods:

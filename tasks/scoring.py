@@ -37,10 +37,11 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums of log p over response tokens (nats), and the number of those tokens; both [N]."""
+    """Sums of log p over response tokens (nats), and the number of those tokens, both [N]; what it took."""
 
     logp: np.ndarray
     tokens: np.ndarray
+    seconds: float
 
 
 def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]:
@@ -110,4 +111,5 @@ def place(bank: AdapterBank | None, slot: int, adapter: Adapter | None) -> None:
 
 def _read(bench: Workbench, key: str) -> Scores:
     cell = json.loads((bench.store.path(key) / "scores.json").read_text())
-    return Scores(np.array(cell["logp"], dtype=np.float64), np.array(cell["tokens"], dtype=np.int32))
+    logp, tokens = np.array(cell["logp"], dtype=np.float64), np.array(cell["tokens"], dtype=np.int32)
+    return Scores(logp, tokens, cell["seconds"])

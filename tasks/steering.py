@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ VECTORS: dict[str, Any] = {
     "period": pl.Int32,
     "timestamp": pl.Datetime("us", "UTC"),
     "rouge": pl.Float64,  # ROUGE-L of the pair
+    "seconds": pl.Float64,  # of the period's pairs, those without a vector too, shared out among the vectors
     "place": pl.Int32,  # of the vectors in the user's file
     "embedding": pl.List(pl.Float32),
 }
@@ -51,6 +53,7 @@ MADE_WITH = (
 )
 PAIRS = 64  # pairs read at the same time; they become visible together
 Users = Mapping[str, Sequence[Row]]
+Made = tuple[Row, Path, float]  # an item, the cell of its vectors, and seconds
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def write_vectors(bench: Workbench, users: Users, period: int) -> None:
         held = index.filter(pl.col("steer") == name)
         for user, cells in _make(bench, arm, users, period).items():
             place = held.filter(pl.col("user_id") == user).height
-            fresh += [_entry(name, user, row, cell, place + i) for i, (row, cell) in enumerate(cells)]
-            _append([cell for _, cell in cells], vector_file(out, name, user))
+            fresh += [_entry(name, user, place + i, *one) for i, one in enumerate(cells)]
+            _append([cell for _, cell, _ in cells], vector_file(out, name, user))
     write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=VECTORS)]), out / "steers.parquet")
 
 
@@ -91,14 +94,15 @@ def vector_file(folder: Path, steer: str, user: str) -> Path:
     return folder / "steers" / steer / f"{user_folder(user)}.safetensors"
 
 
-def _entry(steer: str, user: str, row: Row, cell: Path, place: int) -> dict[str, Any]:
+def _entry(steer: str, user: str, place: int, row: Row, cell: Path, seconds: float) -> dict[str, Any]:
     """A row of steers.parquet."""
     known = {name: row[name] for name in ("interaction_id", "period", "timestamp")}
     return {
         "steer": steer,
         "user_id": user,
         **known,
-        "rouge": json.loads((cell / "pair.json").read_text())["rouge"],
+        "rouge": _pair_of(cell)["rouge"],
+        "seconds": seconds,
         "place": place,
         "embedding": load_file(cell / "vectors.safetensors")["embedding"].tolist(),
     }
@@ -115,8 +119,13 @@ def _append(cells: Sequence[Path], file: Path) -> None:
     save_file(stacks, file)
 
 
-def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, list[tuple[Row, Path]]]:
-    """Per user the items of this period that gave a vector, and their cells."""
+def _pair_of(cell: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads((cell / "pair.json").read_text())
+    return found
+
+
+def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, list[Made]]:
+    """Per user the items of this period that gave a vector."""
     assert arm.steer is not None
     if len(users) < 2:
         raise ValueError("steer: fints needs items of other users for its contrast pairs; there is one user")
@@ -131,13 +140,17 @@ def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, li
         for (user, row, others), [answer] in zip(asked, answers, strict=True)
     ]
     found: dict[str, list[tuple[Row, Path]]] = {}
-    for job, key in zip(jobs, extract(bench, jobs, what), strict=True):
+    spent: dict[str, float] = {}
+    for job, key, [answer] in zip(jobs, extract(bench, jobs, what), answers, strict=True):
         cell = bench.store.path(key)
+        spent[job.user] = spent.get(job.user, 0.0) + answer["seconds"] + _pair_of(cell)["seconds"]
         if (cell / "vectors.safetensors").exists():
             found.setdefault(job.user, []).append((job.row, cell))
     made = sum(map(len, found.values()))
     print(f"{what}: {made} of {len(mine)} items give a vector, {len(jobs)} had a pair", file=sys.stderr)
-    return found
+    return {
+        user: [(row, cell, spent[user] / len(cells)) for row, cell in cells] for user, cells in found.items()
+    }
 
 
 class Pool:
@@ -205,17 +218,21 @@ def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Don
     rouges = {key: contrast_rouge(job.row["response"], job.rejected) for key, job in jobs.items()}
     kept = {key: job for key, job in jobs.items() if rouges[key] < fints.rouge_below}
     tensors: dict[str, dict[str, np.ndarray]] = {}
+    seconds = 0.0  # per pair
     if kept:
         model, pairs = bench.base.model, [_pair(bench, job) for job in kept.values()]
         budget = scoring_tokens(model, bench.params.model.memory_gb)
+        began = perf_counter()
         vectors = contrast(model, fints.layer, pairs, read=fints.read, budget=budget)
+        seconds = (perf_counter() - began) / len(kept)
         documents = [document_text(job.row["query"], job.row["response"]) for job in kept.values()]
         for key, pair, embedding in zip(kept, vectors, bench.embedder.embed(documents), strict=True):
             tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
     with bench.store.batch() as batch:
         for key in jobs:
             folder = batch.cell(key)
-            (folder / "pair.json").write_text(json.dumps({"rouge": rouges[key]}))
+            cell = {"rouge": rouges[key], "seconds": seconds if key in kept else 0.0}
+            (folder / "pair.json").write_text(json.dumps(cell))
             if key in tensors:
                 save_file(tensors[key], folder / "vectors.safetensors")
             done(1)

@@ -102,6 +102,7 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
             {
                 "arm": arm,
                 "training, s": number(found["seconds_train"], digits=1),
+                "scoring, s": number(found["seconds_score"], digits=1),
                 "generation, s": number(found["seconds_generate"], digits=1),
                 "tokens trained on": f"{found['tokens_trained']:,}",
                 "tokens generated": f"{found['tokens_generated']:,}",

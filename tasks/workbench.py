@@ -47,6 +47,7 @@ INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
     "steps": pl.Int32,
     "tokens": pl.Int64,
     "seconds": pl.Float64,
+    "seconds_score": pl.Float64,  # of deciding what to learn
     "until": pl.Datetime("us", "UTC"),  # of a lesson for all users: its latest possible item
 }
 

@@ -160,6 +160,7 @@ def test_nothing_learned_is_later_than_the_first_query_it_serves(project: Path) 
         tests = pl.read_parquet(project / f"data/split/{t}.parquet").filter(pl.col("part") == "test")
         first = dict(tests.group_by("user_id").agg(pl.col("timestamp").min()).iter_rows())
         assert learned.height == 5 * 3
+        assert learned.filter(pl.col("seconds_score") > 0).height == (3 if t else 0)  # cama alone asks
         for user, chosen in learned.select("user_id", "chosen").iter_rows():
             assert chosen and all(when[item] < first[user] for item in chosen)
 

@@ -176,6 +176,7 @@ def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(
         before = found
     # of the first day nobody else has anything earlier: three items of 45 have no pair
     assert vectors(project, 2).height == 42
+    assert (vectors(project, 2)["seconds"] > 0).all()
 
 
 def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(project: Path) -> None:

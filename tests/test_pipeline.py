@@ -156,6 +156,13 @@ def test_from_table_to_report(project, monkeypatch):
     # 6 items a period, 5 of them train: the drift set is ceil(0.3 * 5) = 2
     later = pl.read_parquet(project / "data/adapt/1/scores.parquet")
     assert later.group_by("user_id").agg(pl.col("selected").sum())["selected"].to_list() == [2, 2, 2]
+    # deciding what to learn takes time where there is something to decide; what is kept, where scores decide
+    decided = pl.concat(pl.read_parquet(project / f"data/adapt/{t}/index.parquet") for t in range(3))
+    decides = pl.col("recipe").is_in(later["recipe"].implode()) & (pl.col("period") > 0)
+    assert decided.select(((pl.col("seconds_score") > 0) == decides).all()).item()
+    assert all(arm["seconds_score"] > 0 for name, arm in metrics["arms"].items() if name.startswith("spring"))
+    assert metrics["arms"]["spring"]["seconds_score"] > metrics["arms"]["spring-parametric"]["seconds_score"]
+    assert metrics["arms"]["oppu-each"]["seconds_score"] == metrics["arms"]["base"]["seconds_score"] == 0
 
 
 def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, monkeypatch):

@@ -33,7 +33,7 @@ KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.
 PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "quality": pl.Float64}
 SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
 CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
-INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64}
+INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64, "seconds_score": pl.Float64}
 
 
 def write_params(root: Path, **changes: object) -> None:
@@ -121,7 +121,9 @@ def write_adapt(
             steps = 6 + 4 * place
             loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
             curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
-            index.append(pl.DataFrame(keys | {"tokens": [100], "seconds": [1.5]}, INDEX))
+            index.append(
+                pl.DataFrame(keys | {"tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}, INDEX)
+            )
             weights = root / f"data/adapt/{period}/adapters/{recipe}/{len(index)}/adapter.safetensors"
             weights.parent.mkdir(parents=True)
             weights.write_bytes(b"0" * 10)
@@ -138,7 +140,7 @@ def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
         rows = pl.concat([pl.read_parquet(folder / f"{period - 1}/history.parquet"), rows])
     write(rows, folder / f"{period}/history.parquet")
     first = rows.filter(pl.col("interaction_id").str.ends_with("-0-0")).select("interaction_id")
-    held = pl.concat(first.with_columns(memory=pl.lit(memory)) for memory in memories)
+    held = pl.concat(first.with_columns(memory=pl.lit(memory), seconds=0.25) for memory in memories)
     write(held, folder / f"{period}/buffers.parquet")
 
 
@@ -249,12 +251,17 @@ def test_paired_differences_are_differences_of_means(finished: Path) -> None:
 
 
 def test_costs_follow_the_recipe(finished: Path) -> None:
-    """5 users x 3 periods of 1.5 s and 100 tokens; adapters of 10 bytes; 10 answers of 0.25 s."""
+    """5 users x 3 periods of 1.5 s, 0.5 s of scores and 100 tokens; 0.25 s for each of 3 x 5 buffers.
+
+    Adapters of 10 bytes; 10 answers of 0.25 s.
+    """
     arms = metrics_of(finished)["arms"]
     for arm in ("spring", "spring-parametric", "oppu-each"):
         assert arms[arm]["seconds_train"] == 22.5
         assert arms[arm]["tokens_trained"] == 1500
         assert arms[arm]["adapter_bytes"] == 50
+    assert arms["spring"]["seconds_score"] == 7.5 + 3.75 and arms["spring-parametric"]["seconds_score"] == 7.5
+    assert arms["base"]["seconds_score"] == 0
     assert arms["base"]["seconds_train"] == arms["base"]["adapter_bytes"] == 0
     assert arms["base"]["seconds_generate"] == 2.5
     assert arms["base"]["pass_rate"] is None and arms["oppu-each"]["pass_rate"] is None

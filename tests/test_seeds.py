@@ -153,3 +153,16 @@ def test_other_settings_are_not_pooled(
         keep(other.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
         keep(params)
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
+def test_published_runs_can_be_pooled(folder: Path) -> None:
+    """They are of the suites as they are now, and hold every user of every arm."""
+    params = load_params(params_of(folder))
+    assert params.experiment == folder.name
+    runs = read_kept(params, folder)
+    found = pool(params, runs)
+    assert found["seeds"] == list(runs) and set(found["arms"]) == set(params.arms)
+    for metrics, users, _ in runs.values():
+        assert users.height == metrics["users"] * len(params.arms) * len(metrics["periods"])
+        assert users["user_id"].str.contains(r"^[0-9a-f]{12}$").all()

@@ -40,7 +40,8 @@ def made_metrics() -> dict[str, Any]:
             | {"periods": {"1": number(), "2": number()}}
             for metric in METRICS
         }
-        arms[arm] |= {"pass_rate": None, "seconds_train": number(), "seconds_generate": number()}
+        arms[arm] |= {"pass_rate": None, "seconds_train": number()}
+        arms[arm] |= {"seconds_score": number(), "seconds_generate": number()}
         arms[arm] |= {
             "tokens_trained": 100,
             "tokens_generated": 200,
@@ -169,6 +170,7 @@ def test_summary_holds_means_intervals_and_costs(quiet: dict[str, dict[str, Any]
                 assert own[arm].pop(f"{metric}/{name}", None) == metrics["arms"][arm][metric][name]
         for name in (
             "seconds_train",
+            "seconds_score",
             "seconds_generate",
             "tokens_trained",
             "tokens_generated",
