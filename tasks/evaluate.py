@@ -186,7 +186,6 @@ def all_metrics(
 def settings(params: Params) -> dict[str, str]:
     """Fingerprints of what shapes numbers, save the seed: runs that are pooled must have them in common."""
     plain = params.model_dump(mode="json", exclude={"report", "tracking", "evaluate", "seed"})
-    plain["text metrics"] = [ROUGE_SETTING, meteor_setting(wordnet_is_installed())]
     return {name: fingerprint(value) for name, value in plain.items()}
 
 

@@ -58,6 +58,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
     for table in tables(metrics, list(params.arms)):
+        if not table.shown:  # transfer, say, where that is off
+            continue
         write_text(as_markdown(table), folder / f"tables/{table.name}.md")
         if table.name in SHOWN:
             print(as_plain(table))
@@ -73,7 +75,7 @@ def keep(params: Params) -> None:
             f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
             f"{params.experiment} with seed {params.seed}: run `dvc repro` first"
         )
-    odd = differences(metrics.get("settings", {}), settings(params))
+    odd = differences(metrics["settings"], settings(params))
     if odd:
         raise SeedError(
             f"{METRICS_FILE} was made under other settings ({odd}) than params.yaml has now: "
@@ -104,6 +106,11 @@ def differences(some: dict[str, str], others: dict[str, str]) -> str:
     return ", ".join(name for name in names if some.get(name) != others.get(name))
 
 
+def scoring(metrics: dict[str, Any]) -> dict[str, str]:
+    """How texts were compared: METEOR knows synonyms where WordNet is installed."""
+    return {name: metrics[name] for name in ("rouge", "meteor")}
+
+
 def read_kept(params: Params, kept: Path) -> dict[int, Run]:
     """Seed -> every run in `kept`; `SeedError` where one has other settings."""
     found: dict[int, Run] = {}
@@ -112,11 +119,16 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
         if not folder.name.isdigit():
             continue
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        odd = differences(metrics.get("settings", {}), here)
+        odd = differences(metrics["settings"], here)
         if odd:
             raise SeedError(
                 f"{folder} was kept under other settings ({odd}) than params.yaml has now: "
                 f"delete it, or set them back"
+            )
+        first = next(iter(found.values()))[0] if found else metrics
+        if odd := differences(scoring(metrics), scoring(first)):
+            raise SeedError(
+                f"{folder} was scored with another {odd} than the seeds before it: delete it, or run all again"
             )
         values, measured = (read_parquet(folder / f"{name}.parquet") for name in KEPT)
         found[int(folder.name)] = metrics, values, measured

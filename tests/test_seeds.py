@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def made(experiment: str, seed: int) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "seed": seed,
+        "rouge": "rouge",
+        "meteor": "meteor",
         "periods": [1, 2],
         "arms": {arm: dict(costs) for arm in ARMS},
         "transfer": dict.fromkeys(ARMS, transfer),
@@ -149,6 +152,12 @@ def test_other_settings_are_not_pooled(
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
     with pytest.raises(SeedError, match=r"other settings \(split\)"):
         read_kept(other, folder)
+    seeds.write_json(
+        made("personas", 1) | {"settings": settings(params), "meteor": "other"}, seeds.METRICS_FILE
+    )
+    keep(params.model_copy(update={"seed": 1}))
+    with pytest.raises(SeedError, match=r"1 was scored with another meteor"):
+        read_kept(params, folder)
     with pytest.raises(SeedError, match=r"made under other settings \(split\)"):
         keep(other.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
@@ -156,8 +165,8 @@ def test_other_settings_are_not_pooled(
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
-def test_published_runs_can_be_pooled(folder: Path) -> None:
-    """They are of the suites as they are now, and hold every user of every arm."""
+def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of the suites as they are now, hold every user of every arm, and their tables are theirs."""
     params = load_params(params_of(folder))
     assert params.experiment == folder.name
     runs = read_kept(params, folder)
@@ -166,3 +175,10 @@ def test_published_runs_can_be_pooled(folder: Path) -> None:
     for metrics, users, _ in runs.values():
         assert users.height == metrics["users"] * len(params.arms) * len(metrics["periods"])
         assert users["user_id"].str.contains(r"^[0-9a-f]{12}$").all()
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "tables")
+    monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
+    seeds.main()
+    written = {path.name: path.read_text() for path in (copy / "tables").iterdir()}
+    assert written == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
