@@ -128,7 +128,8 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
         first = next(iter(found.values()))[0] if found else metrics
         if odd := differences(scoring(metrics), scoring(first)):
             raise SeedError(
-                f"{folder} was scored with another {odd} than the seeds before it: delete it, or run all again"
+                f"{folder} was scored with another {odd} than the seeds before it: delete it, or run "
+                f"all of them again"
             )
         values, measured = (read_parquet(folder / f"{name}.parquet") for name in KEPT)
         found[int(folder.name)] = metrics, values, measured
