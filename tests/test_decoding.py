@@ -256,6 +256,19 @@ def test_prompts_are_read_in_batches_of_similar_length(setup: Setup, monkeypatch
     assert sorted(batches) == [[3, 4, 5], [38], [39], [40]]
 
 
+def test_the_time_of_reading_is_shared_out_by_tokens(setup: Setup) -> None:
+    """Who has ten times the prompt is charged ten times as much for it; the one step after it is the same."""
+    long, short = (
+        Query(tuple(range(5, 5 + n)), None, 0.0, 0, reference=tuple(range(5, 5 + r)))
+        for n, r in ((40, 10), (4, 2))
+    )
+    first, second = run(setup, [long, short], decode(most=1))
+    assert first.reference_seconds == pytest.approx(5 * second.reference_seconds)
+    per_token = second.reference_seconds / 2
+    assert first.seconds - second.seconds == pytest.approx(36 * per_token)
+    assert second.seconds > 4 * per_token
+
+
 @pytest.mark.parametrize("when", [0, 3])
 def test_out_of_memory_starts_again_with_half(
     when: int, setup: Setup, monkeypatch: pytest.MonkeyPatch

@@ -145,16 +145,18 @@ class _Batch:
         self.cache.admit(blocks_of(list(prompts.values())))
         places = {row: i for i, row in enumerate(logits)}
         first = torch.stack(list(logits.values()))
-        self._choose(fresh, places, first, self._share_out(reads, chosen, time.perf_counter() - began))
+        self._share_out(chosen, time.perf_counter() - began)
+        self._choose(fresh, places, first, 0.0)
         self.flights += fresh
 
-    def _share_out(self, reads: Sequence[Read], chosen: Sequence[int], seconds: float) -> float:
-        """Divides the time that reading took: gives the prompts' part, the references keep their own."""
-        tokens = sum(len(reference) for _, _, reference in reads)
-        part = seconds * tokens / (tokens + sum(len(prompt) for _, prompt, _ in reads))
-        for number in chosen:
-            self.answers[number].reference_seconds = part / len(chosen)
-        return seconds - part
+    def _share_out(self, chosen: Sequence[int], seconds: float) -> None:
+        """Divides the time that reading took by the tokens that each query had read for it."""
+        prompts = [sum(len(route.prompt) for route in self.routes[number]) for number in chosen]
+        references = [len(self.queries[n].reference) * len(self.routes[n]) for n in chosen]
+        pace = seconds / (sum(prompts) + sum(references))
+        for number, prompt, reference in zip(chosen, prompts, references, strict=True):
+            self.answers[number].seconds += pace * prompt
+            self.answers[number].reference_seconds = pace * reference
 
     def advance(self) -> int:
         """Lets finished queries go and decodes one token of every other; gives how many finished."""
