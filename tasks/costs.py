@@ -68,6 +68,8 @@ def profile_seconds(params: Params, name: str) -> float:
 def buffer_seconds(params: Params, name: str) -> float:
     """Seconds that scoring the candidates of an arm's buffers took, all users and periods; 0 without any."""
     memory = params.arms[name].memory_id
+    if memory is None:
+        return 0.0
     kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
     return sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
 

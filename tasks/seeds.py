@@ -75,7 +75,7 @@ def keep(params: Params) -> None:
             f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
             f"{params.experiment} with seed {params.seed}: run `dvc repro` first"
         )
-    odd = differences(metrics["settings"], settings(params))
+    odd = differences(metrics.get("settings", {}), settings(params))
     if odd:
         raise SeedError(
             f"{METRICS_FILE} was made under other settings ({odd}) than params.yaml has now: "
@@ -88,7 +88,8 @@ def keep(params: Params) -> None:
     for name in KEPT:
         frame = read_parquet(DATA / f"evaluate/{name}.parquet")
         write_parquet(
-            frame.with_columns(pl.col("user_id").map_elements(fingerprint)), folder / f"{name}.parquet"
+            frame.with_columns(pl.col("user_id").map_elements(fingerprint, pl.String)),
+            folder / f"{name}.parquet",
         )
 
 
@@ -119,7 +120,7 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
         if not folder.name.isdigit():
             continue
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        odd = differences(metrics["settings"], here)
+        odd = differences(metrics.get("settings", {}), here)
         if odd:
             raise SeedError(
                 f"{folder} was kept under other settings ({odd}) than params.yaml has now: "
