@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ KIND_MARKERS = {
     "noise": "p",
 }
 GAIN, LOSS = SERIES[0], SERIES[1]
+SIGNIFICANT = 0.05
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
@@ -85,20 +87,24 @@ def periods_panel(axes: Axes, table: pl.DataFrame, metric: str, styles: dict[str
 
 
 def paired_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """Forest plot: every arm's difference from the arm compared with, and its interval."""
+    """Forest plot: differences from the arm compared with and their intervals; filled: significant."""
     arms = [arm for arm in styles if arm in metrics["paired"]]
     axes.axvline(0, color=MUTED, linewidth=1)
     for place, arm in enumerate(arms):
         found, style = metrics["paired"][arm][metric], styles[arm]
         if found["low"] is not None:
             axes.plot([found["low"], found["high"]], [place, place], color=style.colour, linewidth=2)
-        axes.plot(found["difference"], place, color=style.colour, marker=style.marker, markersize=6)
+        significant = found["p_holm"] is not None and found["p_holm"] < SIGNIFICANT
+        axes.plot(
+            found["difference"], place, color=style.colour, marker=style.marker, markersize=6,
+            markerfacecolor=style.colour if significant else "none",
+        )  # fmt: skip
     axes.set_yticks(range(len(arms)), arms)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title(METRIC_NAMES[metric])
     axes.set_xlabel(
         f"difference from {metrics['against']}" + (", nats" if metric == "logp_per_token" else "")
@@ -215,8 +221,20 @@ def seconds_spent(arm: dict[str, Any]) -> float:
     return arm["seconds_train"] + arm["seconds_score"] + arm["seconds_generate"]
 
 
+def frontier(metrics: dict[str, Any], metric: str) -> list[str]:
+    """Arms that no arm beats in `metric` without spending more (the Pareto front), cheapest first."""
+    front: list[str] = []
+    best = -math.inf
+    cost = {arm: (seconds_spent(found), -found[metric]["mean"]) for arm, found in metrics["arms"].items()}
+    for arm in sorted(cost, key=cost.__getitem__):
+        if -cost[arm][1] > best:
+            front.append(arm)
+            best = -cost[arm][1]
+    return front
+
+
 def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """One metric over the seconds spent: up and to the left is better."""
+    """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost."""
     for arm, style in styles.items():
         found = metrics["arms"][arm]
         seconds = seconds_spent(found)
@@ -224,14 +242,20 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
         if low is not None:
             axes.plot([seconds, seconds], [low, high], color=style.colour, linewidth=1.2, alpha=0.55)
         axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7)
+    for arm in frontier(metrics, metric):
+        found = metrics["arms"][arm]
+        axes.annotate(
+            arm, (seconds_spent(found), found[metric]["mean"]), xytext=(5, 4), textcoords="offset points",
+            color=INK, fontsize=7,
+        )  # fmt: skip
     spent = [seconds_spent(arm) for arm in metrics["arms"].values()]
     if min(spent) > 0 and max(spent) / min(spent) > 10:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12)
     else:
-        axes.set_xlim(left=0)
-    axes.margins(x=0.12)
+        axes.set_xlim(0, 1.15 * max(spent) or 1)
     axes.set_title(METRIC_NAMES[metric])
     axes.set_xlabel("seconds of training, scoring and generation, all users and periods")

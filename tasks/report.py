@@ -19,8 +19,6 @@ from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from spring.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
@@ -39,7 +37,7 @@ from tasks.plots import (
     transfer_panel,
 )
 from tasks.published import published_table
-from tasks.svg import arm_styles, draw, inline
+from tasks.svg import arm_styles, composite, draw, inline
 from tasks.table import Table, as_markdown, as_plain
 
 FOLDER = DATA / "report"
@@ -91,7 +89,8 @@ def build(params: Params, metrics: dict[str, Any]) -> None:
         size = panel_size(name, len(params.arms), len(params.periods))
         drawings[name] = page_drawings(drawn, name=name, size=size)
         if drawn:
-            svg = composite(list(drawn.values()), keys.get(name, []), size)
+            columns = 1 if name == "drift" else 2
+            svg = composite(list(drawn.values()), size, columns=columns, key=keys.get(name, []))
             write_text(svg, FOLDER / f"plots/{name}.svg")
     page = render(
         params,
@@ -186,24 +185,6 @@ def page_drawings(panels: dict[str, Panel], *, name: str, size: tuple[float, flo
         svg = draw(size, lambda figure, panel=panel: panel(figure.subplots()), paper=False)  # type: ignore[misc]
         drawn.append(inline(svg, f"{name}-{number}", description))
     return drawn
-
-
-def composite(panels: list[Panel], key: list[Line2D], size: tuple[float, float]) -> str:
-    """All panels of a section, each of `size` inches, as one drawing with its key below."""
-    width, height = size
-    columns = 1 if width > 6 or len(panels) == 1 else 2
-    rows = -(-len(panels) // columns)
-
-    def paint(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes, panel in zip(grid, panels, strict=False):
-            panel(axes)
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        if key:
-            figure.legend(handles=key, loc="outside lower center", ncols=min(4, len(key)))
-
-    return draw((width * columns, height * rows + 0.2 * -(-len(key) // 4)), paint, paper=True)
 
 
 def sample_generations(params: Params) -> list[Sample]:

@@ -1,7 +1,7 @@
 """One experiment under several seeds: runs are kept side by side and compared together.
 
     python -m tasks.seeds --keep                    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
-    python -m tasks.seeds                           pools what is kept of this experiment; writes its tables
+    python -m tasks.seeds                           pools what is kept of this experiment: tables and drawings
     python -m tasks.seeds results/personas-plus     the same for runs that were moved elsewhere
 
 What is kept holds no text, its own params.yaml, and fingerprints in place of user ids: it can be published.
@@ -26,13 +26,11 @@ from spring.strict import fingerprint
 from spring.transfer import Follow
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
-from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet, write_text
-from tasks.findings import tables
+from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
 from tasks.matrix import following, summarise
-from tasks.table import as_markdown, as_plain
+from tasks.summary import summarise_runs
 
 FOLDER = DATA / "seeds"
-SHOWN = ("arms", "significance", "transfer")
 KEPT = ("users", "transfer")  # tables of data/evaluate
 Run = tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]  # metrics, and per user: values, measures of transfer
 
@@ -57,14 +55,9 @@ def main() -> None:
     except SeedError as error:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
-    for table in tables(metrics, list(params.arms)):
-        if not table.shown:  # transfer, say, where that is off
-            continue
-        write_text(as_markdown(table), folder / f"tables/{table.name}.md")
-        if table.name in SHOWN:
-            print(as_plain(table))
+    summarise_runs(params, metrics, folder)
     seeds = ", ".join(map(str, metrics["seeds"]))
-    print(f"{metrics['users']} users, seeds {seeds}. Tables: {folder}/tables/")
+    print(f"{metrics['users']} users, seeds {seeds}. Tables and drawings: {folder}/tables/, plots/")
 
 
 def keep(params: Params) -> None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 
@@ -106,6 +108,31 @@ def draw(size: tuple[float, float], paint: Callable[[Figure], None], *, paper: b
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = re.sub(r"font: ([^\"]*?)'DejaVu Sans'", lambda found: f"font: {found[1]}{FONT}", buffer.getvalue())
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)
+
+
+def composite(
+    panels: Sequence[Callable[[Axes], None]],
+    size: tuple[float, float],
+    *,
+    columns: int = 2,
+    shared: bool = False,
+    key: Sequence[Line2D] = (),
+) -> str:
+    """Several pairs of axes, each of `size` inches, as one drawing; `shared`: y labelled once."""
+    width, height = size
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, columns, sharey=shared, squeeze=False).flatten()
+        for axes, panel in zip(grid, panels, strict=False):
+            panel(axes)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        if key:
+            figure.legend(handles=list(key), loc="outside lower center", ncols=min(4, len(key)))
+
+    return draw((width * columns, height * rows + 0.2 * -(-len(key) // 4)), paint, paper=True)
 
 
 def inline(svg: str, name: str, description: str) -> str:

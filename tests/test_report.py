@@ -16,12 +16,14 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from spring.significance import holm
 from tasks import evaluate, report
 from tasks.files import load_params
 from tasks.page import metric_reading, reading
-from tasks.plots import METRIC_NAMES
+from tasks.plots import METRIC_NAMES, frontier, paired_panel
+from tasks.svg import Style
 from tasks.table import number, size
 
 ROOT = Path(__file__).parents[1]
@@ -629,3 +631,33 @@ def test_rows_per_step_by_hand() -> None:
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
+
+
+def test_what_drawings_mark() -> None:
+    """The front: each arm better than all cheaper ones. Filled: corrected p below 0.05; no p, not filled."""
+    spent = {
+        "base": (1.0, -4.0),
+        "good": (5.0, -2.0),
+        "worse": (6.0, -3.0),
+        "tie": (7.0, -2.0),
+        "top": (9.0, -1.0),
+    }
+    arms = {
+        arm: {
+            "seconds_train": 0.0,
+            "seconds_score": 0.0,
+            "seconds_generate": seconds,
+            "rouge1": {"mean": mean},
+        }
+        for arm, (seconds, mean) in spent.items()
+    }
+    assert frontier({"arms": arms}, "rouge1") == ["base", "good", "top"]
+    paired = {
+        arm: {"rouge1": {"difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": p}}
+        for arm, p in (("good", 0.049), ("worse", 0.051), ("top", None))
+    }
+    axes = Figure().subplots()
+    styles = dict.fromkeys(("base", *paired), Style("#0072b2", "o", "-"))
+    paired_panel(axes, {"paired": paired, "against": "base"}, "rouge1", styles)
+    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
+    assert faces == ["#0072b2", "none", "none"]

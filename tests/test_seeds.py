@@ -166,7 +166,7 @@ def test_other_settings_are_not_pooled(
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
 def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are of the suites as they are now, hold every user of every arm, and their tables are theirs."""
+    """Made with the suites as they are now, every user of every arm; tables and plots are theirs."""
     params = load_params(params_of(folder))
     assert params.experiment == folder.name
     runs = read_kept(params, folder)
@@ -177,8 +177,10 @@ def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch:
         assert users["user_id"].str.contains(r"^[0-9a-f]{12}$").all()
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
-    shutil.rmtree(copy / "tables")
+    for name in ("tables", "plots"):
+        shutil.rmtree(copy / name)
     monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
     seeds.main()
-    written = {path.name: path.read_text() for path in (copy / "tables").iterdir()}
-    assert written == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
+    for name in ("tables", "plots"):
+        written = {path.name: path.read_text() for path in (copy / name).iterdir()}
+        assert written == {path.name: path.read_text() for path in (folder / name).iterdir()}

@@ -1,0 +1,53 @@
+"""The tables and drawings of an experiment's pooled runs, for results/ and whoever reads them there.
+
+tables/     every table of the report as Markdown
+plots/      paired (each arm's difference, filled where significant), cost, and transfer where it was measured
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spring.params import Params
+from tasks.files import write_text
+from tasks.findings import tables
+from tasks.plots import METRIC_NAMES, arm_handles, cost_panel, paired_panel, transfer_panel
+from tasks.svg import arm_styles, composite
+from tasks.table import as_markdown, as_plain
+
+PRINTED = ("arms", "significance", "transfer")
+BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
+
+
+def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path) -> None:
+    """Writes `folder`/tables and /plots; prints the tables of `PRINTED`."""
+    for table in tables(metrics, list(params.arms)):
+        if not table.shown:  # transfer, say, where that is off
+            continue
+        write_text(as_markdown(table), folder / f"tables/{table.name}.md")
+        if table.name in PRINTED:
+            print(as_plain(table))
+    for name, svg in drawings(params, metrics).items():
+        write_text(svg, folder / f"plots/{name}.svg")
+
+
+def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
+    """Name -> SVG."""
+    styles = arm_styles(params)
+    height = 0.8 + 0.2 * len(styles)
+    differences = [
+        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in METRIC_NAMES
+    ]
+    costs = [partial(cost_panel, metrics=metrics, metric=name, styles=styles) for name in BOTH]
+    made = {
+        "paired": composite(differences, (2.6, height), columns=4, shared=True),
+        "cost": composite(costs, (5.2, 3.4), key=arm_handles(styles)),
+    }
+    states = [
+        partial(transfer_panel, metrics=metrics, arm=arm) for arm in styles if arm in metrics["transfer"]
+    ]
+    if states:
+        made["transfer"] = composite(states, (2.6, 0.8 + 0.28 * len(metrics["periods"])), columns=4)
+    return made
