@@ -57,7 +57,7 @@ ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS
 	done; python -m tasks.seeds; }
 
 compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own
-	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$(or $(SEEDS),0 1 2)"
+	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$(or $(SEEDS),0 2 3)"
 
 flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print

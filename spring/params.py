@@ -61,7 +61,7 @@ class Evaluate(Strict):
     """Metrics and their uncertainty."""
 
     against: Name  # the arm that paired differences are taken from
-    resamples: PositiveInt  # of the bootstrap, and sign flips drawn in a permutation test
+    resamples: PositiveInt  # of the bootstrap
     confidence: Annotated[float, Field(gt=0, lt=1)]
     detect: Annotated[float, Field(gt=0)]  # relative difference for which the number of users needed is given
     power: Annotated[float, Field(gt=0, lt=1)]  # probability of detecting it

@@ -50,7 +50,7 @@ def compare(params: Params, means: pl.DataFrame, against: pl.DataFrame, column: 
     settings = params.evaluate
     difference = paired_difference(values, against=others, **interval_settings(params))
     return as_json(difference, "difference") | {
-        "p": permutation_p(values - others, resamples=settings.resamples, seed=params.seed),
+        "p": permutation_p(values - others, seed=params.seed),
         "d_z": cohens_dz(values - others),
         "users_needed": users_needed(
             values - others,

@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from spring.arm_params import Arm
+from spring.drift import ASK_BASE
 from spring.params import Params
+from spring.replay import UNSCORED
 from spring.strict import fingerprint
 from tasks.files import DATA, read_parquet
 
@@ -22,6 +24,7 @@ COSTS = (  # of an arm, over all periods
     "adapter_bytes",
     "memory_bytes",
 )
+BASELESS = (*UNSCORED, "loss")  # policies that do not ask the base model
 
 
 def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
     trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
-    foundation = train.foundation if train else None
+    foundation = train.foundation if train and train.experts is None else None  # levels charge theirs
     trained = trained.filter(pl.col("recipe").is_in({recipe, foundation.recipe if foundation else recipe}))
     retrieves = params.arms[arm].memory is not None
     return {
@@ -71,7 +74,26 @@ def buffer_seconds(params: Params, name: str) -> float:
     if memory is None:
         return 0.0
     kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
-    return sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
+    adapted = sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
+    return adapted + sum(base_seconds(params.arms[name], t) for t in params.periods)
+
+
+def base_seconds(arm: Arm, period: int) -> float:
+    """What the base model took to score the items offered to a buffer in `period`, if nothing else paid.
+
+    Eq. 4 needs its likelihoods, and so do drift scores, which `seconds_score` of the index then holds.
+    """
+    memory, train = arm.memory, arm.train
+    if memory is None or memory.scope != "buffer" or period < memory.first_period:
+        return 0.0
+    paid = train is not None and train.data == "drift" and train.select.scorer in ASK_BASE and period > 0
+    if paid or memory.policy in BASELESS:
+        return 0.0
+    offered = read_parquet(DATA / f"score_base/{period}.parquet").select("interaction_id", "seconds")
+    if train is not None:
+        learned = read_parquet(DATA / f"adapt/{period}/index.parquet").filter(pl.col("recipe") == arm.recipe)
+        offered = offered.filter(pl.col("interaction_id").is_in(learned["chosen"].explode().to_list()))
+    return float(offered["seconds"].sum())
 
 
 def steer_seconds(params: Params, name: str) -> float:

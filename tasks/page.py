@@ -255,5 +255,5 @@ def render(
         published=published_table(params, metrics),
         excludes_zero=excludes_zero,
         interval=interval,
-        smallest_p=smallest_p(metrics["users"], params.evaluate.resamples),
+        smallest_p=smallest_p(metrics["users"]),
     )

@@ -116,7 +116,7 @@ def gates_of(model: Any, part: Mapping[str, Tensor], prompt: tuple[int, ...], us
     """g of every layer [L, N], layer by layer and expert by expert."""
     rows = model.get_input_embeddings().weight[list(prompt)]
     text = rows.sum(0) / len(prompt)
-    text = text / (text**2).mean() ** 0.5
+    text = text / (text**2).sum() ** 0.5
     seen = torch.cat([text, user])
     return torch.stack(
         [torch.stack([(w * seen).sum() for w in layer]).softmax(0) for layer in part["router"]]
@@ -417,6 +417,16 @@ def test_the_router_separates_planted_groups_and_their_experts_differ(make_model
     free = learn_groups(model, constraint=0.0)
     unbound = [likeness(free[f"{n}.experts_A"], free[f"{n}.experts_B"], 2).item() for n in names]
     assert np.mean(alike) < np.mean(unbound), "the constraint keeps experts apart"
+
+
+def test_what_routes_is_of_unit_length(make_model: MakeModel) -> None:
+    """A step of Adam then moves a score by sqrt(D) + sqrt(E) rates at most; longer vectors end in one expert."""
+    model = make_model()
+    bank = GroupLessons(model, LORA, PROPER, population(model), users=200)
+    bank.initialise(0, seed=1)
+    assert bank._pool((5, 9, 2)).norm().item() == pytest.approx(1)
+    lengths = bank.named[0]["user_embeddings"].norm(dim=1)
+    assert lengths.mean().item() == pytest.approx(1, abs=0.1)
 
 
 def test_level_2_with_checkpoints_is_the_same(make_model: MakeModel) -> None:

@@ -15,10 +15,10 @@ from spring.significance import cohens_dz, holm, permutation_p, t_test_power, us
 
 def test_permutation_by_hand() -> None:
     """Sums of +-1, +-2, +-3: 6, 4, 2, 0, 0, -2, -4, -6. Observed 6: two of eight. Observed 4: four."""
-    assert permutation_p(np.array([1.0, 2.0, 3.0]), resamples=1, seed=0) == 2 / 8
-    assert permutation_p(np.array([-1.0, 2.0, 3.0]), resamples=1, seed=0) == 4 / 8
-    assert permutation_p(np.array([0.0, 0.0]), resamples=1, seed=0) == 1.0
-    assert permutation_p(np.array([0.3]), resamples=1, seed=0) is None
+    assert permutation_p(np.array([1.0, 2.0, 3.0]), seed=0) == 2 / 8
+    assert permutation_p(np.array([-1.0, 2.0, 3.0]), seed=0) == 4 / 8
+    assert permutation_p(np.array([0.0, 0.0]), seed=0) == 1.0
+    assert permutation_p(np.array([0.3]), seed=0) is None
 
 
 @given(st.lists(st.integers(-40, 40), min_size=2, max_size=8))
@@ -28,27 +28,27 @@ def test_permutation_against_all_patterns(values: list[int]) -> None:
         abs(sum(s * v for s, v in zip(p, values, strict=True))) for p in product((1, -1), repeat=len(values))
     ]
     expected = np.mean([mean >= abs(sum(values)) for mean in means])
-    assert permutation_p(np.array(values) / 10, resamples=1, seed=0) == expected
+    assert permutation_p(np.array(values) / 10, seed=0) == expected
 
 
 def test_drawn_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """12 users, exact p 0.02; 40,000 draws have a standard error of 0.001."""
     differences = np.random.default_rng(1).normal(0.25, 1, 12)
-    exact = permutation_p(differences, resamples=1, seed=0)
+    exact = permutation_p(differences, seed=0)
     assert exact is not None and 0.01 < exact < 0.2
     monkeypatch.setattr(significance, "EXACT_USERS", 2)
     monkeypatch.setattr(significance, "PATTERNS_AT_ONCE", 12 * 7_000)  # several chunks, the last one short
-    drawn = permutation_p(differences, resamples=40_000, seed=0)
+    drawn = permutation_p(differences, draws=40_000, seed=0)
     assert drawn == pytest.approx(exact, abs=0.006)
-    assert drawn == permutation_p(differences, resamples=40_000, seed=0)
-    assert drawn != permutation_p(differences, resamples=40_000, seed=1)
-    assert permutation_p(np.full(20, 5.0), resamples=999, seed=0) == 1 / 1000  # never 0
+    assert drawn == permutation_p(differences, draws=40_000, seed=0)
+    assert drawn != permutation_p(differences, draws=40_000, seed=1)
+    assert permutation_p(np.full(20, 5.0), draws=999, seed=0) == 1 / 1000  # never 0
 
 
 def test_p_values_of_no_difference_are_uniform() -> None:
     """400 made experiments without an effect: 5 % fall below 0.05; more than 9 % has odds below 1e-3."""
     random = np.random.default_rng(2)
-    found = [permutation_p(random.normal(size=10), resamples=1, seed=0) for _ in range(400)]
+    found = [permutation_p(random.normal(size=10), seed=0) for _ in range(400)]
     assert 0.02 < np.mean([p is not None and p <= 0.05 for p in found]) < 0.09
 
 

@@ -130,11 +130,11 @@ class _Group(AdapterBank):
         return GroupRoute(route.runs, route.masks, route.steps, covered=known, gates=gates, row=row)
 
     def _pool(self, prompt: tuple[int, ...]) -> Tensor:
-        """t: the mean of a prompt's input embeddings [D], of unit root mean square."""
+        """t: the mean of a prompt's input embeddings [D], of unit length."""
         if prompt not in self._pooled:
             with torch.no_grad():
                 mean = self.embed(torch.tensor(prompt, device=self.flat.device)).float().mean(0)
-                self._pooled[prompt] = mean / mean.square().mean().sqrt().clamp(min=1e-12)
+                self._pooled[prompt] = mean / mean.norm().clamp(min=1e-12)
         return self._pooled[prompt]
 
     def _users(self, pack: Pack) -> Tensor:
@@ -173,13 +173,13 @@ class GroupLessons(_Group):
             layer.a, layer.b = ([self.named[0][shared_name(name, "experts", kind)]] for kind in "AB")
 
     def initialise(self, slot: int, *, seed: int) -> None:
-        """Experts as fresh LoRAs; W_r uniform within 1 / sqrt(D + E), e_u standard normal [ours]."""
+        """Experts as fresh LoRAs; W_r uniform within 1 / sqrt(D + E), e_u normal, of length near 1 [ours]."""
         super().initialise(slot, seed=seed)
         generator = torch.Generator().manual_seed(seed + 1)
         router, users = self.named[slot][ROUTER], self.named[slot][USERS]
         bound = router.shape[2] ** -0.5
         router.data.copy_(torch.rand(router.shape, generator=generator) * (2 * bound) - bound)
-        users.data.copy_(torch.randn(users.shape, generator=generator))
+        users.data.copy_(torch.randn(users.shape, generator=generator) / users.shape[1] ** 0.5)
 
     def regularise(self, slots: Sequence[int], grads: Tensor) -> None:
         """The gradient of the constraint: `experts.constraint` times the experts' likeness."""

@@ -18,14 +18,16 @@ user's own and reach nobody else.
 -style, because the source leaves these open; ours are [ours]:
 - N = 4, r = 8 at every level, weight of the constraint 0.1, 3 epochs at level 1 and 2 at levels 2 and 3;
 - the constraint is the mean over pairs of experts and over layers;
-- t: input embeddings of the prompt's tokens (context included), their mean scaled to unit root mean square:
-  the same vector in training, scoring, the prefill and every step of decoding. W_r is a layer's own;
-- e_u has 64 entries. A user who had no item at level 2 gets the mean embedding;
-- W_l starts at 0 (every expert counts 1 / N), B_i and B_u at 0, A as in PEFT. s = alpha / r stands inside
-  the second router too;
+- t: input embeddings of the prompt's tokens (context included), their mean scaled to unit length: the same
+  vector in training, scoring, the prefill and every step of decoding. W_r is a layer's own;
+- e_u has 64 entries and starts at unit length too. Prompts of one task are nearly parallel, so with longer
+  vectors one step of AdamW moves every score by nats, and all users end with the same one expert;
+- a user who had no item at level 2 gets the mean embedding;
+- W_l starts at 0 (every expert counts 1 / N) and moves little in a period's few steps; B_i and B_u start at
+  0, A as in PEFT. s = alpha / r stands inside the second router too;
 - W' is never written out: B_0 A_0 is applied beside the experts, in float32, so that W serves other arms;
 - learning rate, batches, decay, clipping and dropout are those of the arm at all levels; at level 3 dropout
-  acts on the user's own path alone.
+  acts on A_u x, which the user's own path and the router read.
 """
 
 from __future__ import annotations
