@@ -3,6 +3,8 @@
     python -m tasks.seeds --keep                    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
     python -m tasks.seeds                           pools what is kept of this experiment: tables and drawings
     python -m tasks.seeds results/personas-plus     the same for runs that were moved elsewhere
+    python -m tasks.seeds results/personas-plus --against parametric
+                                                    differences from another arm: prints them, writes nothing
 
 What is kept holds no text, its own params.yaml, and fingerprints in place of user ids: it can be published.
 A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
@@ -27,8 +29,10 @@ from spring.transfer import Follow
 from tasks.comparison import compare_arms
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
+from tasks.findings import significance_table
 from tasks.matrix import following, summarise
 from tasks.summary import summarise_runs
+from tasks.table import as_plain
 
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer")  # tables of data/evaluate
@@ -44,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.seeds", description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true", help="keep the run in data/ under its seed")
     parser.add_argument("folder", nargs="?", type=Path, help="kept runs (default: data/seeds/EXPERIMENT)")
+    parser.add_argument("--against", metavar="ARM", help="print differences from this arm and write nothing")
     arguments = parser.parse_args()
     try:
         if arguments.keep:
@@ -51,7 +56,12 @@ def main() -> None:
             return
         params = load_params(params_of(arguments.folder) if arguments.folder else PARAMS)
         folder = arguments.folder or FOLDER / params.experiment
-        metrics = pool(params, read_kept(params, folder))
+        runs = read_kept(params, folder)
+        if arguments.against:
+            metrics = pool(compared_with(params, arguments.against), runs)
+            print(as_plain(significance_table(metrics, list(params.arms))))
+            return
+        metrics = pool(params, runs)
     except SeedError as error:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
@@ -84,6 +94,13 @@ def keep(params: Params) -> None:
             frame.with_columns(pl.col("user_id").map_elements(fingerprint, pl.String)),
             folder / f"{name}.parquet",
         )
+
+
+def compared_with(params: Params, arm: str) -> Params:
+    """The same parameters with another arm to take differences from."""
+    if arm not in params.arms:
+        raise SeedError(f"--against {arm}: no such arm; there are {', '.join(params.arms)}")
+    return params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"against": arm})})
 
 
 def params_of(folder: Path) -> Path:

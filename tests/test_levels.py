@@ -20,6 +20,7 @@ from test_variants import stagger
 
 from spring.params import ParameterError, Params, parse
 from tasks import adapt, consolidate, ingest, score_base, split
+from tasks.costs import costs
 from tasks.files import load_params
 from tasks.scoring import ScoreJob, score
 from tasks.workbench import Workbench, fit_of, user_folder
@@ -112,6 +113,12 @@ def test_the_cost_of_the_shared_levels_is_that_of_both(project: Path) -> None:
     first = index(project, 0, "population")
     assert (first["steps"].item(), both["steps"].item()) == (2, 4)
     assert both["tokens"].item() == 2 * first["tokens"].item() and both["items"].item() == 7
+    params, none = (
+        load_params(project / "params.yaml"),
+        pl.read_parquet(project / "data/generate/1/generations.parquet"),
+    )
+    charged = {name: costs(params, name, none)["tokens_trained"] for name in ("group", "population")}
+    assert charged == {"group": both["tokens"].item(), "population": first["tokens"].item()}  # each once
 
 
 def test_shared_levels_hold_nothing_later_than_any_test_query(project: Path) -> None:

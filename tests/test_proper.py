@@ -420,7 +420,7 @@ def test_the_router_separates_planted_groups_and_their_experts_differ(make_model
 
 
 def test_what_routes_is_of_unit_length(make_model: MakeModel) -> None:
-    """A step of Adam then moves a score by sqrt(D) + sqrt(E) rates at most; longer vectors end in one expert."""
+    """A step of Adam then moves a score by sqrt(D) + sqrt(E) rates; longer vectors end in one expert."""
     model = make_model()
     bank = GroupLessons(model, LORA, PROPER, population(model), users=200)
     bank.initialise(0, seed=1)

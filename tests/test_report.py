@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from spring.significance import holm
 from tasks import evaluate, report
+from tasks.costs import base_seconds
 from tasks.files import load_params
 from tasks.page import metric_reading, reading
 from tasks.plots import METRIC_NAMES, frontier, paired_panel
@@ -250,6 +251,35 @@ def test_paired_differences_are_differences_of_means(finished: Path) -> None:
             gap = metrics["arms"][arm][metric]["mean"] - metrics["arms"]["base"][metric]["mean"]
             assert found["difference"] == pytest.approx(gap, abs=2e-6)
             assert found["low"] <= found["difference"] <= found["high"]
+
+
+def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path, monkeypatch: Any) -> None:
+    """Two items a period at 1 s and 10 s, of which `current` has learned the second."""
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+
+    def arm(policy: str = "global-highest", first: int = 0, **train: Any) -> Any:
+        plain = params.arms["spring"]
+        memory = plain.memory.model_copy(update={"policy": policy, "first_period": first})  # type: ignore[union-attr]
+        return plain.model_copy(
+            update={"memory": memory, "train": plain.train.model_copy(update=train)}  # type: ignore[union-attr]
+        )
+
+    recipes = [arm().recipe, arm(data="current").recipe]
+    for period in (0, 1):
+        scored = {"interaction_id": [f"{period}-0", f"{period}-1"], "seconds": [1.0, 10.0]}
+        write(pl.DataFrame(scored), Path(f"data/score_base/{period}.parquet"))
+        learned = pl.DataFrame(
+            {"recipe": recipes, "chosen": [[f"{period}-0", f"{period}-1"], [f"{period}-1"]]}
+        )
+        write(learned, Path(f"data/adapt/{period}/index.parquet"))
+    assert [base_seconds(arm(), t) for t in (0, 1)] == [11.0, 0.0]  # Eq. 1 has asked from period 1 on
+    assert [base_seconds(arm(first=1), t) for t in (0, 1)] == [0.0, 0.0]
+    assert [base_seconds(arm(data="current"), t) for t in (0, 1)] == [10.0, 10.0]
+    assert base_seconds(arm(data="current", policy="loss"), 1) == base_seconds(arm("recent"), 0) == 0.0
+    untrained = arm().model_copy(update={"train": None})
+    assert base_seconds(untrained, 1) == 11.0
+    assert base_seconds(arm().model_copy(update={"memory": None}), 0) == 0.0
 
 
 def test_costs_follow_the_recipe(finished: Path) -> None:

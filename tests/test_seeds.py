@@ -164,6 +164,21 @@ def test_other_settings_are_not_pooled(
         keep(params)
 
 
+def test_any_arm_can_be_compared_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signs turn when sides are changed, and nothing is written; an unknown arm is refused by name."""
+    copy = tmp_path / "personas-plus"
+    shutil.copytree(ROOT / "results/personas-plus", copy)
+    shutil.rmtree(copy / "tables")
+    monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "parametric"])
+    seeds.main()
+    assert "+0.230  0.002" in capsys.readouterr().out and not (copy / "tables").exists()
+    monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "sprung"])
+    with pytest.raises(SystemExit, match="--against sprung: no such arm; there are spring, open-gate"):
+        seeds.main()
+
+
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
 def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made with the suites as they are now, every user of every arm; tables and plots are theirs."""
