@@ -135,6 +135,8 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
             case.chosen = case.past + case.rows
         elif case.train.data == "current" or period == 0:
             case.chosen = case.rows
+        if case.train.data == "confident" and period == 0:  # the base model's confidence, for period 1
+            case.seconds_score = sum(row["seconds"] for row in case.rows)
     selecting = [case for case in cases if case.train.data == "drift" and period > 0]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
@@ -149,18 +151,22 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
 
 
 def choose_confident(bench: Workbench, cases: list[Case], period: int) -> None:
-    """Sets `chosen` to the rows that the previous adapter is surer of than of the period before (CAMA)."""
+    """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA)."""
+    earlier = bench.adapters(period - 2)  # before period 1 that is the base model
     before = [[row for row in case.past if row["period"] == period - 1] for case in cases]
     jobs = [
-        ScoreJob(rows, case.previous)
+        job
         for case, old in zip(cases, before, strict=True)
-        for rows in (case.rows, old)
+        for job in (
+            ScoreJob(case.rows, case.previous),
+            ScoreJob(old, earlier.of(case.recipe, str(case.user))),  # asked and paid for a period ago
+        )
     ]
     found = iter(score(bench, jobs, f"adapt@{period} confidence"))
     for case in cases:
         both = next(found), next(found)
         new, old = (cama.confidence(one.logp, one.tokens) for one in both)
-        case.seconds_score = sum(one.seconds for one in both)
+        case.seconds_score = both[0].seconds
         case.chosen = [case.rows[i] for i in cama.keep_confident(new, old)]
 
 

@@ -4,9 +4,10 @@
 with buffer samples." -style: that is all its source says. The method of this name, arXiv 2403.07548, is
 another one: a confidence-aware moving average of stored logits. N new interactions of one user and period.
 
-[ours] confidence: the geometric mean of the response tokens' probabilities under the adapter of period t-1,
-for the new items and for all train items of period t-1 alike: one yardstick, although period t-1 was
-learned and is the surer for it. Where nothing exceeds the mean, the surest new item is kept, so that no
+[ours] confidence: the geometric mean of the response tokens' probabilities under the adapter that an item
+meets: that of period t-1 for the new items, that of t-2 for those of period t-1, the base model for those of
+period 0. So nobody had learned the items on either side; under one adapter, the period before would have been
+learned, and hardly a new item passed. Where nothing exceeds the mean, the surest new item is kept, so that no
 period goes unlearned. Half of each batch is drawn from the buffer, a reservoir of what was kept.
 """
 

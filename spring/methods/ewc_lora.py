@@ -11,9 +11,10 @@ adapter.
 The Fisher is the empirical one: gradients at the user's own responses, not at sampled ones.
 
 [ours] NLL is the mean per response token, in the Fisher as in the loss. gamma = 1: no earlier period fades.
-lmbda = 1000 in suites/compare.yaml: on the default model the Fisher of a period sums to about 0.7 and parameters
-move by hundredths, so that the penalty comes to 0.1 nats after one period and 0.4 after four. With NLL per token, squared gradients
-are smaller by the square of the length than those of whole sequences, for which others give their lmbda.
+lmbda = 1000 in suites/compare.yaml: on the default model the Fisher of a period sums to about 0.7 and
+parameters move by hundredths, so that the penalty comes to 0.1 nats after one period and 0.4 after four. With
+NLL per token, squared gradients are smaller by the square of the length than those of whole sequences, for
+which others give their lmbda.
 """
 
 from __future__ import annotations
