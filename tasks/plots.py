@@ -32,6 +32,7 @@ KIND_MARKERS = {
 }
 GAIN, LOSS = SERIES[0], SERIES[1]
 SIGNIFICANT = 0.05
+MOST_BANDS = 12  # arms whose intervals over periods are drawn; the bands of more would hide the lines
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
@@ -68,12 +69,13 @@ def drift_handles(rows: pl.DataFrame) -> list[Line2D]:
 
 
 def periods_panel(axes: Axes, table: pl.DataFrame, metric: str, styles: dict[str, Style]) -> None:
-    """One metric over periods: a line per arm, a band for its interval over users."""
+    """One metric over periods: a line per arm; of a few arms, a band for the interval over users."""
     for arm, style in styles.items():
         rows = table.filter(pl.col("arm") == arm).sort("period")
         periods = rows["period"].to_numpy()
         low, high = (rows[f"{metric}_{end}"].cast(pl.Float64).to_numpy() for end in ("low", "high"))
-        axes.fill_between(periods, low, high, color=style.colour, alpha=0.07, linewidth=0)
+        if len(styles) <= MOST_BANDS:
+            axes.fill_between(periods, low, high, color=style.colour, alpha=0.07, linewidth=0)
         axes.plot(
             periods, rows[metric], color=style.colour, marker=style.marker, linestyle=style.dash,
             linewidth=1.6, markersize=4.5,
