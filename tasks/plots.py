@@ -219,7 +219,7 @@ def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str) -> None:
 
 
 def seconds_spent(arm: dict[str, Any]) -> float:
-    """Training and generation of one arm, from its entry in metrics.json."""
+    """Training, scoring and generation of one arm, from its entry in metrics.json."""
     return arm["seconds_train"] + arm["seconds_score"] + arm["seconds_generate"]
 
 
