@@ -156,6 +156,7 @@ POLICIES: dict[str, Callable[[Candidates, int, int], Indices]] = {
     "reservoir": reservoir,
 }
 UNSCORED = ("random", "recent", "reservoir")  # policies that need no likelihoods
+BASELESS = (*UNSCORED, "loss")  # policies that need none of the base model
 
 
 def consolidate(candidates: Candidates, *, policy: str, capacity: int, seed: int) -> Indices:

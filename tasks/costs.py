@@ -10,7 +10,7 @@ import polars as pl
 from spring.arm_params import Arm
 from spring.drift import ASK_BASE
 from spring.params import Params
-from spring.replay import UNSCORED
+from spring.replay import BASELESS
 from spring.strict import fingerprint
 from tasks.files import DATA, read_parquet
 
@@ -24,7 +24,6 @@ COSTS = (  # of an arm, over all periods
     "adapter_bytes",
     "memory_bytes",
 )
-BASELESS = (*UNSCORED, "loss")  # policies that do not ask the base model
 
 
 def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]:
