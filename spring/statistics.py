@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 STABLE = "stable"  # the label of items with nothing to detect
+EVERY = "every"  # all kinds of real change together
 DRAWS_AT_ONCE = 4_000_000  # users drawn per chunk of resamples: about 64 MB
 
 
@@ -119,27 +119,31 @@ def selection_precision(selected: np.ndarray, positive: np.ndarray) -> float | N
 
 def detection(
     scores: np.ndarray, *, selected: np.ndarray, real: np.ndarray, kinds: np.ndarray
-) -> dict[str, Any]:
-    """How well drift scores find real changes: AUROC and average precision, precision of the selection.
+) -> dict[str, dict[str, float | None]]:
+    """How well drift scores find real changes among the items that they rank: `EVERY` change, and each kind.
 
     All [N]: `selected` and `real` bool, `kinds` labels. A kind is compared with all items of other kinds that
     are no real change, so that a kind which is none itself (noise) has numbers too; there low is good.
-    `share` is the average precision of chance, `share_drift` that overall and of a blind selection.
+    `chance` is the average precision of chance, null where there is none; `blind` the precision of a blind
+    selection. Precision is that of the whole selection, so that kinds have none.
     """
-    by_type = {}
+    found = {
+        EVERY: _ranked(scores, real)
+        | {
+            "precision": selection_precision(selected, real),
+            "blind": float(real.mean()) if len(real) else None,
+        }
+    }
     for kind in sorted(set(kinds.tolist()) - {STABLE}):
         compared = (kinds == kind) | ~real
-        of_kind = kinds[compared] == kind
-        by_type[kind] = {
-            "auroc": auroc(scores[compared], of_kind),
-            "average_precision": average_precision(scores[compared], of_kind),
-            "share": float(of_kind.mean()),
-        }
+        found[kind] = _ranked(scores[compared], kinds[compared] == kind)
+    return found
+
+
+def _ranked(scores: np.ndarray, positive: np.ndarray) -> dict[str, float | None]:
+    both = positive.any() and not positive.all()
     return {
-        "auroc": auroc(scores, real),
-        "average_precision": average_precision(scores, real),
-        "by_type": by_type,
-        "precision": selection_precision(selected, real),
-        "share_drift": float(real.mean()) if len(real) else None,
-        "items": len(real),
+        "auroc": auroc(scores, positive),
+        "average_precision": average_precision(scores, positive),
+        "chance": float(positive.mean()) if both else None,
     }

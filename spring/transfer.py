@@ -12,7 +12,7 @@ so values are in nats, and a user may change in between: docs/statistics.md says
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,33 @@ def forgetting(scores: np.ndarray) -> float:
     return float((scores[:-1, :-1].max(axis=0) - scores[-1, :-1]).mean())
 
 
+def held(scores: np.ndarray, *, changed: np.ndarray, returned: np.ndarray) -> float | None:
+    """What is left of a habit on its return: scores[r-1, r] - scores[c-1, r], mean over returns r [ours].
+
+    changed, returned [P] bool: the tests of this period are written in a new way, in an old one again. c is
+    the last change or return before r, when the habit went away, so that the states c .. r-1 have learned
+    another one meanwhile. Below zero: it was unlearned. Learning on lifts every text of a task, so compare
+    arms, not with zero. None for a user without returns.
+    """
+    scores = _checked(scores)
+    left = []
+    for r in np.flatnonzero(returned):
+        turns = np.flatnonzero((changed | returned)[:r])
+        if turns.size and turns[-1] > 0:
+            left.append(float(scores[r - 1, r] - scores[turns[-1] - 1, r]))
+    return float(np.mean(left)) if left else None
+
+
+def personal(own: np.ndarray, swapped: np.ndarray) -> float:
+    """What a user's own adapter gives beyond a stranger's: mean of own - swapped over periods >= 1 [ours].
+
+    Both [P]: a metric on the tests of each period after learning it, under the user's adapter and under
+    another user's of the same period and arm. The rest of what an adapter gains is the task.
+    """
+    assert own.shape == swapped.shape, (own.shape, swapped.shape)
+    return float((own - swapped)[1:].mean())
+
+
 @dataclass(frozen=True)
 class Follow:
     """How far states have followed a change `periods` after the one it came in, over `changes` of them."""
@@ -61,34 +88,44 @@ class Follow:
     changes: int
 
 
-def follow(scores: np.ndarray, *, changed: np.ndarray, stable: np.ndarray) -> list[Follow]:
+def follow(
+    scores: np.ndarray, *, changed: np.ndarray, stable: np.ndarray, returned: np.ndarray
+) -> list[Follow]:
     """The gain on a period's tests since just before it, where a user changed less where none did [ours].
 
-    scores [N, P, P]; changed, stable [N, P] bool: the tests of this period are written in a new way, or as
-    before. Over d = 0, 1, ..: the mean over changes (u, c) of scores[u, c+d, c] - scores[u, c-1, c], less the
-    mean of the same over the users stable in c: states improve on every text of a task, changed or not.
-    Changes in period 0, or in a period in which no user is stable, are left out; later d have fewer.
+    scores [N, P, P]; changed, stable, returned [N, P] bool: the tests of this period are written in a new
+    way, as before, in an old way again. Over d = 0, 1, ..: the mean over changes (u, c) of
+    scores[u, c+d, c] - scores[u, c-1, c], less the mean of the same over the users stable in c: states
+    improve on every text of a task, changed or not.
+    Changes in period 0, or in a period in which no user is stable, are left out. A change counts until the
+    user's next change or return: what comes after is another habit's learning. So later d have fewer.
     """
     scores_of = [_checked(user) for user in scores]
-    periods = scores.shape[1]
+    periods, turns = scores.shape[1], changed | returned
     found = []
     for d in range(periods - 1):
         excesses = []
         for c in range(1, periods - d):
             gains = np.array([user[c + d, c] - user[c - 1, c] for user in scores_of])
+            lasting = changed[:, c] & ~turns[:, c + 1 : c + d + 1].any(axis=1)
             if stable[:, c].any():
-                excesses += (gains[changed[:, c]] - gains[stable[:, c]].mean()).tolist()
+                excesses += (gains[lasting] - gains[stable[:, c]].mean()).tolist()
         if excesses:
             found.append(Follow(d, float(np.mean(excesses)), len(excesses)))
     return found
 
 
-def delay(curve: Sequence[Follow]) -> int | None:
-    """Periods until half of the largest excess is there; None where there is none to reach [ours]."""
-    largest = max((point.excess for point in curve), default=0.0)
-    if largest <= 0:
-        return None
-    return next(point.periods for point in curve if point.excess >= largest / 2)
+def delays(curves: Mapping[str, Sequence[Follow]]) -> dict[str, int | None]:
+    """Arm -> periods until its excess is half of the largest of any arm; None where it never is [ours].
+
+    One bar for all: half of an arm's own largest would call slow whoever goes on learning, and quick whoever
+    learns next to nothing.
+    """
+    bar = max((point.excess for curve in curves.values() for point in curve), default=0.0) / 2
+    return {
+        arm: next((point.periods for point in curve if point.excess >= bar > 0), None)
+        for arm, curve in curves.items()
+    }
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import polars as pl
 
 from spring.params import Params
 from spring.significance import cohens_dz, holm, permutation_p, users_needed
-from spring.statistics import Interval, paired_difference
+from spring.statistics import Interval, mean_interval, paired_difference
 
 
 def interval_settings(params: Params) -> dict[str, Any]:
@@ -24,6 +24,14 @@ def interval_settings(params: Params) -> dict[str, Any]:
 def as_json(interval: Interval, name: str) -> dict[str, float | None]:
     """An interval under the name of its middle."""
     return {name: interval.mean, "low": interval.low, "high": interval.high}
+
+
+def interval_of(params: Params, values: pl.Series) -> dict[str, float | int | None]:
+    """The mean over users that have a value (no nulls), its interval, and how many they are."""
+    there = values.drop_nulls().to_numpy()
+    if not len(there):
+        return {"mean": None, "low": None, "high": None, "users": 0}
+    return as_json(mean_interval(there, **interval_settings(params)), "mean") | {"users": len(there)}
 
 
 def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequence[str]) -> dict[str, Any]:
@@ -44,9 +52,15 @@ def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequen
 
 
 def compare(params: Params, means: pl.DataFrame, against: pl.DataFrame, column: str) -> dict[str, Any]:
-    """One arm and metric: difference with its interval, p-value, d_z, users that would find a small one."""
+    """One arm and metric: difference with its interval, p-value, d_z, users that would find a small one.
+
+    Over users that have the metric (no null) under both; all null where none has.
+    """
     assert means["user_id"].equals(against["user_id"]), "coverage was checked, so both have the same users"
-    values, others = means[column].to_numpy(), against[column].to_numpy()
+    both = pl.DataFrame({"values": means[column], "others": against[column]}).drop_nulls()
+    if both.is_empty():
+        return dict.fromkeys(("difference", "low", "high", "p", "d_z", "users_needed"))
+    values, others = both["values"].to_numpy(), both["others"].to_numpy()
     settings = params.evaluate
     difference = paired_difference(values, against=others, **interval_settings(params))
     return as_json(difference, "difference") | {

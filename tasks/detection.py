@@ -11,8 +11,17 @@ from spring.arm_params import Arm
 from spring.drift import loss
 from spring.params import Params
 from spring.statistics import detection, rank_correlations
+from tasks.comparison import interval_of
 from tasks.files import DATA, read_parquet
 from tasks.workbench import recipe_of
+
+MEASURES = ("auroc", "average_precision", "chance", "precision", "blind")  # spring.statistics.detection
+DETECTED: dict[str, Any] = {
+    "arm": pl.String,
+    "user_id": pl.String,
+    "kind": pl.String,  # of change; `spring.statistics.EVERY` of them
+    **dict.fromkeys(MEASURES, pl.Float64),
+}
 
 
 def selecting(params: Params) -> dict[str, Arm]:
@@ -25,18 +34,36 @@ def read_scores(periods: Iterable[int]) -> pl.DataFrame:
     return pl.concat(read_parquet(DATA / f"adapt/{t}/scores.parquet") for t in periods)
 
 
-def drift_metrics(params: Params, scores: pl.DataFrame) -> dict[str, Any]:
-    """How well each arm that selects by drift tells real changes from the rest, on sources with labels."""
+def detect(params: Params, scores: pl.DataFrame) -> pl.DataFrame:
+    """`DETECTED`: how well each arm that selects by drift tells real changes apart; none without labels.
+
+    Items are compared within a user's period, which is where the selection ranks; a user's number is the mean
+    over the periods that have one.
+    """
     labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("is_drift")
-    found = {}
+    found = [pl.DataFrame(schema=DETECTED)]
     for name, arm in selecting(params).items():
         rows = scores.filter(pl.col("recipe") == arm.recipe).join(labels, on="interaction_id")
-        found[name] = detection(
-            rows["drift_score"].to_numpy(),
-            selected=rows["selected"].to_numpy(),
-            real=rows["is_drift"].to_numpy(),
-            kinds=rows["drift"].to_numpy(),
-        )
+        for (user, _), own in rows.group_by("user_id", "period", maintain_order=True):
+            of_kinds = detection(
+                own["drift_score"].to_numpy(),
+                selected=own["selected"].to_numpy(),
+                real=own["is_drift"].to_numpy(),
+                kinds=own["drift"].to_numpy(),
+            )
+            values = [
+                {"arm": name, "user_id": user, "kind": kind} | of_kind for kind, of_kind in of_kinds.items()
+            ]
+            found.append(pl.DataFrame(values, schema=DETECTED))
+    keys = ["arm", "user_id", "kind"]
+    return pl.concat(found).group_by(keys, maintain_order=True).agg(pl.col(MEASURES).mean())
+
+
+def drift_metrics(params: Params, detected: pl.DataFrame) -> dict[str, Any]:
+    """Arm -> kind -> each of `MEASURES`: its mean over the users that have it, with its interval."""
+    found: dict[str, Any] = {}
+    for (arm, kind), rows in detected.group_by("arm", "kind", maintain_order=True):
+        found.setdefault(arm, {})[kind] = {name: interval_of(params, rows[name]) for name in MEASURES}
     return found
 
 

@@ -3,6 +3,7 @@
     data/evaluate/items.parquet      arm, user_id, interaction_id, period, and the four metrics
     data/evaluate/users.parquet      arm, user_id, period, items, and the means of the four metrics
     data/evaluate/transfer.parquet   arm, user_id, kinds (of change), metric, and the measures of transfer
+    data/evaluate/detection.parquet  arm, user_id, kind (of change), and how well drift scores find it
     data/evaluate/plots/periods.csv  per arm and period: each metric with its interval (for `dvc plots`)
     data/evaluate/plots/curves.csv   per recipe, period and step: median training loss over users
     data/metrics.json                everything the report, W&B and the flow read
@@ -25,9 +26,9 @@ from spring.statistics import mean_interval
 from spring.strict import fingerprint
 from tasks.comparison import as_json, compare_arms, interval_settings
 from tasks.costs import costs
-from tasks.detection import correlation_metrics, drift_metrics, read_scores
+from tasks.detection import correlation_metrics, detect, drift_metrics, read_scores
 from tasks.files import DATA, atomic, load_params, read_parquet, write_json, write_parquet
-from tasks.matrix import transfer_metrics
+from tasks.matrix import compare_measures, transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
@@ -45,8 +46,9 @@ def main() -> None:
     write_parquet(users, DATA / "evaluate/users.parquet")
     write_csv(period_table(params, users), DATA / "evaluate/plots/periods.csv")
     write_csv(median_curves(params), DATA / "evaluate/plots/curves.csv")
-    metrics, transfer = all_metrics(params, users, generations)
+    metrics, transfer, detected = all_metrics(params, users, generations)
     write_parquet(transfer, DATA / "evaluate/transfer.parquet")
+    write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
 
 
@@ -154,8 +156,8 @@ def arms_by_recipe(params: Params) -> dict[str, list[str]]:
 
 def all_metrics(
     params: Params, users: pl.DataFrame, generations: pl.DataFrame
-) -> tuple[dict[str, Any], pl.DataFrame]:
-    """The whole of data/metrics.json, and what each user's matrix says."""
+) -> tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]:
+    """The whole of data/metrics.json, and user by user the measures of transfer and of detection."""
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
     means = {name: over_periods(users, name) for name in params.arms}
     scores = read_scores(stream(params))
@@ -164,6 +166,7 @@ def all_metrics(
         quality = arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
         arms[name] = quality | costs(params, name, generations.filter(pl.col("arm") == name))
     transfer, measured = transfer_metrics(params, interactions)
+    detected = detect(params, scores)
     metrics = {
         "experiment": params.experiment,
         "users": interactions["user_id"].n_unique(),
@@ -177,10 +180,11 @@ def all_metrics(
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
         "transfer": transfer,
-        "drift": drift_metrics(params, scores),
+        "transfer_paired": compare_measures(params, measured),
+        "drift": drift_metrics(params, detected),
         "correlations": correlation_metrics(params, scores),
     }
-    return metrics, measured
+    return metrics, measured, detected
 
 
 def settings(params: Params) -> dict[str, str]:

@@ -35,15 +35,18 @@ DATA = Path("data")
 PARAMS = Path("params.yaml")
 
 
-def load_params(path: Path = PARAMS) -> Params:
-    """Reads and checks the parameter file with its suite (`ParameterError` names every bad key)."""
+def load_params(path: Path = PARAMS, *, suite: Path | None = None) -> Params:
+    """Reads and checks the parameter file with its suite (`ParameterError` names every bad key).
+
+    The suite is the one of suites/ that the file names, unless `suite` says where one lies.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"{path} does not exist; run from the root of the project") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not valid YAML: {error}") from None
-    return parse_with_suite(tree, str(path))
+    return parse_with_suite(tree, str(path), suite=suite)
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

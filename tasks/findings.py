@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from spring.statistics import EVERY
+from tasks.matrix import LIKELIHOOD
 from tasks.plots import METRIC_NAMES
 from tasks.table import (
     ABSENT,
@@ -22,7 +24,10 @@ TRANSFER_NAMES = {
     "backward": "backward transfer",
     "forward": "forward transfer",
     "forgetting": "forgetting",
+    "held": "habit held until it returns",
+    "personal": "personal part",
 }
+ENDS = {"": "mean", "_low": "low", "_high": "high"}
 
 
 def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
@@ -33,6 +38,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
         paired_table(metrics, order),
         significance_table(metrics, order),
         transfer_table(metrics, order),
+        transfer_tests_table(metrics, order),
         generated_table(metrics, order),
         matrix_table(metrics, order),
         follow_table(metrics, order),
@@ -81,17 +87,47 @@ def transfer_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
             text[f"backward, {kind} (n={values['users']})"] = number(values["backward"], signed=True)
         rows.append(row)
         shown.append(text)
-    return Table("transfer", "Transfer between periods, nats per token", rows, shown)
+    return Table("transfer", "Transfer between periods, nats per token", rows, without_empty(shown))
+
+
+def without_empty(shown: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same without columns in which no row has anything."""
+    kept = {name for text in shown for name, value in text.items() if value != ABSENT}
+    return [{name: value for name, value in text.items() if name in kept} for text in shown]
+
+
+def transfer_tests_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """Every arm's measures of transfer against those of one arm, user by user."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if arm in metrics["transfer_paired"]):
+        for name, title in TRANSFER_NAMES.items():
+            found = metrics["transfer_paired"][arm][name]
+            if found["difference"] is None:
+                continue
+            rows.append({"arm": arm, "measure": name, **found})
+            shown.append(
+                {
+                    "arm": arm,
+                    "measure": title,
+                    "difference": with_interval(found, "difference", signed=True),
+                    "p": probability(found["p"]),
+                    "p, corrected": probability(found["p_holm"]),
+                    "effect size": number(found["d_z"], digits=2, signed=True),
+                }
+            )
+    title = f"Transfer against {metrics['against']}, paired by user, nats per token"
+    return Table("transfer-tests", title, rows, shown)
 
 
 def measure_cells(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The measures of transfer with their intervals, as numbers and as text."""
+    """The measures of transfer with their intervals, as numbers and text; n where not all users have it."""
     row: dict[str, Any] = {}
     text: dict[str, str] = {}
     for name, title in TRANSFER_NAMES.items():
         entry = found[name]
-        row |= {name: entry["mean"], f"{name}_low": entry["low"], f"{name}_high": entry["high"]}
-        text[title] = with_interval(entry, "mean", signed=name != "average")
+        row |= {f"{name}{end}": entry[key] for end, key in ENDS.items()}
+        some = f" (n={entry['users']})" if 0 < entry["users"] < found["average"]["users"] else ""
+        text[title] = with_interval(entry, "mean", signed=name != "average") + some
     return row, text
 
 
@@ -103,28 +139,29 @@ def generated_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
             row, text = measure_cells(found)
             rows.append({"arm": arm, "metric": metric} | row)
             shown.append({"arm": arm, "metric": METRIC_NAMES[metric]} | text)
-    return Table("transfer-generated", "Transfer between periods, generated texts", rows, shown)
+    title = "Transfer between periods, generated texts"
+    return Table("transfer-generated", title, rows, without_empty(shown))
 
 
 def matrix_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
-    """scores[i, j] of every arm: a row per learned period i, a column per tested period j."""
+    """scores[i, j] of every arm and metric: a row per learned period i, a column per tested period j."""
     rows: list[dict[str, Any]] = []
     for arm in (arm for arm in order if arm in metrics["transfer"]):
         found = metrics["transfer"][arm]
-        states, periods = found["matrix"] | {"none": found["untrained"]}, sorted(found["untrained"], key=int)
-        rows += [
-            {"arm": arm, "learned": learned, **{period: states[learned][period] for period in periods}}
-            for learned in ("none", *periods)
-        ]
+        for metric, matrix in {LIKELIHOOD: found, **found["generated"]}.items():
+            periods = sorted(matrix["untrained"], key=int)
+            states = {"none": matrix["untrained"], **matrix["matrix"]}
+            rows += [
+                {"arm": arm, "metric": metric, "learned": learned}
+                | {period: states[learned][period] for period in periods}
+                for learned in ("none", *periods)
+            ]
     shown = [
-        {
-            "arm": row["arm"],
-            "after learning": row["learned"],
-            **{f"test {period}": number(row[period]) for period in row if period not in ("arm", "learned")},
-        }
+        {"arm": row["arm"], "metric": METRIC_NAMES[row["metric"]], "after learning": row["learned"]}
+        | {f"test {period}": number(value) for period, value in row.items() if period.isdigit()}
         for row in rows
     ]
-    return Table("transfer-matrix", "Log-likelihood per token of every state on every period", rows, shown)
+    return Table("transfer-matrix", "Every state on every period", rows, shown)
 
 
 def follow_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
@@ -144,32 +181,27 @@ def follow_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
 
 
 def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
-    """How well drift scores find the real changes; no rows where no arm selects or nothing is labelled."""
+    """How well drift scores find each kind of change; no rows where no arm selects or nothing is labelled."""
     rows, shown = [], []
-    for arm in (arm for arm in order if metrics["drift"].get(arm, {}).get("items")):
-        found = metrics["drift"][arm]
-        kinds = sorted(found["by_type"].items())
-        plain = {
-            key: found[key] for key in ("auroc", "average_precision", "precision", "share_drift", "items")
-        }
-        measures = (("auroc", "AUROC"), ("average_precision", "AP"), ("share", "share"))
-        of_kind = {f"{key} {kind}": values[key] for key, _ in measures for kind, values in kinds}
-        rows.append({"arm": arm, **plain, **of_kind})
-        shown.append(
-            {
-                "arm": arm,
-                "AUROC": number(found["auroc"]),
-                "AP": number(found["average_precision"]),
-                "precision of selection": number(found["precision"]),
-                "by chance": number(found["share_drift"]),
-                **{
-                    f"{kind}: AUROC, AP (chance)": f"{number(values['auroc'])}, "
-                    f"{number(values['average_precision'])} ({number(values['share'])})"
-                    for kind, values in kinds
-                },
-            }
-        )
-    return Table("drift", "Drift scores against the true labels", rows, shown)
+    for arm in (arm for arm in order if arm in metrics["drift"]):
+        for kind, found in sorted(metrics["drift"][arm].items(), key=lambda item: (item[0] != EVERY, item)):
+            rows.append(
+                {"arm": arm, "kind": kind, "users": found["auroc"]["users"]}
+                | {f"{name}{end}": entry[key] for name, entry in found.items() for end, key in ENDS.items()}
+            )
+            shown.append(
+                {
+                    "arm": arm,
+                    "kind of change": kind,
+                    "users": str(found["auroc"]["users"]),
+                    "AUROC": with_interval(found["auroc"], "mean"),
+                    "AP": with_interval(found["average_precision"], "mean"),
+                    "AP by chance": number(found["chance"]["mean"]),
+                    "precision of selection": number(found["precision"]["mean"]),
+                    "of a blind one": number(found["blind"]["mean"]),
+                }
+            )
+    return Table("drift", "Drift scores against the true labels, within a user's period", rows, shown)
 
 
 def correlation_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,45 @@ import polars as pl
 
 from spring.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
 from spring.params import Params
-from spring.statistics import STABLE, mean_interval
-from spring.transfer import Follow, average, backward_transfer, delay, follow, forgetting, forward_transfer
-from tasks.comparison import as_json, interval_settings
+from spring.statistics import STABLE
+from spring.transfer import (
+    Follow,
+    average,
+    backward_transfer,
+    delays,
+    follow,
+    forgetting,
+    forward_transfer,
+    held,
+    personal,
+)
+from tasks.comparison import compare_arms, interval_of
 from tasks.files import DATA, read_parquet
 
-Measure = Callable[[np.ndarray, np.ndarray], float]  # scores [P, P], untrained [P] -> unit of the metric
-MEASURES: dict[str, Measure] = {
-    "average": lambda scores, _: average(scores),
-    "backward": lambda scores, _: backward_transfer(scores),
-    "forward": forward_transfer,
-    "forgetting": lambda scores, _: forgetting(scores),
+
+@dataclass(frozen=True)
+class States:
+    """One user under one arm, P periods: a metric of every state on every period, and what goes with it."""
+
+    scores: np.ndarray  # [P, P]: learned, tested
+    untrained: np.ndarray  # [P]: the base model
+    swapped: np.ndarray | None  # [P]: each period's state with another user's adapter; null: has no own
+    changed: np.ndarray  # [P] bool: the tests are written in a new way
+    returned: np.ndarray  # [P] bool: in an old way again
+
+    @property
+    def personal(self) -> float | None:
+        """What the user's own adapter gives beyond a stranger's."""
+        return None if self.swapped is None else personal(self.scores.diagonal(), self.swapped)
+
+
+MEASURES: dict[str, Callable[[States], float | None]] = {  # in the unit of the metric
+    "average": lambda of: average(of.scores),
+    "backward": lambda of: backward_transfer(of.scores),
+    "forward": lambda of: forward_transfer(of.scores, of.untrained),
+    "forgetting": lambda of: forgetting(of.scores),
+    "held": lambda of: held(of.scores, changed=of.changed, returned=of.returned),
+    "personal": lambda of: of.personal,
 }
 LIKELIHOOD = "logp_per_token"
 MEASURED: dict[str, Any] = {
@@ -44,34 +73,44 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
     users, periods = alone["user_id"].unique().sort().to_list(), len(params.periods)
     untrained = cube(alone, users, periods)
     labels = read_labels(interactions)
-    kinds = kinds_of(labels)
-    changed, stable = probes(labels, users, periods)
+    kinds, told = kinds_of(labels), probes(labels, users, periods)
     matrix = read_matrix()
     texts = read_texts(params) if params.transfer == "generation" else None
     found: dict[str, Any] = {}
+    curves: dict[str, list[Follow]] = {}
     measured = [pl.DataFrame(schema=MEASURED)]
     for arm in params.arms:
-        states = cube(matrix.filter(pl.col("arm") == arm), users, periods, periods)
+        mine = matrix.filter(pl.col("arm") == arm)
+        states = cube(mine.filter(pl.col("adapter") == "own"), users, periods, periods)
+        swapped = read_swapped(mine)
         pairs = {LIKELIHOOD: (states, untrained)}
         if texts is not None:
             pairs |= of_texts(texts.filter(pl.col("arm") == arm), users, periods)
         rows = pl.DataFrame(
             [
                 {"arm": arm, "user_id": user, "kinds": kinds.get(user, []), "metric": metric}
-                | {name: taken(scores[i], base[i]) for name, taken in MEASURES.items()}
+                | {name: taken(of) for name, taken in MEASURES.items()}
                 for metric, (scores, base) in pairs.items()
                 for i, user in enumerate(users)
+                for of in [
+                    States(
+                        scores[i],
+                        base[i],
+                        swapped.get(user) if metric == LIKELIHOOD else None,
+                        told["changed"][i],
+                        told["returned"][i],
+                    )
+                ]
             ],
             schema=MEASURED,
         )
         measured.append(rows)
-        found[arm] = {
-            **means(params, *pairs[LIKELIHOOD]),
-            **summarise(params, rows),
-            **following(follow(states, changed=changed, stable=stable)),
-        }
+        curves[arm] = follow(states, **told)
+        found[arm] = means(params, *pairs[LIKELIHOOD]) | summarise(params, rows)
         for metric in TEXT_METRICS if texts is not None else ():
             found[arm]["generated"][metric] |= means(params, *pairs[metric])
+    for arm, said in following(curves).items():
+        found[arm] |= said
     return found, pl.concat(measured)
 
 
@@ -103,18 +142,30 @@ def summarise(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def following(curve: Sequence[Follow]) -> dict[str, Any]:
-    """`follow` (periods after a change -> gain and changes) and `delay`."""
+def following(curves: Mapping[str, Sequence[Follow]]) -> dict[str, dict[str, Any]]:
+    """Arm -> `follow` (periods after a change -> gain and changes) and `delay`."""
+    found = delays(curves)
     return {
-        "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
-        "delay": delay(curve),
+        arm: {
+            "follow": {str(at.periods): {"excess": at.excess, "changes": at.changes} for at in curve},
+            "delay": found[arm],
+        }
+        for arm, curve in curves.items()
     }
 
 
 def intervals(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
-    """Every measure's mean over users with its interval."""
-    settings = interval_settings(params)
-    return {name: as_json(mean_interval(rows[name].to_numpy(), **settings), "mean") for name in MEASURES}
+    """Every measure's mean over users with its interval; null where no user has it."""
+    return {name: interval_of(params, rows[name]) for name in MEASURES}
+
+
+def compare_measures(params: Params, measured: pl.DataFrame) -> dict[str, Any]:
+    """Arm -> measure of likelihoods -> its difference from `evaluate.against`, over users that have both."""
+    rows = measured.filter(pl.col("metric") == LIKELIHOOD).sort("user_id")
+    if rows.is_empty():
+        return {}
+    means = {arm: rows.filter(pl.col("arm") == arm) for arm in params.arms}
+    return compare_arms(params, means, list(MEASURES))
 
 
 def read_texts(params: Params) -> pl.DataFrame:
@@ -130,10 +181,16 @@ def read_texts(params: Params) -> pl.DataFrame:
 
 
 def read_matrix() -> pl.DataFrame:
-    """One row per arm, user, learned and tested period: the mean over the user's test items."""
+    """One row per arm, user, adapter, learned and tested period: the mean over the user's test items."""
     cells = read_parquet(DATA / "transfer/likelihoods.parquet")
     cells = cells.with_columns(value=pl.col("logp") / pl.col("ref_tokens"))
-    return cells.group_by("arm", "user_id", "learned", "tested").agg(pl.col("value").mean())
+    return cells.group_by("arm", "user_id", "adapter", "learned", "tested").agg(pl.col("value").mean())
+
+
+def read_swapped(rows: pl.DataFrame) -> dict[str, np.ndarray]:
+    """User -> [P], every period's state with another user's adapter; from one arm's rows of the matrix."""
+    swapped = rows.filter(pl.col("adapter") == "swapped").sort("tested")
+    return {str(user): own["value"].to_numpy() for (user,), own in swapped.group_by("user_id")}
 
 
 def read_untrained(params: Params) -> pl.DataFrame:
@@ -183,14 +240,16 @@ def kinds_of(labels: pl.DataFrame) -> dict[str, list[str]]:
     return dict(kinds.iter_rows())
 
 
-def probes(labels: pl.DataFrame, users: list[str], periods: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where all tests of a user's period are new in style, and where all are stable: bool [N, P] each."""
+def probes(labels: pl.DataFrame, users: list[str], periods: int) -> dict[str, np.ndarray]:
+    """Where all tests of a user's period are in a new style, as before, in an old one again: bool [N, P]."""
     tests = labels.filter(pl.col("part") == "test").group_by("user_id", "period")
     told = tests.agg(
-        changed=pl.col("is_drift").fill_null(False).all(), stable=(pl.col("drift") == STABLE).all()
+        changed=pl.col("is_drift").fill_null(False).all(),
+        stable=(pl.col("drift") == STABLE).all(),
+        returned=pl.col("is_drift").is_null().all(),
     )
-    changed, stable = np.zeros((2, len(users), periods), dtype=bool)
-    for user, period, is_new, is_stable in told.iter_rows():
-        changed[users.index(user), period] = is_new
-        stable[users.index(user), period] = is_stable
-    return changed, stable
+    found = {name: np.zeros((len(users), periods), dtype=bool) for name in ("changed", "stable", "returned")}
+    for row in told.iter_rows(named=True):
+        for name, where in found.items():
+            where[users.index(row["user_id"]), row["period"]] = row[name]
+    return found

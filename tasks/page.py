@@ -17,12 +17,13 @@ from spring.arm_params import Arm, Retrieve
 from spring.methods.proper import Proper
 from spring.params import Params
 from spring.significance import smallest_p
+from spring.statistics import EVERY
 from tasks.findings import tables
 from tasks.plots import METRIC_NAMES, drift_keys
 from tasks.published import published_table
 from tasks.suites import read_suite
 from tasks.svg import COLOURS, arm_styles, glyph
-from tasks.table import Table, excludes_zero, interval, number
+from tasks.table import Table, excludes_zero, interval, number, with_interval
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted
@@ -133,15 +134,15 @@ def drift_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
     arms = [arm for arm in order if arm in metrics["drift"]]
     if not arms:
         return []
-    found = metrics["drift"][arms[0]]
-    if found["auroc"] is None or found["precision"] is None:
-        return ["The source has no labels that would tell real changes from the rest."]
+    found = metrics["drift"][arms[0]][EVERY]
+    if found["auroc"]["mean"] is None:
+        return ["No period of any user holds real changes and others, so that none can be told apart."]
     text = (
-        f"Under {arms[0]}, a real change scores above the rest with probability {number(found['auroc'])} "
-        f"(0.5 is chance); {found['precision']:.0%} of what was selected is a real change, where a blind "
-        f"selection would reach {found['share_drift']:.0%}."
+        f"Under {arms[0]}, a real change scores above the rest of its period with probability "
+        f"{with_interval(found['auroc'], 'mean')} (0.5 is chance); {found['precision']['mean']:.0%} of what "
+        f"was selected is a real change, where a blind selection would reach {found['blind']['mean']:.0%}."
     )
-    different = any(metrics["drift"][arm] != found for arm in arms)
+    different = any(metrics["drift"][arm] != metrics["drift"][arms[0]] for arm in arms)
     return [text + " Other selections are in the table below." * different]
 
 

@@ -181,9 +181,15 @@ def curves_panel(axes: Axes, rows: pl.DataFrame, title: str, colour: str) -> Non
     axes.grid(axis="x", visible=False)
 
 
-def largest_gain(metrics: dict[str, Any]) -> float:
+def largest_gain(metrics: dict[str, Any], metric: str) -> float:
     """How far any state of any arm is from the base model on any period: the end of the heat maps' scale."""
-    return max(abs(gain) for arm in metrics["transfer"].values() for gain in gains(arm).values())
+    arms = (of_metric(arm, metric) for arm in metrics["transfer"].values())
+    return max(abs(gain) for arm in arms for gain in gains(arm).values())
+
+
+def of_metric(arm: dict[str, Any], metric: str) -> dict[str, Any]:
+    """`matrix` and `untrained` of one arm: of likelihoods, or of a metric of generated texts."""
+    return arm["generated"].get(metric, arm)
 
 
 def gains(arm: dict[str, Any]) -> dict[tuple[str, str], float]:
@@ -195,9 +201,9 @@ def gains(arm: dict[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str) -> None:
+def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str, metric: str = "logp_per_token") -> None:
     """Heat map of scores[i, j]: colour by the gain over the base model, the diagonal framed."""
-    found, end = metrics["transfer"][arm], largest_gain(metrics)
+    found, end = of_metric(metrics["transfer"][arm], metric), largest_gain(metrics, metric)
     periods = sorted(found["untrained"], key=int)
     for (learned, tested), gain in gains(found).items():
         row, column = periods.index(learned), periods.index(tested)
@@ -212,7 +218,9 @@ def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str) -> None:
     axes.set_ylim(len(periods) - 0.5, -0.5)
     axes.set_xticks(range(len(periods)), periods)
     axes.set_yticks(range(len(periods)), periods)
-    axes.set_title(arm)
+    axes.set_title(
+        f"{arm}, {METRIC_NAMES[metric]}" if metric in metrics["transfer"][arm]["generated"] else arm
+    )
     axes.set_xlabel("tested on period")
     axes.set_ylabel("after learning period")
     axes.grid(visible=False)

@@ -152,9 +152,10 @@ def all_panels(
             cost_panel, metrics=metrics, metric=metric, styles=styles
         )
     for arm in (arm for arm in params.arms if arm in metrics["transfer"]):
-        panels["transfer"][f"Every state of {arm} on every period"] = partial(
-            transfer_panel, metrics=metrics, arm=arm
-        )
+        for metric in ("logp_per_token", *metrics["transfer"][arm]["generated"]):
+            panels["transfer"][f"Every state of {arm} on every period, {METRIC_NAMES[metric]}"] = partial(
+                transfer_panel, metrics=metrics, arm=arm, metric=metric
+            )
     for user in sorted(drift_rows["user_id"].unique()):
         rows = drift_rows.filter(pl.col("user_id") == user)
         panels["drift"][f"Drift scores of {user}"] = partial(drift_panel, rows=rows, user=user)

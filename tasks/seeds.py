@@ -6,7 +6,8 @@
     python -m tasks.seeds results/personas-plus --against parametric
                                                     differences from another arm: prints them, writes nothing
 
-What is kept holds no text, its own params.yaml, and fingerprints in place of user ids: it can be published.
+What is kept holds no text, its own params.yaml and suite, and fingerprints in place of user ids: it can be
+published, and is read by what it was made with, whatever the suites have become.
 A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
 the same people under every seed: their values are averaged over seeds first, and users stay the unit. Costs
 and whatever else has no unit of its own are means over seeds.
@@ -27,16 +28,19 @@ from spring.params import Params
 from spring.strict import fingerprint
 from spring.transfer import Follow
 from tasks.comparison import compare_arms
+from tasks.detection import drift_metrics
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
 from tasks.findings import significance_table
-from tasks.matrix import following, summarise
+from tasks.matrix import compare_measures, following, summarise
+from tasks.suites import FOLDER as SUITES
 from tasks.summary import summarise_runs
 from tasks.table import as_plain
 
 FOLDER = DATA / "seeds"
-KEPT = ("users", "transfer")  # tables of data/evaluate
-Run = tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]  # metrics, and per user: values, measures of transfer
+KEPT = ("users", "transfer", "detection")  # tables of data/evaluate
+SUITE = "suite.yaml"  # in a kept run: the suite as it was
+Run = tuple[dict[str, Any], dict[str, pl.DataFrame]]  # metrics, and the tables of `KEPT`
 
 
 class SeedError(RuntimeError):
@@ -54,7 +58,7 @@ def main() -> None:
         if arguments.keep:
             keep(load_params())
             return
-        params = load_params(params_of(arguments.folder) if arguments.folder else PARAMS)
+        params = params_of(arguments.folder) if arguments.folder else load_params()
         folder = arguments.folder or FOLDER / params.experiment
         runs = read_kept(params, folder)
         if arguments.against:
@@ -88,6 +92,7 @@ def keep(params: Params) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(METRICS_FILE, folder / "metrics.json")
     shutil.copyfile(PARAMS, folder / PARAMS.name)
+    shutil.copyfile(SUITES / f"{params.suite}.yaml", folder / SUITE)
     for name in KEPT:
         frame = read_parquet(DATA / f"evaluate/{name}.parquet")
         write_parquet(
@@ -103,12 +108,12 @@ def compared_with(params: Params, arm: str) -> Params:
     return params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"against": arm})})
 
 
-def params_of(folder: Path) -> Path:
+def params_of(folder: Path) -> Params:
     """The parameters that kept runs were made with: of any of them, they differ in the seed alone."""
-    found = sorted(folder.glob(f"*/{PARAMS.name}"))
+    found = sorted(folder.glob(f"*/{SUITE}"))
     if not found:
-        raise SeedError(f"{folder} holds no kept runs (SEED/{PARAMS.name})")
-    return found[0]
+        raise SeedError(f"{folder} holds no kept runs (SEED/{PARAMS.name} and SEED/{SUITE})")
+    return load_params(found[0].with_name(PARAMS.name), suite=found[0])
 
 
 def differences(some: dict[str, str], others: dict[str, str]) -> str:
@@ -133,8 +138,8 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
         odd = differences(metrics.get("settings", {}), here)
         if odd:
             raise SeedError(
-                f"{folder} was kept under other settings ({odd}) than params.yaml has now: "
-                f"delete it, or set them back"
+                f"{folder} was kept under other settings ({odd}) than those it is pooled with: "
+                f"delete it, or set params.yaml and its suite back"
             )
         first = next(iter(found.values()))[0] if found else metrics
         if odd := differences(scoring(metrics), scoring(first)):
@@ -142,8 +147,7 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
                 f"{folder} was scored with another {odd} than the seeds before it: delete it, or run "
                 f"all of them again"
             )
-        values, measured = (read_parquet(folder / f"{name}.parquet") for name in KEPT)
-        found[int(folder.name)] = metrics, values, measured
+        found[int(folder.name)] = metrics, {name: read_parquet(folder / f"{name}.parquet") for name in KEPT}
     if not found:
         raise SeedError(
             f"nothing is kept of {params.experiment}: after each run, `python -m tasks.seeds --keep`, "
@@ -154,27 +158,41 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
 
 def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     """A metrics.json of all runs together."""
-    every, values, measured = zip(*runs.values(), strict=True)
-    users = together(params, dict(zip(runs, values, strict=True)), ["arm", "user_id", "period"])
-    kept = together(params, dict(zip(runs, measured, strict=True)), ["arm", "user_id", "metric"])
+    every = [metrics for metrics, _ in runs.values()]
+    users, measured, detected = (
+        together(params, {seed: tables[name] for seed, (_, tables) in runs.items()}, ["arm", "user_id", key])
+        for name, key in zip(KEPT, ("period", "metric", "kind"), strict=True)
+    )
     means = {name: over_periods(users, name) for name in params.arms}
-    pooled: dict[str, Any] = average(list(every))
+    pooled: dict[str, Any] = average(every)
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
-        if not kept.is_empty():
-            curve = follow_together([metrics["transfer"][name]["follow"] for metrics in every])
-            mine = pooled["transfer"][name]
-            found = summarise(params, kept.filter(pl.col("arm") == name))
-            for metric, measures in found.pop("generated").items():
-                mine["generated"][metric] |= measures
-            mine |= found | following(curve)
+    if not measured.is_empty():
+        pool_transfer(params, pooled["transfer"], every, measured)
     return pooled | {
         "users": users["user_id"].n_unique(),
         "seeds": list(runs),
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
         "paired": compare_arms(params, means, METRICS),
+        "transfer_paired": compare_measures(params, measured),
+        "drift": drift_metrics(params, detected),
     }
+
+
+def pool_transfer(
+    params: Params, pooled: dict[str, Any], every: list[dict[str, Any]], measured: pl.DataFrame
+) -> None:
+    """Puts the measures of all users in the place of means over runs, in the block `transfer` of metrics."""
+    curves = {
+        name: follow_together([metrics["transfer"][name]["follow"] for metrics in every])
+        for name in params.arms
+    }
+    for name, said in following(curves).items():
+        found = summarise(params, measured.filter(pl.col("arm") == name))
+        for metric, measures in found.pop("generated").items():
+            pooled[name]["generated"][metric] |= measures
+        pooled[name] |= found | said
 
 
 def together(params: Params, runs: dict[int, pl.DataFrame], keys: list[str]) -> pl.DataFrame:

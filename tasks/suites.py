@@ -4,6 +4,7 @@
     published  the paper's own table of it: its name in suites/published.json, and which row each arm is
     arm        changes to what every arm starts from
     evaluate   changes to how arms are compared
+    transfer   whether every state is put to every period's tests, where params.yaml leaves that off
     arms       the arms, each its difference from `arm`; they replace those of params.yaml
 
 `python -m tasks.suites` lists the suites; with a name it checks that one and lists its arms.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -40,6 +41,7 @@ class Suite(Strict):
     published: Published | None
     arm: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
+    transfer: Literal["likelihood", "generation"] | None = None
     arms: dict[str, dict[str, Any]] | None = None
 
 
@@ -55,7 +57,11 @@ def read_suite(name: object) -> Suite:
             f"params.yaml cannot be used, nothing was run:\n"
             f"  suite is {name!r}: must be one of {', '.join(suite_names())} (the files of suites/)"
         )
-    path = FOLDER / f"{name}.yaml"
+    return parse_suite(FOLDER / f"{name}.yaml")
+
+
+def parse_suite(path: Path) -> Suite:
+    """The suite in a file; raises `ParameterError` for an unusable one."""
     try:
         return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
@@ -64,24 +70,27 @@ def read_suite(name: object) -> Suite:
         raise ParameterError(f"{path} cannot be used, nothing was run:\n{complaints(error)}") from None
 
 
-def lay(tree: dict[str, Any]) -> dict[str, Any]:
-    """A parsed params.yaml with its suite laid over it; `tree` stays as it is."""
-    name = tree.get("suite")
-    suite = read_suite(name)
+def lay(tree: dict[str, Any], suite: Suite) -> dict[str, Any]:
+    """A parsed params.yaml with `suite` laid over it; `tree` stays as it is."""
     laid = merge(tree, {"arm": suite.arm, "evaluate": suite.evaluate})
     if suite.arms is not None:
         laid |= {"arms": suite.arms}
-    if name != MAIN:
-        laid |= {"experiment": f"{tree.get('experiment')}-{name}"}  # a group of its own in W&B
+    if suite.transfer is not None and tree.get("transfer") is None:
+        laid |= {"transfer": suite.transfer}
+    if tree.get("suite") != MAIN:
+        laid |= {"experiment": f"{tree.get('experiment')}-{tree.get('suite')}"}  # a group of its own in W&B
     return laid
 
 
-def parse_with_suite(tree: Any, where: str) -> Params:
-    """Checks a parsed parameter file together with its suite."""
+def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Params:
+    """Checks a parsed parameter file together with its suite, which another file may hold as it was."""
     if not isinstance(tree, dict):
         raise ParameterError(f"{where} holds no parameters")
     name = tree.get("suite")
-    return parse(lay(tree), where=where if name == MAIN else f"{where} with suites/{name}.yaml")
+    over = parse_suite(suite) if suite else read_suite(name)
+    return parse(
+        lay(tree, over), where=where if name == MAIN else f"{where} with {suite or f'suites/{name}.yaml'}"
+    )
 
 
 def main() -> None:

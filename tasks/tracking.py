@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from spring.params import Params
+from spring.statistics import EVERY
 from spring.strict import fingerprint
 from tasks.costs import COSTS
 from tasks.evaluate import METRICS
 from tasks.files import DATA, read_parquet
+from tasks.findings import TRANSFER_NAMES
 
 if TYPE_CHECKING:
     import wandb
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 # Read when wandb is imported. Without it even an offline run looks up the address of an error collector.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-TRANSFER = ("average", "backward", "forward", "forgetting")
 SAMPLE = ("period", "user_id", "query", "reference", "text")  # columns of the table of generations
 
 
@@ -119,11 +120,10 @@ def summary(metrics: dict[str, Any], arm: str) -> dict[str, float]:
             flat[f"{metric}/against_{metrics['against']}/{name}"] = value
     transfer = metrics["transfer"].get(arm)
     if transfer is not None:
-        flat |= {f"transfer/{name}": transfer[name]["mean"] for name in TRANSFER}
-    drift = dict(metrics["drift"].get(arm, {}))
-    for kind, values in drift.pop("by_type", {}).items():
-        flat |= {f"drift/{name}_{kind}": value for name, value in values.items()}
-    flat |= {f"drift/{name}": value for name, value in drift.items()}
+        flat |= {f"transfer/{name}": transfer[name]["mean"] for name in TRANSFER_NAMES}
+    for kind, found_there in metrics["drift"].get(arm, {}).items():
+        end = "" if kind == EVERY else f"_{kind}"
+        flat |= {f"drift/{name}{end}": entry["mean"] for name, entry in found_there.items()}
     flat |= {f"cost/{name}": found[name] for name in COSTS} | {"pass_rate": found["pass_rate"]}
     return {name: value for name, value in flat.items() if value is not None}
 

@@ -1,13 +1,16 @@
 """Stage `transfer`: scores[i, j], every learned state i on the test queries of every period j.
 
-    data/transfer/likelihoods.parquet   arm, user_id, interaction_id, learned (i), tested (j), logp,
-                                        ref_tokens, contexts
+    data/transfer/likelihoods.parquet   arm, user_id, interaction_id, adapter (own, or swapped: another
+                                        user's), learned (i), tested (j), logp, ref_tokens, contexts
     data/transfer/texts.parquet         arm, user_id, interaction_id, learned (null: base model), tested, text
 
 `transfer: likelihood` takes that of the reference under what the arm answers with (the mixture included):
 nothing is generated, so the whole matrix costs what reading its queries costs. `transfer: generation` has
 every state answer too, and the base model with each arm's decoding. Cells are kept: one more period computes
 its own row and column and no older cell. With `transfer: null` both tables are empty.
+
+Besides, each period's own state is read once more with another user's adapter in place of the user's, all
+else being equal (`adapter: swapped`): what a user's adapter gives beyond a stranger's is personal.
 
 What a state may see of a query is settled by the query's time. For j >= i all that the state has seen is
 earlier. For j < i the state has learned on, and that is the question: its adapter is taken as it is, but its
@@ -24,6 +27,8 @@ from typing import Any
 
 import polars as pl
 
+from spring.arm_params import Arm
+from spring.swap import swap
 from tasks.adapt import by_user
 from tasks.decoding import GenerateJob, Request, generate
 from tasks.files import DATA, read_parquet, write_parquet
@@ -33,12 +38,13 @@ from tasks.memory import Library
 from tasks.profiles import Profiles
 from tasks.steers import Vectors
 from tasks.vectors import read_profiles
-from tasks.workbench import Row, Workbench
+from tasks.workbench import Adapter, Adapters, Row, Workbench
 
 LIKELIHOODS: dict[str, Any] = {
     "arm": pl.String,
     "user_id": pl.String,
     "interaction_id": pl.String,
+    "adapter": pl.Enum(["own", "swapped"]),
     "learned": pl.Int32,
     "tested": pl.Int32,
     "logp": pl.Float64,  # of the reference, nats
@@ -50,6 +56,7 @@ TEXTS: dict[str, Any] = {
     "text": pl.String,
 }
 Asked = list[tuple[dict[str, Any], Ask]]  # what each cell is called, and the ask
+OWN, SWAPPED = {"adapter": "own"}, {"adapter": "swapped"}
 Tests = dict[int, dict[str, list[Row]]]  # period -> user -> test rows
 
 
@@ -60,12 +67,15 @@ def main() -> None:
     texts: list[dict[str, Any]] = []
     if bench.params.transfer is not None:
         tests = {period: read_tests(period) for period in bench.params.periods}
-        asked = [case for learned in tests for case in ask_state(bench, learned, tests)]
+        states = [ask_state(bench, learned, tests) for learned in tests]
+        asked = [case for own, _ in states for case in own]
+        swapped = [case for _, others in states for case in others]
         if bench.params.transfer == "generation":
             found, texts = answer(bench, asked, ask_base(bench, tests))
+            found += likelihoods(bench, [ask for _, ask in swapped], "transfer, swapped")
         else:
-            found = likelihoods(bench, [ask for _, ask in asked], "transfer")
-        for (cell, ask), of_requests in zip(asked, found, strict=True):
+            found = likelihoods(bench, [ask for _, ask in asked + swapped], "transfer")
+        for (cell, ask), of_requests in zip(asked + swapped, found, strict=True):
             for request, likelihood in zip(ask.requests, of_requests, strict=True):
                 rows.append(
                     cell
@@ -94,7 +104,8 @@ def answer(
     ]
     found = generate(bench, jobs, "transfer, generation")
     texts = [
-        cell | {"interaction_id": request.row["interaction_id"], "text": result["text"]}
+        {name: cell[name] for name in TEXTS if name in cell}
+        | {"interaction_id": request.row["interaction_id"], "text": result["text"]}
         for (cell, ask), results in zip(every, found, strict=True)
         for request, result in zip(ask.requests, results, strict=True)
     ]
@@ -120,8 +131,8 @@ def ask_base(bench: Workbench, tests: Tests) -> Asked:
     return asked
 
 
-def ask_state(bench: Workbench, learned: int, tests: Tests) -> Asked:
-    """Every arm's queries to the state after period `learned`."""
+def ask_state(bench: Workbench, learned: int, tests: Tests) -> tuple[Asked, Asked]:
+    """Every arm's queries to the state after period `learned`; those of that period also swapped."""
     folder = DATA / f"consolidate/{learned}"
     history = read_parquet(folder / "history.parquet")
     buffers = read_parquet(folder / "buffers.parquet")
@@ -135,8 +146,10 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> Asked:
         for known in range(learned + 1)
     }
     asked: Asked = []
+    swapped: Asked = []
     for name, arm in bench.params.arms.items():
         for tested, users in tests.items():
+            stranger = strangers(bench, arm, adapters, list(users)) if tested == learned else {}
             library = libraries[min(tested, learned)]
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
@@ -144,8 +157,22 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> Asked:
                 requests = vectors.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user, list(users))
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())
-                asked.append((cell, Ask(requests, adapter, arm.decode, profile)))
-    return asked
+                asked.append((cell | OWN, Ask(requests, adapter, arm.decode, profile)))
+                if user in stranger:
+                    swapped.append((cell | SWAPPED, Ask(requests, stranger[user], arm.decode, profile)))
+    return asked, swapped
+
+
+def strangers(bench: Workbench, arm: Arm, adapters: Adapters, users: list[str]) -> dict[str, Adapter]:
+    """User -> another user's adapter, for arms in which each answers with one of their own."""
+    if arm.adapter == "swapped" or len(users) < 2:
+        return {}
+    found = {}
+    for user, other in swap(users, seed=bench.params.seed).items():
+        own, theirs = adapters.of(arm.recipe, user), adapters.of(arm.recipe, other)
+        if own is not None and theirs is not None and own.key != theirs.key:
+            found[user] = theirs
+    return found
 
 
 if __name__ == "__main__":

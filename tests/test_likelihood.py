@@ -20,8 +20,9 @@ SPRING = load_params(Path(__file__).parents[1] / "params.yaml").arms["spring"]
 CELL = ["arm", "interaction_id", "learned", "tested"]
 
 
-def matrix(project: Path) -> pl.DataFrame:
-    return pl.read_parquet(project / "data/transfer/likelihoods.parquet")
+def matrix(project: Path, adapter: str = "own") -> pl.DataFrame:
+    cells = pl.read_parquet(project / "data/transfer/likelihoods.parquet")
+    return cells.filter(pl.col("adapter") == adapter)
 
 
 def times(project: Path) -> dict[str, object]:
@@ -75,6 +76,31 @@ def test_the_base_model_learns_nothing_and_history_only_grows_backwards(project,
     assert both.height == 27 and (both["logp"] - both["logp_right"]).abs().max() < 1e-3
     adapted = found.filter(pl.col("arm") == "spring-parametric").group_by("interaction_id")
     assert adapted.agg(pl.col("logp").n_unique())["logp"].to_list() == [3] * 9
+
+
+def test_another_users_adapter_is_read_on_the_diagonal(project, monkeypatch, tiny_model_folder):
+    """As the arm `adapter: swapped` answers, which trains nothing and is not swapped again."""
+    arms = {
+        "base": {"train": None, "memory": None},
+        "spring": {"retrieve": {"gate": None}},
+        "stranger": {"retrieve": {"gate": None}, "adapter": "swapped"},
+        "everybody": {"train": {"scope": "population", "data": "current"}, "memory": None},
+    }
+    write_params(project, tiny_model_folder, arms=arms)
+    run_all(monkeypatch)
+    swapped = matrix(project, "swapped")
+    assert set(swapped["arm"]) == {"spring"} and swapped.height == 3 * 3  # periods, users
+    assert (swapped["learned"] == swapped["tested"]).all()
+    keys = ["interaction_id", "learned", "tested"]
+    as_arm = matrix(project).filter(pl.col("arm") == "stranger").select(*keys, "logp")
+    both = swapped.join(as_arm, on=keys, validate="1:1")
+    assert both.height == 9 and (both["logp"] - both["logp_right"]).abs().max() < 1e-6
+    own = matrix(project).filter(pl.col("arm") == "spring").select(*keys, own="logp")
+    differences = both.join(own, on=keys).select((pl.col("own") - pl.col("logp")).abs())
+    assert differences.min().item() > 1e-4, "the adapters must differ, or this would mean nothing"
+    metrics = json.loads((project / "data/metrics.json").read_text())["transfer"]
+    assert metrics["spring"]["personal"]["mean"] is not None
+    assert all(metrics[arm]["personal"]["mean"] is None for arm in ("base", "stranger", "everybody"))
 
 
 def test_nothing_later_than_a_query_is_retrieved_in_any_cell(project, monkeypatch):

@@ -27,10 +27,13 @@ def test_a_kind_has_the_users_in_whom_it_lasts_or_returns():
     assert kinds_of(LABELS.clear()) == {}
 
 
-def test_a_period_is_new_or_stable_if_all_its_tests_are():
-    changed, stable = probes(LABELS, ["a", "b"], 2)
-    assert changed.tolist() == [[False, True], [False, False]]
-    assert stable.tolist() == [[True, False], [False, False]]
+def test_a_period_is_new_stable_or_a_return_if_all_its_tests_are():
+    found = {name: where.tolist() for name, where in probes(LABELS, ["a", "b"], 2).items()}
+    assert found == {
+        "changed": [[False, True], [False, False]],
+        "stable": [[True, False], [False, False]],
+        "returned": [[False, False], [False, True]],
+    }
 
 
 def test_the_cube_is_in_order_and_without_holes():

@@ -19,6 +19,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from spring.significance import holm
+from spring.statistics import EVERY, auroc
 from tasks import evaluate, report
 from tasks.costs import base_seconds
 from tasks.files import load_params
@@ -148,7 +149,10 @@ def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
 
 
 def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
-    """scores[i, j] = -3 + arm / 10 * (i + 1) + user / 100; the base model is at -3 + user / 100."""
+    """scores[i, j] = -3 + arm / 10 * (i + 1) + user / 100; the base model is at -3 + user / 100.
+
+    Arms from the third on have adapters of their users' own: another user's is 0.05 (i + 1) worse.
+    """
     rows, scored = [], []
     for tested in periods:
         split = pl.read_parquet(root / f"data/split/{tested}.parquet").filter(pl.col("part") == "test")
@@ -159,7 +163,10 @@ def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
                 for gain, arm in enumerate(arms):
                     logp = -30 + gain * (learned + 1) + place / 10
                     row = {"arm": arm, "user_id": user, "interaction_id": item, "learned": learned}
-                    rows.append(row | {"tested": tested, "logp": logp, "ref_tokens": 10})
+                    row |= {"tested": tested, "ref_tokens": 10}
+                    rows.append(row | {"adapter": "own", "logp": logp})
+                    if learned == tested and gain >= 2:
+                        rows.append(row | {"adapter": "swapped", "logp": logp - 0.5 * (learned + 1)})
     write(pl.DataFrame(rows), root / "data/transfer/likelihoods.parquet")
     for (period,), table in pl.DataFrame(scored).group_by("period"):
         write(table, root / f"data/score_base/{period}.parquet")
@@ -319,14 +326,33 @@ def test_drift_is_measured_for_arms_that_select(finished: Path) -> None:
     drift = metrics_of(finished)["drift"]
     assert set(drift) == {"spring", "spring-parametric"}
     assert drift["spring"] == drift["spring-parametric"]
-    assert set(drift["spring"]["by_type"]) == set(TYPES)
-    assert drift["spring"]["items"] == 2 * 5 * 7  # periods x users x train items
-    assert drift["spring"]["auroc"] > 0.7  # the made-up scores of real changes are lifted by 1.6 deviations
-    assert drift["spring"]["by_type"]["noise"]["auroc"] < 0.3
-    assert drift["spring"]["average_precision"] > drift["spring"]["share_drift"]
-    assert drift["spring"]["precision"] > drift["spring"]["share_drift"]
-    assert drift["spring"]["by_type"]["abrupt"]["average_precision"] > 0.5
-    assert drift["spring"]["by_type"]["noise"]["average_precision"] < 0.5
+    assert set(drift["spring"]) == {EVERY, *TYPES}
+    means = {
+        kind: {name: entry["mean"] for name, entry in of.items()} for kind, of in drift["spring"].items()
+    }
+    every = means[EVERY]
+    assert every["auroc"] > 0.7  # the made-up scores of real changes are lifted by 1.6 deviations
+    assert means["noise"]["auroc"] < 0.3
+    assert every["average_precision"] > every["chance"] and every["precision"] > every["blind"]
+    assert means["abrupt"]["average_precision"] > 0.5 > means["noise"]["average_precision"]
+    # users 0 and 3 change abruptly, 1 and 4 gradually; 2 is noisy
+    assert [drift["spring"][kind]["auroc"]["users"] for kind in (EVERY, *TYPES)] == [4, 2, 2, 1]
+
+
+def test_drift_is_measured_within_a_user_and_period(finished: Path) -> None:
+    """Recomputed for one user: the mean over its periods of the AUROC among that period's items."""
+    detected = pl.read_parquet(finished / "data/evaluate/detection.parquet")
+    labels = pl.read_parquet(finished / "data/ingest/labels.parquet")
+    found = []
+    for period in (1, 2):
+        scores = pl.read_parquet(finished / f"data/adapt/{period}/scores.parquet")
+        recipe = load_params(finished / "params.yaml").arms["spring"].recipe
+        rows = scores.filter((pl.col("recipe") == recipe) & (pl.col("user_id") == "user-1"))
+        rows = rows.join(labels, on="interaction_id")
+        found.append(auroc(rows["drift_score"].to_numpy(), rows["is_drift"].to_numpy()))
+    mine = detected.filter((pl.col("arm") == "spring") & (pl.col("user_id") == "user-1"))
+    there = [value for value in found if value is not None]
+    assert mine.filter(pl.col("kind") == EVERY)["auroc"].item() == pytest.approx(sum(there) / len(there))
 
 
 def test_correlations_are_those_within_periods(finished: Path) -> None:
@@ -364,6 +390,9 @@ def test_transfer_by_hand(finished: Path) -> None:
             {"average": -2.98 + 3 * step, "backward": 1.5 * step, "forward": 1.5 * step, "forgetting": -step},
             abs=1e-6,
         )
+        own = found[arm]["personal"]["mean"]
+        assert own is None if gain < 2 else own == pytest.approx((0.1 + 0.15) / 2)  # periods 1 and 2
+        assert found[arm]["held"]["users"] == 0  # nobody's habits come back
         assert found[arm]["matrix"]["1"]["2"] == pytest.approx(-2.98 + 2 * step)
         assert found[arm]["untrained"] == {"0": -2.98, "1": -2.98, "2": -2.98}
         assert set(found[arm]["kinds"]) == {"abrupt", "gradual"}
@@ -371,6 +400,10 @@ def test_transfer_by_hand(finished: Path) -> None:
         assert found[arm]["kinds"]["abrupt"]["average"] == pytest.approx(-3 + 0.015 + 3 * step)
         # every user gains alike, so that nobody who changed gains more
         assert all(at["excess"] == pytest.approx(0, abs=1e-6) for at in found[arm]["follow"].values())
+    paired = metrics_of(finished)["transfer_paired"]
+    assert paired["spring"]["backward"]["difference"] == pytest.approx(1.5 * 0.3)
+    assert paired["spring"]["personal"]["difference"] is None  # the base model has no adapter to compare with
+    assert paired["spring"]["forgetting"]["p"] == 0.0625  # every user alike: 2 of 2^5 sign patterns
     low, high = (found["spring"]["average"][end] for end in ("low", "high"))
     assert low < found["spring"]["average"]["mean"] < high
 
@@ -531,9 +564,7 @@ def test_drift_without_labels_is_null(unscored: Path) -> None:
     labels = unscored / "data/ingest/labels.parquet"
     write(pl.read_parquet(labels).clear(), labels)
     evaluate.main()
-    drift = metrics_of(unscored)["drift"]["spring"]
-    assert drift.pop("by_type") == {} and drift.pop("items") == 0
-    assert drift == dict.fromkeys(("auroc", "average_precision", "precision", "share_drift"))
+    assert metrics_of(unscored)["drift"] == {}
     transfer = metrics_of(unscored)["transfer"]["spring"]
     assert transfer["kinds"] == transfer["follow"] == {} and transfer["delay"] is None
 
@@ -577,6 +608,7 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
         },
         "drift": {},
         "transfer": {},
+        "transfer_paired": {},
     }
 
 
@@ -608,15 +640,20 @@ def test_reading_of_drift() -> None:
     """Labels missing: said; selections that differ: pointed to; the shares as percentages."""
     metrics = made_up(a=(0.02, 0.01, 0.03))
     assert [heading for heading, _ in reading(metrics, ["base", "a"])] == [*METRIC_NAMES.values(), "Caution"]
-    found = {"auroc": 0.75, "by_type": {}, "precision": 0.5, "share_drift": 0.25, "items": 8}
-    metrics["drift"] = {"a": found}
+    values = {"auroc": 0.75, "precision": 0.5, "blind": 0.25}
+    found = {name: {"mean": value, "low": 0.7, "high": 0.8} for name, value in values.items()}
+    metrics["drift"] = {"a": {EVERY: found}}
     sentence = dict(reading(metrics, ["base", "a"]))["Drift"]
-    assert "probability 0.750" in sentence and "50% of what" in sentence and "reach 25%" in sentence
+    assert (
+        "probability 0.750 [0.700, 0.800] " in sentence
+        and "50% of what" in sentence
+        and "reach 25%" in sentence
+    )
     assert "Other selections" not in sentence
-    metrics["drift"]["base"] = found | {"auroc": 0.5}
+    metrics["drift"]["base"] = {EVERY: found | {"auroc": {"mean": 0.5, "low": 0.4, "high": 0.6}}}
     assert "Other selections" in dict(reading(metrics, ["base", "a"]))["Drift"]
-    metrics["drift"] = {"a": found | {"auroc": None}}
-    assert "no labels" in dict(reading(metrics, ["base", "a"]))["Drift"]
+    metrics["drift"] = {"a": {EVERY: found | {"auroc": dict.fromkeys(("mean", "low", "high"))}}}
+    assert "none can be told apart" in dict(reading(metrics, ["base", "a"]))["Drift"]
 
 
 def test_reading_of_transfer() -> None:

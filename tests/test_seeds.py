@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from spring.params import Params
+from spring.statistics import EVERY
 from tasks import seeds
+from tasks.detection import DETECTED
 from tasks.evaluate import METRICS, settings
 from tasks.files import load_params
 from tasks.matrix import LIKELIHOOD, MEASURED, MEASURES
@@ -64,7 +66,17 @@ def made(experiment: str, seed: int) -> dict[str, Any]:
 
 
 def run(experiment: str, seed: int) -> Run:
-    return made(experiment, seed), values(float(seed)), measured(float(seed))
+    tables = {"users": values(float(seed)), "transfer": measured(float(seed)), "detection": detected(seed)}
+    return made(experiment, seed), tables
+
+
+def detected(seed: int) -> pl.DataFrame:
+    """Spring's scores find every change of u1; u0 has none to find."""
+    rows = [
+        {"arm": "spring", "user_id": user, "kind": EVERY, "auroc": found, "precision": seed / 2}
+        for user, found in (("u0", None), ("u1", 1.0))
+    ]
+    return pl.DataFrame(rows, schema=DETECTED)
 
 
 @pytest.fixture
@@ -90,6 +102,9 @@ def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
     assert found["arms"]["base"]["rouge1"]["mean"] == pytest.approx(0.5)
     assert found["arms"]["spring"]["seconds_train"] == 5.0
     assert found["arms"]["spring"]["pass_rate"] is None
+    drift = found["drift"]["spring"][EVERY]
+    assert (drift["auroc"]["mean"], drift["auroc"]["users"]) == (1.0, 2)
+    assert (drift["precision"]["mean"], drift["precision"]["users"]) == (0.25, 4)
 
 
 def test_people_are_averaged_over_seeds(params: Params) -> None:
@@ -98,7 +113,7 @@ def test_people_are_averaged_over_seeds(params: Params) -> None:
     found = pool(of(params, "table"), runs)
     assert found["users"] == 2
     assert found["paired"]["spring"]["rouge1"]["p"] == pytest.approx(2 / 4)
-    frames = {seed: frame for seed, (_, frame, _) in runs.items()}
+    frames = {seed: tables["users"] for seed, (_, tables) in runs.items()}
     users = together(of(params, "table"), frames, ["arm", "user_id", "period"])
     u0 = users.filter((pl.col("user_id") == "u0") & (pl.col("arm") == "base"))
     assert u0["rouge1"].to_list() == [0.5, 0.5]
@@ -113,6 +128,8 @@ def test_transfer_is_of_all_users(params: Params) -> None:
     assert found["kinds"] == {"recurring": {"users": 2} | dict.fromkeys(MEASURES, pytest.approx(0.5))}
     assert found["follow"]["1"] == {"excess": pytest.approx((1 * 2 + 2 * 4) / 3), "changes": 3}
     assert found["matrix"] == {"0": {"0": 0.5}} and found["delay"] == 1
+    paired = pool(params, runs)["transfer_paired"]["spring"]["forgetting"]
+    assert paired["difference"] == 0 and paired["p"] == 1  # both arms were given the same
     assert found["generated"]["rouge1"]["matrix"] == {"0": {"0": 1.0}}
     people = pool(of(params, "table"), runs)["transfer"]["spring"]
     assert people["average"]["mean"] == pytest.approx(1.5) and people["average"]["low"] >= 0.5
@@ -143,9 +160,10 @@ def test_other_settings_are_not_pooled(
         seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed) | {"settings": settings(params)}))
         values(0.0).write_parquet("data/evaluate/users.parquet")
         measured(0.0).write_parquet("data/evaluate/transfer.parquet")
+        detected(0).write_parquet("data/evaluate/detection.parquet")
         keep(params.model_copy(update={"seed": seed}))
     assert list(read_kept(params, folder)) == [0, 1]
-    assert load_params(params_of(folder)).model_copy(update={"arms": params.arms}) == params
+    assert params_of(folder).model_copy(update={"arms": params.arms}) == params
     kept = pl.read_parquet(folder / "0/users.parquet")
     assert kept.drop("user_id").equals(values(0.0).drop("user_id"))
     assert kept["user_id"].n_unique() == 2 and not set(kept["user_id"]) & {"u0", "u1"}
@@ -162,6 +180,23 @@ def test_other_settings_are_not_pooled(
         keep(other.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"seed 1, params\.yaml says personas with seed 0"):
         keep(params)
+
+
+def test_kept_runs_are_read_by_the_suite_they_were_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arms and its `transfer`, though today's suite has another arm and no transfer."""
+    folder = tmp_path / "personas-lambda"
+    (folder / "0").mkdir(parents=True)
+    plain = (ROOT / "params.yaml").read_text()
+    (folder / "0/params.yaml").write_text(plain.replace("suite: main", "suite: lambda"))
+    (folder / "0/suite.yaml").write_text(
+        "question: What was asked?\npublished: null\ntransfer: likelihood\n"
+        "evaluate: {against: earlier}\narms: {earlier: {}, another: {decode: {lmbda: 0.0}}}\n"
+    )
+    found = params_of(folder)
+    assert list(found.arms) == ["earlier", "another"] and found.transfer == "likelihood"
+    assert found.experiment == "personas-lambda"
 
 
 def test_any_arm_can_be_compared_with(
@@ -181,13 +216,14 @@ def test_any_arm_can_be_compared_with(
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
 def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made with the suites as they are now, every user of every arm; tables and plots are theirs."""
-    params = load_params(params_of(folder))
+    """Every user of every arm of the suite they were made with; tables and plots are theirs."""
+    params = params_of(folder)
     assert params.experiment == folder.name
     runs = read_kept(params, folder)
     found = pool(params, runs)
     assert found["seeds"] == list(runs) and set(found["arms"]) == set(params.arms)
-    for metrics, users, _ in runs.values():
+    for metrics, tables in runs.values():
+        users = tables["users"]
         assert users.height == metrics["users"] * len(params.arms) * len(metrics["periods"])
         assert users["user_id"].str.contains(r"^[0-9a-f]{12}$").all()
     copy = tmp_path / folder.name

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from spring import statistics
 from spring.statistics import (
+    EVERY,
     Interval,
     auroc,
     average_precision,
@@ -168,10 +169,21 @@ def test_detection_by_hand() -> None:
         real=np.array([True, True, False, False, False]),
         kinds=np.array(["abrupt", "gradual", "stable", "noise", "noise"]),
     )
-    assert {kind: of["auroc"] for kind, of in found["by_type"].items()} == {
-        "abrupt": 1.0, "gradual": 0.5, "noise": 0.5,
-    }  # fmt: skip
-    assert found["by_type"]["abrupt"] == {"auroc": 1.0, "average_precision": 1.0, "share": 0.25}
-    assert found["by_type"]["gradual"]["average_precision"] == pytest.approx(1 / 3)
-    assert found["auroc"] == pytest.approx((3 + 1.5) / 6)
-    assert found["precision"] == 0.5 and found["share_drift"] == 0.4 and found["items"] == 5
+    every = found.pop(EVERY)
+    assert {kind: of["auroc"] for kind, of in found.items()} == {"abrupt": 1.0, "gradual": 0.5, "noise": 0.5}
+    assert found["abrupt"] == {"auroc": 1.0, "average_precision": 1.0, "chance": 0.25}
+    assert found["gradual"]["average_precision"] == pytest.approx(1 / 3)
+    assert every["auroc"] == pytest.approx((3 + 1.5) / 6) and every["chance"] == 0.4
+    assert every["precision"] == 0.5 and every["blind"] == 0.4
+
+
+def test_detection_where_nothing_changes() -> None:
+    """There is nothing to rank, so that no chance goes into its mean; but what was selected was selected."""
+    found = detection(
+        np.array([1.0, 2.0]),
+        selected=np.array([True, False]),
+        real=np.array([False, False]),
+        kinds=np.array(["stable", "stable"]),
+    )
+    nothing = dict.fromkeys(("auroc", "average_precision", "chance"))
+    assert found == {EVERY: nothing | {"precision": 0.0, "blind": 0.0}}

@@ -37,8 +37,18 @@ def test_every_suite_can_be_used_and_its_rows_are_arms_and_rows_of_the_paper(nam
 
 
 def test_main_leaves_the_parameters_as_they_are() -> None:
-    laid = lay(TREE)
+    laid = lay(TREE, read_suite("main"))
     assert laid["arms"] == TREE["arms"] and laid["experiment"] == TREE["experiment"]
+
+
+def test_a_suite_may_ask_for_the_matrix_of_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where params.yaml leaves it off; what params.yaml asks for stands."""
+    suite = {"question": "Why?", "published": None, "evaluate": {"against": "x"}, "arms": {"x": {}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite | {"transfer": "likelihood"}))
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    assert with_suite("mine").transfer == "likelihood"
+    asked = TREE | {"suite": "mine", "transfer": "generation"}
+    assert parse_with_suite(asked, "params.yaml").transfer == "generation"
 
 
 def test_a_suite_replaces_the_arms_has_a_group_of_its_own_and_writes_nothing() -> None:

@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 import yaml
 
+from spring.statistics import EVERY
 from tasks.files import load_params
+from tasks.findings import TRANSFER_NAMES
 from tasks.tracking import METRICS, log_experiment
 
 ROOT = Path(__file__).parents[1]
@@ -53,12 +55,20 @@ def made_metrics() -> dict[str, Any]:
     arms["spring"]["pass_rate"] = 0.25
     keys = ("difference", "low", "high", "p", "p_holm", "d_z", "users_needed")
     paired = {metric: {key: number() for key in keys} | {"users_needed": 60} for metric in METRICS}
-    drift = {"auroc": number(), "average_precision": number(), "precision": None, "share_drift": number()}
-    kinds = {kind: {"auroc": number(), "average_precision": None, "share": number()} for kind in ("abrupt",)}
-    transfer: dict[str, Any] = {
-        name: {"mean": number(), "low": number(), "high": number()}
-        for name in ("average", "backward", "forward", "forgetting")
+    nothing = {"mean": None, "low": None, "high": None, "users": 0}
+    drift = {
+        kind: {
+            "auroc": {"mean": number(), "low": number(), "high": number(), "users": 1},
+            "average_precision": {"mean": number(), "low": None, "high": None, "users": 1},
+            "precision": nothing,
+        }
+        for kind in (EVERY, "abrupt")
     }
+    transfer: dict[str, Any] = {
+        name: {"mean": number(), "low": number(), "high": number(), "users": 1}
+        for name in ("average", "backward", "forward", "forgetting", "personal")
+    }
+    transfer |= {"held": nothing}
     transfer |= {"untrained": {"0": number()}, "matrix": {"0": {"0": number()}}, "kinds": {}, "generated": {}}
     return {
         "experiment": "made-up",
@@ -70,7 +80,8 @@ def made_metrics() -> dict[str, Any]:
         "arms": arms,
         "paired": {"spring": paired},
         "transfer": {"spring": transfer},
-        "drift": {"spring": drift | {"items": 7, "by_type": kinds}},
+        "transfer_paired": {"spring": dict.fromkeys(TRANSFER_NAMES, paired["rouge1"])},
+        "drift": {"spring": drift},
         "correlations": {"spring": {"novelty ~ quality": -number()}},
     }
 
@@ -182,17 +193,15 @@ def test_summary_holds_means_intervals_and_costs(quiet: dict[str, dict[str, Any]
     for metric in METRICS:
         for name, value in metrics["paired"]["spring"][metric].items():
             assert own["spring"].pop(f"{metric}/against_base/{name}") == value
-    for name in ("average", "backward", "forward", "forgetting"):
+    for name in ("average", "backward", "forward", "forgetting", "personal"):
         assert own["spring"].pop(f"transfer/{name}") == metrics["transfer"]["spring"][name]["mean"]
     drift = metrics["drift"]["spring"]
     assert own["spring"] == {
         "pass_rate": 0.25,
-        "drift/auroc": drift["auroc"],
-        "drift/average_precision": drift["average_precision"],
-        "drift/auroc_abrupt": drift["by_type"]["abrupt"]["auroc"],
-        "drift/share_abrupt": drift["by_type"]["abrupt"]["share"],
-        "drift/share_drift": drift["share_drift"],
-        "drift/items": 7,
+        "drift/auroc": drift[EVERY]["auroc"]["mean"],
+        "drift/average_precision": drift[EVERY]["average_precision"]["mean"],
+        "drift/auroc_abrupt": drift["abrupt"]["auroc"]["mean"],
+        "drift/average_precision_abrupt": drift["abrupt"]["average_precision"]["mean"],
     }
 
 

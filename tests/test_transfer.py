@@ -9,10 +9,12 @@ from spring.transfer import (
     Follow,
     average,
     backward_transfer,
-    delay,
+    delays,
     follow,
     forgetting,
     forward_transfer,
+    held,
+    personal,
 )
 
 # After learning period 0, 1, 2 (rows) on the tests of period 0, 1, 2 (columns).
@@ -72,14 +74,47 @@ def test_following_by_hand() -> None:
         ]
     )
     changed = np.array([[True, True, False], [False, False, True], [False, False, True]])
-    found = follow(scores, changed=changed, stable=~changed)
+    never = np.zeros_like(changed)
+    found = follow(scores, changed=changed, stable=~changed, returned=never)
     assert found == [Follow(0, pytest.approx((0.5 - 2 - 2) / 3), 3), Follow(1, pytest.approx(2.0), 1)]
-    assert delay(found) == 1
-    assert follow(scores, changed=changed, stable=np.zeros_like(changed)) == []  # nothing to compare with
-    assert follow(scores, changed=np.zeros_like(changed), stable=~changed) == []
+    assert follow(scores, changed=changed, stable=never, returned=never) == []  # nothing to compare with
+    assert follow(scores, changed=never, stable=~changed, returned=never) == []
 
 
-def test_delay_is_where_half_of_the_most_is_reached() -> None:
-    assert delay([Follow(0, 0.4, 2), Follow(1, 0.5, 2), Follow(2, 1.0, 1)]) == 1
-    assert delay([Follow(0, 0.5, 2), Follow(1, 1.0, 1)]) == 0
-    assert delay([Follow(0, -0.5, 2)]) is None and delay([]) is None
+def test_a_change_is_followed_until_the_next() -> None:
+    """The same scores, the first user's old habits back in period 2: what came a period later is theirs."""
+    scores = np.zeros((2, 3, 3))
+    scores[0, 1:, 1] = 1.0, 3.0
+    changed, returned = np.array([[[False, True, False], [False] * 3], [[False, False, True], [False] * 3]])
+    stable = ~(changed | returned)
+    assert follow(scores, changed=changed, stable=stable, returned=returned) == [Follow(0, 1.0, 1)]
+    lasting = follow(scores, changed=changed, stable=stable, returned=np.zeros_like(returned))
+    assert lasting == [Follow(0, 1.0, 1), Follow(1, 3.0, 1)]
+
+
+def test_delay_is_where_half_of_the_most_of_any_arm_is_reached() -> None:
+    curves = {
+        "quick": [Follow(0, 0.6, 2), Follow(1, 0.9, 2)],
+        "slow": [Follow(0, 0.4, 2), Follow(1, 1.0, 1)],
+        "hardly": [Follow(0, 0.1, 2), Follow(1, 0.2, 1)],  # at once by a bar of its own
+        "not": [Follow(0, -0.5, 2)],
+    }
+    assert delays(curves) == {"quick": 0, "slow": 1, "hardly": None, "not": None}
+    assert delays({"not": curves["not"], "none": []}) == {"not": None, "none": None}
+
+
+def test_held_is_what_is_left_when_a_habit_returns() -> None:
+    """A until 0, B in 1 and 2, A again in 3: state 2 knows A's tests by 2, state 0 knew them by 3."""
+    scores = np.zeros((5, 5))
+    scores[:, 3] = 3.0, 2.5, 2.0, 9.0, 9.0  # what is learned in period 3 and later plays no part
+    changed, returned = np.arange(5) == 1, np.arange(5) == 3
+    assert held(scores, changed=changed, returned=returned) == -1.0
+    assert held(scores, changed=changed, returned=np.zeros(5, bool)) is None
+    again = returned | (np.arange(5) == 4)  # B again in 4: known since 2, A learned on in 3
+    scores[:, 4] = 0.0, 1.0, 4.0, 4.5, 0.0
+    assert held(scores, changed=changed, returned=again) == pytest.approx((-1.0 + 0.5) / 2)
+    assert held(scores, changed=np.zeros(5, bool), returned=returned) is None  # when it went is not known
+
+
+def test_personal_is_own_against_a_strangers_adapter() -> None:
+    assert personal(np.array([9.0, 2.0, 4.0]), np.array([0.0, 1.0, 1.0])) == 2.0  # period 0 is not evaluated
