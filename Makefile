@@ -63,7 +63,7 @@ flow: setup ## the same as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
 
 bench: setup ## measure speed: engine against plain loops, growth, every stage (about an hour; leave the machine alone)
-	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages draw projection; do \
+	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
 test: setup ## lint, types, all tests
