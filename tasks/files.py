@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from spring.params import ParameterError, Params
 from tasks.suites import parse_with_suite
+from tasks.tree import read_tree
 
 DATA = Path("data")
 PARAMS = Path("params.yaml")
@@ -38,11 +38,9 @@ PARAMS = Path("params.yaml")
 def load_params(path: Path = PARAMS) -> Params:
     """Reads and checks the parameter file with its suite (`ParameterError` names every bad key)."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_tree(path)
     except FileNotFoundError:
         raise ParameterError(f"{path} does not exist; run from the root of the project") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from None
     return parse_with_suite(tree, str(path))
 
 

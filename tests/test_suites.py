@@ -10,8 +10,9 @@ import yaml
 
 from spring.params import ParameterError, Params
 from tasks import suites
-from tasks.published import published_table, read_published
-from tasks.suites import lay, parse_with_suite, read_suite, suite_names
+from tasks.files import load_params
+from tasks.published import published_table
+from tasks.suites import lay, parse_with_suite, read_published, read_suite, suite_names
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -93,6 +94,49 @@ def test_bad_values_in_a_suite_are_named(
     with pytest.raises(ParameterError, match=named) as error:
         with_suite("mine")
     assert "nothing was run" in str(error.value) and "mine.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("published", "named"),
+    [
+        ({"table": "table9", "rows": {}}, r"published\.table is 'table9': .*one of table1, .*table8_sigma"),
+        ({"table": "users", "rows": {}}, r"published\.table is 'users'"),
+        ({"table": "table3_lambda", "rows": {"x": "0.7"}}, r"'0\.7', the row of 'x', .*0\.5, 1\.0"),
+        ({"table": "table1", "rows": {"x": "periods"}}, r"'periods', the row of 'x', must be one of base"),
+        ({"table": "table1", "rows": {"x": "base", "y": "base"}}, r"names y, not among the arms x"),
+    ],
+)
+def test_a_row_of_the_paper_that_is_not_there_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: dict[str, Any], named: str
+) -> None:
+    suite = {"question": "Why?", "published": published, "evaluate": {"against": "x"}, "arms": {"x": {}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    with pytest.raises(ParameterError, match=named):
+        with_suite("mine")
+
+
+def test_rows_of_arms_that_params_yaml_no_longer_has_are_left_out() -> None:
+    tree = TREE | {"arms": {"base": TREE["arms"]["base"]}}
+    params = parse_with_suite(tree, "params.yaml")
+    table = published_table(params, {"arms": {"base": {"rouge1": {"mean": 0.1}, "rougeL": {"mean": 0.2}}}})
+    assert table is not None and [row["arm"] for row in table.rows] == ["base"]
+
+
+def test_an_arm_that_stands_twice_is_refused_in_suites_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = "arms:\n  spring: {}\n  other: {}\n  spring: {memory: null}\n"
+    text = f"question: Why?\npublished: null\n{twice}"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text(twice)
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    with pytest.raises(ParameterError, match=r"mine\.yaml .*key 'spring' stands twice, on lines 4 and 6"):
+        with_suite("mine")
+    with pytest.raises(ParameterError, match=r"params\.yaml .*key 'spring' stands twice, on lines 2 and 4"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "mine.yaml").write_text(text.replace("  spring: {m", "  spring-2: {m"))
+    assert set(read_suite("mine").arms or {}) == {"spring", "other", "spring-2"}
 
 
 def test_the_papers_rows_stand_beside_the_arms() -> None:
