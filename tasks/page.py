@@ -41,6 +41,7 @@ STARTS = {
     "previous": "previous adapter",
     "base": "base model",
     "population": "adapter of all users, then previous adapter",
+    "population-transductive": "adapter of all users (transductive), then previous adapter",
 }
 NOTE = (
     "Intervals and tests are over users only: they hold no variation between training runs (this is one "

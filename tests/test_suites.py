@@ -12,7 +12,14 @@ from spring.params import ParameterError, Params
 from tasks import suites
 from tasks.files import load_params
 from tasks.published import published_table
-from tasks.suites import lay, parse_with_suite, read_published, read_suite, suite_names
+from tasks.suites import (
+    lay,
+    parse_with_suite,
+    published_rows,
+    read_published,
+    read_suite,
+    suite_names,
+)
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -51,10 +58,10 @@ def test_a_suite_replaces_the_arms_has_a_group_of_its_own_and_writes_nothing() -
 
 @pytest.mark.parametrize(
     ("name", "adapters"),
-    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 4), ("controls", 8)],
+    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 4), ("plus", 3), ("controls", 9)],
 )
 def test_arms_that_train_alike_share_adapters(name: str, adapters: int) -> None:
-    """Distinct recipes per suite; `controls`: spring, random, current, oppu and population twice, on top."""
+    """Distinct recipes; `controls`: spring, random, current, oppu and population twice, on top and of 0."""
     assert len({arm.recipe for arm in with_suite(name).arms.values()} - {None}) == adapters
 
 
@@ -62,6 +69,47 @@ def test_decoding_suites_share_the_adapters_of_the_main_experiment() -> None:
     spring = with_suite("main").arms["spring"].recipe
     for name in ("lambda", "gate", "retention", "replay", "controls", "alpha", "selection"):
         assert spring in {arm.recipe for arm in with_suite(name).arms.values()}
+
+
+def test_arms_of_two_suites_that_mean_the_same_share_all_they_learn_and_keep() -> None:
+    plus, controls, replay = (with_suite(name).arms for name in ("plus", "controls", "replay"))
+    for mine, theirs in (
+        (plus["current"], controls["current"]),
+        (plus["current-plus"], controls["current"]),
+        (plus["current-replay"], replay["current-replay-25"]),
+    ):
+        assert (mine.recipe, mine.memory_id) == (theirs.recipe, theirs.memory_id)
+    assert plus["current-plus"].retrieve == plus["spring-plus"].retrieve
+    assert plus["current-plus"].decode == plus["spring-plus"].decode
+
+
+def test_the_shared_adapter_of_period_0_is_what_user_adapters_start_from() -> None:
+    """`population-0` stays at what `population-then-user` goes on from: their difference is personal."""
+    arms = with_suite("controls").arms
+    frozen, on_top = arms["population-0"].train, arms["population-then-user"].train
+    assert frozen is not None and on_top is not None and frozen.foundation is not None
+    assert frozen.foundation == on_top.foundation
+    assert frozen.one_for_all and frozen.group == frozen.foundation, "nothing is learned on top"
+    assert arms["population-0-retrieval"].recipe == arms["population-0"].recipe
+
+
+@pytest.mark.parametrize("name", ["oppu-task", "proper"])
+def test_transductive_twins_differ_in_what_users_share_alone(name: str) -> None:
+    arms = with_suite("compare").arms
+    own, twin = arms[name].train, arms[f"{name}-transductive"].train
+    assert own is not None and twin is not None
+    assert own.foundation is not None and twin.foundation is not None
+    assert twin.foundation == own.foundation.model_copy(update={"scope": "population-transductive"})
+    assert twin.model_copy(update={"start": own.start, "experts": own.experts}) == own
+
+
+def test_every_arm_of_compare_that_is_called_like_a_row_of_the_paper_stands_beside_it() -> None:
+    published = read_suite("compare").published
+    assert published is not None
+    rows = set(published_rows("table1"))
+    assert len(rows) == 12
+    assert published.rows == {row: row for row in published.rows}
+    assert set(published.rows) == rows & set(with_suite("compare").arms)
 
 
 def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
