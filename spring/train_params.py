@@ -27,7 +27,7 @@ class Select(Strict):
     """Drift score and selection (Eq. 1, 2)."""
 
     scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
-    alpha: Annotated[float, Field(ge=0)]  # weight of the quality term; .inf: quality alone
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=True)]  # of the quality term; .inf: quality alone
     share: PositiveShare
     normalise: Literal["token", "sequence"]
 
@@ -138,10 +138,13 @@ class Train(Strict):
         for key in ("rule", "online"):
             if getattr(self, key) is not None:
                 raise ValueError(f"train.experts cannot be combined with train.{key}: leave one of them null")
-        if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
+        needed = {"data": "current", "replay_share": 0, "start": "previous"}
+        if self.experts.level != "user" and any(getattr(self, key) != value for key, value in needed.items()):
+            asked = ", ".join(
+                f"train.{key} {value} (is {getattr(self, key)})" for key, value in needed.items()
+            )
             raise ValueError(
-                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs "
-                f"train.data current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs {asked}"
             )
         return self
 
