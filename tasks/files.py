@@ -28,7 +28,7 @@ from typing import Any
 import polars as pl
 
 from spring.params import ParameterError, Params
-from tasks.suites import parse_with_suite
+from tasks.suites import lay, parse_with_suite
 from tasks.tree import read_tree
 
 DATA = Path("data")
@@ -42,6 +42,12 @@ def load_params(path: Path = PARAMS) -> Params:
     except FileNotFoundError:
         raise ParameterError(f"{path} does not exist; run from the root of the project") from None
     return parse_with_suite(tree, str(path))
+
+
+def load_start(path: Path = PARAMS) -> dict[str, Any]:
+    """The block `arm`, what every arm starts from, with the suite's changes; of a file that can be used."""
+    start: dict[str, Any] = lay(read_tree(path))["arm"]
+    return start
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
