@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ def test_every_arm_of_compare_that_is_called_like_a_row_of_the_paper_stands_besi
     assert len(rows) == 12
     assert published.rows == {row: row for row in published.rows}
     assert set(published.rows) == rows & set(with_suite("compare").arms)
+
+
+def test_every_arm_of_compare_has_a_row_in_the_table_of_methods() -> None:
+    rows = [line for line in (ROOT / "docs/methods.md").read_text().splitlines() if line.startswith("| `")]
+    named = [arm for row in rows for arm in re.findall("`([^`]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(with_suite("compare").arms)
 
 
 def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
