@@ -33,7 +33,8 @@ class Retrieve(Strict):
     by: Literal["bm25", "dense", "hybrid"]
     top_k: PositiveInt
     gate: Literal["strict", "soft", "learned"] | None
-    sigma: Literal["q2", "q3"] | Annotated[float, Field(ge=0)]  # quantile of past scores, or a number
+    # quantile of past scores, or a number; .inf: the gate stays closed
+    sigma: Literal["q2", "q3"] | Annotated[float, Field(ge=0, allow_inf_nan=True)]
     sigma_from: Literal["past", "transductive"]  # transductive [paper]: scores of the test queries themselves
     weight: Literal[
         "gate", "score"

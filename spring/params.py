@@ -9,11 +9,13 @@ settings: `spring: {}` is the method itself, `current: {train: {data: current}}`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from spring.arm_params import Arm
+from spring.idle import Change, idle_keys
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, Strict
 
@@ -110,16 +112,28 @@ class Params(Strict):
                 f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
             )
-        for name, arm in self.arms.items():
-            if arm.profile and arm.profile.max_new_tokens >= self.model.max_length:
-                raise ValueError(
-                    f"arms.{name}.profile.max_new_tokens is {arm.profile.max_new_tokens}; a profile must be "
-                    f"shorter than model.max_length, {self.model.max_length}"
-                )
         if self.evaluate.against not in self.arms:
             raise ValueError(
                 f"evaluate.against is {self.evaluate.against!r}, not one of the arms {sorted(self.arms)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _arms_fit_model_and_periods(self) -> Params:
+        longest, last = self.model.max_length, max(self.periods)
+        for name, arm in self.arms.items():
+            for block, what in (("profile", "a profile"), ("decode", "an answer")):
+                settings = getattr(arm, block)
+                if settings and settings.max_new_tokens >= longest:
+                    raise ValueError(
+                        f"arms.{name}.{block}.max_new_tokens is {settings.max_new_tokens}; {what} must be "
+                        f"shorter than model.max_length, {longest}"
+                    )
+            if arm.memory and arm.memory.scope == "buffer" and arm.memory.first_period > last:
+                raise ValueError(
+                    f"arms.{name}.memory.first_period is {arm.memory.first_period}; it must be at most "
+                    f"{last}, the last period, since a buffer that starts later stays empty"
+                )
         return self
 
 
@@ -146,9 +160,26 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
         )
     tree["arms"] = {name: merge(base, change or {}) for name, change in arms.items()}
     try:
-        return Params.model_validate(tree)
+        params = Params.model_validate(tree)
     except ValidationError as error:
         raise ParameterError(f"{where} cannot be used, nothing was run:\n{complaints(error)}") from None
+    bad = [f"{key} is {value}: must be a number" for key, value in truths(tree, params)]
+    for name, arm in params.arms.items():
+        bad += [f"arms.{name}.{line}" for line in idle_keys(arm, Change(base, arms[name] or {}))]
+    if bad:
+        lines = "\n".join(f"  {line}" for line in bad)
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n{lines}")
+    return params
+
+
+def truths(written: Any, read: Any) -> Iterator[tuple[str, bool]]:
+    """(key, value) where true or false was written for a number, which pydantic takes for 1 or 0."""
+    for key, value in written.items():
+        found = read.get(key) if isinstance(read, dict) else getattr(read, key)
+        if isinstance(value, dict) and found is not None:
+            yield from ((f"{key}.{inner}", truth) for inner, truth in truths(value, found))
+        elif isinstance(value, bool) and not isinstance(found, bool):
+            yield key, value
 
 
 def complaints(error: ValidationError) -> str:

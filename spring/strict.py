@@ -15,9 +15,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Strict(BaseModel):
-    """Rejects unknown keys and changes after construction."""
+    """Rejects unknown keys, infinite numbers, and changes after construction."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def added(silent: Any) -> Any:

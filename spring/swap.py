@@ -5,8 +5,9 @@ What an adapter gains with a stranger's adapter in its place is the task, not th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from spring.arm_params import Arm
 from spring.strict import fingerprint
 
 
@@ -20,3 +21,14 @@ def swap(users: Collection[str], *, seed: int) -> dict[str, str]:
     if len(circle) < 2:
         raise ValueError(f"adapter: swapped needs at least two users to swap between; there is {circle}")
     return dict(zip(circle, circle[1:] + circle[:1], strict=True))
+
+
+def check_partners(arms: Mapping[str, Arm], users: Collection[str]) -> None:
+    """Raises `ValueError` if an arm swaps adapters and there are not two users to swap between."""
+    swapping = [f"arms.{name}.adapter" for name, arm in arms.items() if arm.adapter == "swapped"]
+    if swapping and len(users) < 2:
+        raise ValueError(
+            f"{', '.join(swapping)}: swapped needs at least two users to swap between; there is "
+            f"{len(users)} ({', '.join(users)}): raise ingest.max_users or lower ingest.min_interactions if "
+            f"the source has more, or take adapter: own"
+        )

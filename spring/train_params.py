@@ -27,7 +27,7 @@ class Select(Strict):
     """Drift score and selection (Eq. 1, 2)."""
 
     scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
-    alpha: Annotated[float, Field(ge=0)]  # weight of the quality term; .inf: quality alone
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=True)]  # of the quality term; .inf: quality alone
     share: PositiveShare
     normalise: Literal["token", "sequence"]
 
@@ -42,13 +42,14 @@ class Train(Strict):
     one adapter for all users, of those items that are dated no later than any test query of the period;
     `population-transductive`: of all items, also later ones.
     start: `previous` is a warm start, `base` a fresh adapter each period. `population` [ours] is a warm start
-    too, and before period 0 lies the shared adapter that these settings give on everybody's period 0.
+    too, and before period 0 lies the shared adapter that these settings give on everybody's period 0, of the
+    items that `scope: population` would learn; `population-transductive`: of all items.
     online: text by text in time order, by one of the methods of `spring/methods`; null: in shuffled batches.
     experts: PROPER, whose first two levels are shared by all users (spring/methods/proper.py).
     """
 
     scope: Annotated[Literal["user", "population", "population-transductive"], added("user")]
-    start: Literal["previous", "base", "population"]
+    start: Literal["previous", "base", "population", "population-transductive"]
     # selected items, all of this period, all so far, those it is sure of (spring/methods/cama.py)
     data: Literal["drift", "current", "cumulative", "confident"]
     experts: Annotated[Proper | None, added(None)]
@@ -94,9 +95,9 @@ class Train(Strict):
 
     @model_validator(mode="after")
     def _population_starts_from_itself(self) -> Train:
-        if self.shared and self.start == "population":
+        if self.shared and self.start_shared:
             raise ValueError(
-                f"train.start population is for train.scope user; with train.scope {self.scope} take "
+                f"train.start {self.start} is for train.scope user; with train.scope {self.scope} take "
                 f"previous or base"
             )
         if self.scope == "population" and self.data in ("drift", "confident"):
@@ -129,7 +130,7 @@ class Train(Strict):
     def _experts_lie_under_users(self) -> Train:
         if self.experts is None:
             return self
-        if self.scope != "user" or self.start == "population":
+        if self.scope != "user" or self.start_shared:
             raise ValueError(
                 f"train.experts has shared levels of its own: it needs train.scope user (is {self.scope}) "
                 f"and train.start previous or base (is {self.start})"
@@ -137,10 +138,13 @@ class Train(Strict):
         for key in ("rule", "online"):
             if getattr(self, key) is not None:
                 raise ValueError(f"train.experts cannot be combined with train.{key}: leave one of them null")
-        if self.experts.level != "user" and (self.data != "current" or self.replay_share > 0):
+        needed = {"data": "current", "replay_share": 0, "start": "previous"}
+        if self.experts.level != "user" and any(getattr(self, key) != value for key, value in needed.items()):
+            asked = ", ".join(
+                f"train.{key} {value} (is {getattr(self, key)})" for key, value in needed.items()
+            )
             raise ValueError(
-                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs "
-                f"train.data current (is {self.data}) and train.replay_share 0 (is {self.replay_share})"
+                f"train.experts.level {self.experts.level} learns nothing after period 0: it needs {asked}"
             )
         return self
 
@@ -148,6 +152,11 @@ class Train(Strict):
     def shared(self) -> bool:
         """Whether one lesson is for all users."""
         return self.scope != "user"
+
+    @property
+    def start_shared(self) -> bool:
+        """Whether a user's adapter starts from one of all users."""
+        return self.start in ("population", "population-transductive")
 
     def at(self, period: int) -> Train:
         """These settings in a period: where each one adds ranks, with that many and alpha / r as before."""
@@ -166,7 +175,7 @@ class Train(Strict):
         """How the shared adapter of period 0 learns that others start from or lie on; null: there is none."""
         if self.experts is not None:
             return self._of_all(self.experts.scope, epochs=self.experts.population_epochs, experts=None)
-        return self._of_all("population") if self.start == "population" else None
+        return self._of_all(self.start) if self.start_shared else None
 
     @property
     def group(self) -> Train | None:

@@ -13,6 +13,7 @@ import polars as pl
 from spring import drift
 from spring.methods import cama
 from spring.retrieval import document_text
+from spring.swap import check_partners
 from spring.train_params import Select
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.levels import Placed, lay_levels, read_curve
@@ -54,6 +55,7 @@ def main() -> None:
     period = parser.parse_args().period
     bench = Workbench()
     rows = read_parquet(DATA / "split" / f"{period}.parquet")
+    check_partners(bench.params.arms, rows["user_id"].unique().to_list())  # `split` may have had other arms
     until = rows.filter(pl.col("part") == "test")["timestamp"].min()
     assert isinstance(until, datetime), "every user has a test item in every period"
     cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from spring.params import ParameterError, Params
-from tasks.suites import parse_with_suite
+from tasks.suites import lay, parse_with_suite, read_suite
+from tasks.tree import read_tree
 
 DATA = Path("data")
 PARAMS = Path("params.yaml")
@@ -41,12 +41,17 @@ def load_params(path: Path = PARAMS, *, suite: Path | None = None) -> Params:
     The suite is the one of suites/ that the file names, unless `suite` says where one lies.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_tree(path)
     except FileNotFoundError:
         raise ParameterError(f"{path} does not exist; run from the root of the project") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from None
     return parse_with_suite(tree, str(path), suite=suite)
+
+
+def load_start(path: Path = PARAMS) -> dict[str, Any]:
+    """The block `arm`, what every arm starts from, with the suite's changes; of a file that can be used."""
+    tree = read_tree(path)
+    start: dict[str, Any] = lay(tree, read_suite(tree.get("suite")))["arm"]
+    return start
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

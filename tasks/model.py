@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from spring.model import prepare
+from spring.model import prepare, read_place
+from spring.targets import check_targets, read_layers
 from tasks.files import DATA, load_params, write_json
 
 
 def main() -> None:
-    """Converts or points to the model, and writes the state of period `base`: no adapters, no memory."""
-    params = load_params().model
-    prepare(params.id, revision=params.revision, folder=DATA / "model")
+    """Converts or points to the model, and writes the state of period `base`: no adapters, no memory.
+
+    Raises `ModelError` for an arm whose adapters would lie on layers that the model does not have.
+    """
+    params = load_params()
+    model = params.model
+    prepare(model.id, revision=model.revision, folder=DATA / "model")
+    check_targets(params.arms, read_layers(read_place(DATA / "model")), model_id=model.id)
     for stage in ("adapt", "consolidate"):
-        write_json({"model": params.id, "revision": params.revision}, DATA / stage / "base" / "start.json")
+        write_json({"model": model.id, "revision": model.revision}, DATA / stage / "base" / "start.json")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from spring.arm_params import Arm, Retrieve
-from spring.methods.proper import Proper
 from spring.params import Params
 from spring.significance import smallest_p
 from spring.statistics import EVERY
+from tasks.descriptions import describe
+from tasks.files import load_start
 from tasks.findings import tables
 from tasks.plots import METRIC_NAMES, drift_keys
 from tasks.published import published_table
@@ -27,22 +27,6 @@ from tasks.table import Table, excludes_zero, interval, number, with_interval
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted
-DATA_WORDS = {
-    "drift": "drift set ({chosen})",
-    "current": "this period",
-    "cumulative": "all so far",
-    "confident": "what it is sure of in this period",
-}
-SCOPES = {
-    "user": "",
-    "population": ", of all users up to the first test query",
-    "population-transductive": ", of all users (transductive: also later than test queries)",
-}
-STARTS = {
-    "previous": "previous adapter",
-    "base": "base model",
-    "population": "adapter of all users, then previous adapter",
-}
 NOTE = (
     "Intervals and tests are over users only: they hold no variation between training runs (this is one "
     "seed). Corrected p-values allow for looking at several arms, intervals do not, and nothing allows for "
@@ -146,65 +130,6 @@ def drift_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
     return [text + " Other selections are in the table below." * different]
 
 
-def arm_description(arm: Arm) -> dict[str, str]:
-    """An arm in words, for the table of arms."""
-    learns, starts, memory, context = "nothing", "–", "none", "–"
-    if arm.train is not None:
-        chosen = f"{arm.train.select.scorer}, top {arm.train.select.share:.0%}"
-        learns = DATA_WORDS[arm.train.data].format(chosen=chosen)
-        if arm.train.replay_share > 0:
-            learns += f", {arm.train.replay_share:.0%} replayed"
-        if arm.train.replay_draw == "sar":
-            learns += " by cluster and use"
-        if arm.train.rule is not None:
-            learns += f"; {arm.train.rule.method}"
-        learns += SCOPES[arm.train.scope] + (", text by text" if arm.train.online else "")
-        starts = STARTS[arm.train.start]
-        if arm.train.experts is not None:
-            learns, starts = levels_description(learns, starts, arm.train.experts)
-    if arm.adapter == "swapped":
-        starts += "; answers with another user's adapter"
-    if arm.memory is not None:
-        scopes = {"period": "this period", "history": "all so far"}
-        buffer = f"buffer of {arm.memory.capacity}, {arm.memory.policy}"
-        memory = scopes.get(arm.memory.scope, buffer)
-        context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate_description(arm.retrieve)}"
-    if arm.profile is not None:
-        memory += f"; {arm.profile.described}"
-    mixed = f"{arm.decode.lmbda:g}" if arm.memory is not None else "–"
-    if arm.decode.rule is not None:
-        mixed = arm.decode.rule.described
-    return {
-        "learns from": learns,
-        "starts from": starts,
-        "memory": memory,
-        "retrieval": context,
-        "lambda": mixed,
-    }
-
-
-def levels_description(learns: str, starts: str, experts: Proper) -> tuple[str, str]:
-    """What an arm with shared levels learns from, and what lies beneath its adapters."""
-    seen = SCOPES[experts.scope].removeprefix(", ")
-    if experts.level != "user":
-        learns = "nothing after period 0"
-    beneath = "a LoRA" if experts.level == "population" else f"a LoRA and {experts.count} experts"
-    starts = {"user": f"{starts}; ", "group": "the user's embedding; ", "population": ""}[experts.level]
-    return learns, f"{starts}beneath: {beneath} {seen}, learned in period 0"
-
-
-def gate_description(retrieve: Retrieve) -> str:
-    """A gate in words; one that has seen the test queries says so."""
-    if retrieve.gate == "learned":
-        text = "learned gate"
-    else:
-        text = f"{retrieve.gate} gate, sigma {retrieve.sigma}" if retrieve.gate else "no gate"
-    if retrieve.sigma_from == "transductive":
-        text += " (transductive: from the test queries themselves)"
-    text += ", ranked by the user's profile too" if retrieve.profile else ""
-    return text + (", lambda scaled by the scores' standing" if retrieve.weight == "score" else "")
-
-
 def parameters(params: Params) -> str:
     """All parameters, written out arm by arm."""
     return yaml.safe_dump(
@@ -250,7 +175,7 @@ def render(
             (Markup(glyph(c, m, filled=filled)), text) for c, m, filled, text in drift_keys(drift_rows)
         ],
         samples=samples,
-        descriptions={name: arm_description(arm) for name, arm in params.arms.items()},
+        descriptions=describe(params.arms, load_start()),
         parameters=parameters(params),
         suite=read_suite(params.suite),
         published=published_table(params, metrics),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from spring.params import Params
-from tasks.suites import FOLDER, read_suite
+from tasks.suites import read_published, read_suite
 from tasks.table import Table, number
 
 TASKS = {"abstract": "abstracts", "review": "reviews"}
 METRICS = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L"}
-
-
-def read_published() -> dict[str, Any]:
-    """The figures of the paper: table -> task -> row -> (ROUGE-1, ROUGE-L), and `source`."""
-    return json.loads((FOLDER / "published.json").read_text(encoding="utf-8"))
 
 
 def published_table(params: Params, metrics: dict[str, Any]) -> Table | None:

@@ -7,6 +7,7 @@ import logging
 import polars as pl
 
 from spring.split import check_leakage, hold_out_validation, split
+from spring.swap import check_partners
 from tasks.files import DATA, load_params, read_parquet, write_parquet
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,7 @@ def main() -> None:
     """Splits, checks for leakage and writes one file per period."""
     params = load_params()
     interactions = read_parquet(DATA / "ingest" / "interactions.parquet")
+    check_partners(params.arms, interactions["user_id"].unique().to_list())
     frame = split(interactions, periods=len(params.periods), test_share=params.split.test_share)
     if params.split.hold_out == "validation":
         log.info("validation: all test items are set aside, the most recent train items are held out")

@@ -13,17 +13,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from spring.params import ParameterError, Params, complaints, merge, parse
 from spring.strict import Strict
+from tasks.tree import read_tree
 
 FOLDER = Path(__file__).parents[1] / "suites"
+PUBLISHED = FOLDER / "published.json"  # the figures of the paper
 MAIN = "main"  # keeps the arms, and the name of the experiment, of params.yaml
 
 
@@ -32,6 +34,28 @@ class Published(Strict):
 
     table: str  # in suites/published.json
     rows: dict[str, str]  # arm -> row
+
+    @field_validator("table")
+    @classmethod
+    def _table_is_there(cls, table: str) -> str:
+        tables = [name for name in read_published() if name.startswith("table")]
+        if table not in tables:
+            raise ValueError(f"must be one of {', '.join(tables)} (suites/published.json)")
+        return table
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_there(cls, rows: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if "table" not in info.data:  # refused already
+            return rows
+        there = published_rows(info.data["table"])
+        for arm, row in rows.items():
+            if row not in there:
+                raise ValueError(
+                    f"{row!r}, the row of {arm!r}, must be one of {', '.join(there)} "
+                    f"({info.data['table']} in suites/published.json)"
+                )
+        return rows
 
 
 class Suite(Strict):
@@ -43,6 +67,28 @@ class Suite(Strict):
     evaluate: dict[str, Any] = Field(default_factory=dict)
     transfer: Literal["likelihood", "generation"] | None = None
     arms: dict[str, dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def _published_rows_are_of_arms(self) -> Suite:
+        """Where the arms are those of params.yaml, rows of arms that are not there are left out."""
+        if self.published is not None and self.arms is not None:
+            unknown = [arm for arm in self.published.rows if arm not in self.arms]
+            if unknown:
+                raise ValueError(
+                    f"published.rows names {', '.join(unknown)}, not among the arms {', '.join(self.arms)}"
+                )
+        return self
+
+
+def read_published() -> dict[str, Any]:
+    """The figures of the paper: table -> task -> row -> (ROUGE-1, ROUGE-L), and `source`."""
+    return json.loads(PUBLISHED.read_text(encoding="utf-8"))
+
+
+def published_rows(table: str) -> list[str]:
+    """The rows that one of the paper's tables has for every task."""
+    first, *others = read_published()[table].values()
+    return [row for row in first if row != "periods" and all(row in other for other in others)]
 
 
 def suite_names() -> list[str]:
@@ -62,10 +108,9 @@ def read_suite(name: object) -> Suite:
 
 def parse_suite(path: Path) -> Suite:
     """The suite in a file; raises `ParameterError` for an unusable one."""
+    tree = read_tree(path)
     try:
-        return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from None
+        return Suite.model_validate(tree)
     except ValidationError as error:
         raise ParameterError(f"{path} cannot be used, nothing was run:\n{complaints(error)}") from None
 
@@ -98,14 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.suites", description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", help="the suite to check")
     name = parser.parse_args().name
-    if not name:
-        for one in suite_names():
-            print(f"{one:10} {read_suite(one).question}")
-        return
     try:
-        params = parse_with_suite(
-            yaml.safe_load(Path("params.yaml").read_text()) | {"suite": name}, "params.yaml"
-        )
+        if not name:
+            for one in suite_names():
+                print(f"{one:10} {read_suite(one).question}")
+            return
+        params = parse_with_suite(read_tree(Path("params.yaml")) | {"suite": name}, "params.yaml")
     except ParameterError as error:
         sys.exit(f"error: {error}")
     print(f"{name}: {read_suite(name).question}\narms: {', '.join(params.arms)}")

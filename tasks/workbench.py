@@ -88,8 +88,12 @@ class Workbench:
     def base(self) -> BaseModel:
         """The frozen base model."""
         from spring.model import load
+        from spring.targets import check_targets, layers_of
 
-        return load(DATA / "model", device=self.params.model.device, dtype=self.params.model.dtype)
+        asked = self.params.model
+        base = load(DATA / "model", device=asked.device, dtype=asked.dtype)
+        check_targets(self.params.arms, layers_of(base.model), model_id=asked.id)  # `model` had other arms
+        return base
 
     @cached_property
     def prompter(self) -> Prompter:

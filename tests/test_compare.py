@@ -11,6 +11,7 @@ import pytest
 import yaml
 from test_pipeline import experiment
 from test_pipeline import tiny_model_folder as tiny_model_folder
+from test_variants import stagger
 
 SUITE = yaml.safe_load((Path(__file__).parents[1] / "suites/compare.yaml").read_text())
 SMALL = {"arm__memory__capacity": 4}  # of a buffer, so that something has to go
@@ -24,9 +25,10 @@ ALIKE = [  # arms that must share adapters, since they differ in how they answer
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> dict[str, Any]:
-    """data/metrics.json of three users and three periods."""
+    """data/metrics.json of three users and three periods, which overlap: some items come too late."""
     folder = tmp_path_factory.mktemp("compare")
-    with experiment(folder, tiny_model_folder, arms=SUITE["arms"], evaluate__against="spring", **SMALL):
+    changes = {"arms": SUITE["arms"], "evaluate__against": "spring", **SMALL}
+    with experiment(folder, tiny_model_folder, prepare=stagger, **changes):
         found: dict[str, Any] = json.loads(Path("data/metrics.json").read_text())
         learned = pl.read_parquet("data/adapt/2/index.parquet")
         found["recipes"] = {r: set(c) for r, c in learned.group_by("recipe").agg("cell").iter_rows()}

@@ -288,4 +288,5 @@ def test_the_suite_has_the_three_levels() -> None:
         for name, found in params.arms.items()
         if found.train is not None and found.train.experts is not None
     }
-    assert levels == {"proper": "user", "proper-group": "group", "proper-population": "population"}
+    shared = {"proper-group": "group", "proper-population": "population"}
+    assert levels == {"proper": "user", "proper-transductive": "user", **shared}

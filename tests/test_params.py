@@ -33,6 +33,14 @@ def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
 
 
 SHARED = {"scope": "population", "data": "current"}
+EXPERTS = {"name": "proper", "level": "group", "scope": "population", "count": 2, "constraint": 0.1}
+EXPERTS |= {"user_embedding": 3, "population_epochs": 1, "group_epochs": 1}
+FROZEN = {"data": "current", "start": "base", "experts": EXPERTS}
+ADAPTIVE = {"threshold": 0.01, "patience": 3}
+PROFILE = {"rho": 0.1, "feedback": None, "weight": 0.5}
+RANKED = {"by": "dense", "gate": None, "profile": PROFILE}
+WHOLE = {**TREE["arm"]["train"], "data": "current"}  # a block train in which nothing is left out
+INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
 
 
 @pytest.mark.parametrize(
@@ -58,12 +66,94 @@ SHARED = {"scope": "population", "data": "current"}
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "sigma": 1.0}}, "sigma: q2 or q3"),
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "gate": "learned"}}, "strict or soft"),
         ("arms.spring", {"retrieve": {"pairs": 0}}, "retrieve.pairs is 0"),
+        # what would fail late
+        (
+            "arms.spring",
+            {"memory": {"first_period": 5}},
+            "spring.memory.first_period is 5; it must be at most 4",
+        ),
+        (
+            "arms.spring",
+            {"decode": {"max_new_tokens": 768}},
+            "decode.max_new_tokens is 768; an answer must be",
+        ),
+        ("arm.train.lr", INF, "arms.spring.train.lr is inf: Input should be a finite number"),
+        ("arm.train.weight_decay", INF, "train.weight_decay is inf"),
+        ("arm.train.grad_clip", INF, "train.grad_clip is inf"),
+        ("model.memory_gb", INF, "model.memory_gb is inf"),
+        ("evaluate.detect", INF, "evaluate.detect is inf"),
+        # what would pass for something else
+        ("arms.spring", {"decode": {"lmbda": True}}, "arms.spring.decode.lmbda is True: must be a number"),
+        ("arm.train.replay_share", False, "arms.oppu-each.train.replay_share is False: must be a number"),
+        ("seed", True, "seed is True: must be a number"),
+        # what would do nothing
+        ("arms.spring", {"train": FROZEN}, "train.start previous (is base)"),
+        (
+            "arms.x",
+            {"train": {"data": "current", "select": {"share": 0.1}}},
+            "x.train.select.share is 0.1: only",
+        ),
+        (
+            "arms.x",
+            {"train": {"data": "cumulative", "select": {"scorer": "loss"}}},
+            "select.scorer is 'loss'",
+        ),
+        (
+            "arms.x",
+            {"train": {"data": "current", "select": {"alpha": 0}}, **ALONE},
+            "select.alpha is 0: only",
+        ),
+        ("arms.x", ALONE | {"decode": {"lmbda": 1.0}}, "arms.x.decode.lmbda is 1.0: it weighs the path with"),
+        ("arms.x", ALONE | {"decode": {"confidence": "entropy"}}, "confidence is 'entropy': memory is null"),
+        ("arms.x", ALONE | {"decode": {"adaptive": ADAPTIVE}}, "'patience': 3}: memory is null, so that"),
+        ("arms.x", {"decode": UNREAD | {"confidence": "entropy"}}, "is 'entropy': decode.lmbda is 0, so"),
+        ("arms.x", {"decode": UNREAD | {"adaptive": ADAPTIVE}}, "decode.adaptive is {'threshold': 0.01"),
+        (
+            "arms.x",
+            {"decode": UNREAD, "retrieve": {"gate": "learned"}},
+            "x.retrieve.gate is 'learned': decode",
+        ),
+        ("arms.x", ALONE | {"retrieve": {"gate": "learned"}}, "retrieve.gate is 'learned': memory is null"),
+        ("arms.x", {"decode": UNREAD, "retrieve": RANKED}, "x.retrieve.profile is {'rho': 0.1"),
     ],
 )
 def test_bad_values_are_named(path, value, named):
     with pytest.raises(ParameterError, match="nothing was run") as error:
         parse(changed(path, value))
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("arm.train.select.alpha", INF),  # quality alone
+        ("arm.retrieve.sigma", INF),  # a gate that stays closed
+        ("arm.decode.confidence", "entropy"),  # `base` has no memory, and inherits it
+        ("arm.decode.adaptive", ADAPTIVE),
+        ("arm.decode.lmbda", 1.0),
+        ("arm.train.select.share", 0.1),  # `oppu-each` learns everything, and inherits it
+        ("arm.retrieve.gate", "learned"),
+        ("arm.train", WHOLE),
+        ("arms.x", ALONE | {"decode": {"lmbda": 0.5}}),  # what `arm` says anyway
+        ("arms.x", ALONE | {"decode": {"confidence": None}, "retrieve": {"gate": None}}),
+        ("arms.x", {"train": {"data": "current", "select": {"alpha": 0}}}),  # the buffer is scored with it
+        ("arms.x", {"train": FROZEN | {"start": "previous"}}),
+        ("arms.x", {"memory": {"first_period": 4}}),
+        ("arms.x", {"memory": {"scope": "history", "first_period": 9}}),  # of a buffer
+        ("arms.x", {"decode": {"max_new_tokens": 767}}),
+        ("arm.train.lr", "1e-4"),  # YAML reads it as text
+        ("tracking.log_text", True),
+    ],
+)
+def test_sensible_values_pass(path, value):
+    parse(changed(path, value))
+
+
+def test_a_block_train_in_full_says_how_it_would_select():
+    """Where the suite's arms train nothing, an arm that does must fill in every key."""
+    tree = changed("arm.train", None)
+    tree["arms"] = {"base": {}, "current": {"train": WHOLE | {"select": {**WHOLE["select"], "share": 0.1}}}}
+    assert parse(tree).arms["current"].train.data == "current"
 
 
 def test_a_missing_key_is_named():

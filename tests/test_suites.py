@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ import yaml
 
 from spring.params import ParameterError, Params
 from tasks import suites
-from tasks.published import published_table, read_published
-from tasks.suites import lay, parse_with_suite, read_suite, suite_names
+from tasks.files import load_params
+from tasks.published import published_table
+from tasks.suites import (
+    lay,
+    parse_with_suite,
+    published_rows,
+    read_published,
+    read_suite,
+    suite_names,
+)
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -60,10 +69,10 @@ def test_a_suite_replaces_the_arms_has_a_group_of_its_own_and_writes_nothing() -
 
 @pytest.mark.parametrize(
     ("name", "adapters"),
-    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 4), ("controls", 8)],
+    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 4), ("plus", 3), ("controls", 9)],
 )
 def test_arms_that_train_alike_share_adapters(name: str, adapters: int) -> None:
-    """Distinct recipes per suite; `controls`: spring, random, current, oppu and population twice, on top."""
+    """Distinct recipes; `controls`: spring, random, current, oppu and population twice, on top and of 0."""
     assert len({arm.recipe for arm in with_suite(name).arms.values()} - {None}) == adapters
 
 
@@ -71,6 +80,53 @@ def test_decoding_suites_share_the_adapters_of_the_main_experiment() -> None:
     spring = with_suite("main").arms["spring"].recipe
     for name in ("lambda", "gate", "retention", "replay", "controls", "alpha", "selection"):
         assert spring in {arm.recipe for arm in with_suite(name).arms.values()}
+
+
+def test_arms_of_two_suites_that_mean_the_same_share_all_they_learn_and_keep() -> None:
+    plus, controls, replay = (with_suite(name).arms for name in ("plus", "controls", "replay"))
+    for mine, theirs in (
+        (plus["current"], controls["current"]),
+        (plus["current-plus"], controls["current"]),
+        (plus["current-replay"], replay["current-replay-25"]),
+    ):
+        assert (mine.recipe, mine.memory_id) == (theirs.recipe, theirs.memory_id)
+    assert plus["current-plus"].retrieve == plus["spring-plus"].retrieve
+    assert plus["current-plus"].decode == plus["spring-plus"].decode
+
+
+def test_the_shared_adapter_of_period_0_is_what_user_adapters_start_from() -> None:
+    """`population-0` stays at what `population-then-user` goes on from: their difference is personal."""
+    arms = with_suite("controls").arms
+    frozen, on_top = arms["population-0"].train, arms["population-then-user"].train
+    assert frozen is not None and on_top is not None and frozen.foundation is not None
+    assert frozen.foundation == on_top.foundation
+    assert frozen.one_for_all and frozen.group == frozen.foundation, "nothing is learned on top"
+    assert arms["population-0-retrieval"].recipe == arms["population-0"].recipe
+
+
+@pytest.mark.parametrize("name", ["oppu-task", "proper"])
+def test_transductive_twins_differ_in_what_users_share_alone(name: str) -> None:
+    arms = with_suite("compare").arms
+    own, twin = arms[name].train, arms[f"{name}-transductive"].train
+    assert own is not None and twin is not None
+    assert own.foundation is not None and twin.foundation is not None
+    assert twin.foundation == own.foundation.model_copy(update={"scope": "population-transductive"})
+    assert twin.model_copy(update={"start": own.start, "experts": own.experts}) == own
+
+
+def test_every_arm_of_compare_that_is_called_like_a_row_of_the_paper_stands_beside_it() -> None:
+    published = read_suite("compare").published
+    assert published is not None
+    rows = set(published_rows("table1"))
+    assert len(rows) == 12
+    assert published.rows == {row: row for row in published.rows}
+    assert set(published.rows) == rows & set(with_suite("compare").arms)
+
+
+def test_every_arm_of_compare_has_a_row_in_the_table_of_methods() -> None:
+    rows = [line for line in (ROOT / "docs/methods.md").read_text().splitlines() if line.startswith("| `")]
+    named = [arm for row in rows for arm in re.findall("`([^`]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(with_suite("compare").arms)
 
 
 def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
@@ -103,6 +159,49 @@ def test_bad_values_in_a_suite_are_named(
     with pytest.raises(ParameterError, match=named) as error:
         with_suite("mine")
     assert "nothing was run" in str(error.value) and "mine.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("published", "named"),
+    [
+        ({"table": "table9", "rows": {}}, r"published\.table is 'table9': .*one of table1, .*table8_sigma"),
+        ({"table": "users", "rows": {}}, r"published\.table is 'users'"),
+        ({"table": "table3_lambda", "rows": {"x": "0.7"}}, r"'0\.7', the row of 'x', .*0\.5, 1\.0"),
+        ({"table": "table1", "rows": {"x": "periods"}}, r"'periods', the row of 'x', must be one of base"),
+        ({"table": "table1", "rows": {"x": "base", "y": "base"}}, r"names y, not among the arms x"),
+    ],
+)
+def test_a_row_of_the_paper_that_is_not_there_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: dict[str, Any], named: str
+) -> None:
+    suite = {"question": "Why?", "published": published, "evaluate": {"against": "x"}, "arms": {"x": {}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    with pytest.raises(ParameterError, match=named):
+        with_suite("mine")
+
+
+def test_rows_of_arms_that_params_yaml_no_longer_has_are_left_out() -> None:
+    tree = TREE | {"arms": {"base": TREE["arms"]["base"]}}
+    params = parse_with_suite(tree, "params.yaml")
+    table = published_table(params, {"arms": {"base": {"rouge1": {"mean": 0.1}, "rougeL": {"mean": 0.2}}}})
+    assert table is not None and [row["arm"] for row in table.rows] == ["base"]
+
+
+def test_an_arm_that_stands_twice_is_refused_in_suites_and_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = "arms:\n  spring: {}\n  other: {}\n  spring: {memory: null}\n"
+    text = f"question: Why?\npublished: null\n{twice}"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text(twice)
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    with pytest.raises(ParameterError, match=r"mine\.yaml .*key 'spring' stands twice, on lines 4 and 6"):
+        with_suite("mine")
+    with pytest.raises(ParameterError, match=r"params\.yaml .*key 'spring' stands twice, on lines 2 and 4"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "mine.yaml").write_text(text.replace("  spring: {m", "  spring-2: {m"))
+    assert set(read_suite("mine").arms or {}) == {"spring", "other", "spring-2"}
 
 
 def test_the_papers_rows_stand_beside_the_arms() -> None:

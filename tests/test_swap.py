@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_pipeline import run, write_params, write_table
 
 from spring.swap import swap
+from tasks import adapt, ingest, split
+
+ALONE: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 
 users = st.sets(st.text(max_size=3), min_size=2, max_size=9)
 
@@ -35,3 +42,25 @@ def test_the_seed_decides() -> None:
 def test_one_user_has_nobody_to_swap_with() -> None:
     with pytest.raises(ValueError, match="at least two users"):
         swap(["only"], seed=0)
+
+
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_one_user_is_refused_at_the_first_stage_that_sees_the_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """`split` is not run again if arms change; then the stage that trains them refuses."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPRING_CELLS", raising=False)
+    write_table(tmp_path / "table.csv", users=1, items=18)
+    arms = {"base": {"train": None, "memory": None}, "stranger": {"adapter": "swapped", **ALONE}}
+    write_params(tmp_path, tmp_path, arms=arms if when == "from the start" else {"base": arms["base"]})
+    run(ingest, monkeypatch)
+    told = r"arms\.stranger\.adapter: swapped needs at least two users .* there is 1 \(user 0\)"
+    if when == "from the start":
+        with pytest.raises(ValueError, match=told):
+            run(split, monkeypatch)
+        return
+    run(split, monkeypatch)
+    write_params(tmp_path, tmp_path, arms=arms)
+    with pytest.raises(ValueError, match=told):
+        run(adapt, monkeypatch, 0)

@@ -25,6 +25,8 @@ from tasks.workbench import Workbench
 
 PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}
+FROZEN = {"name": "proper", "level": "population", "scope": "population", "count": 2, "constraint": 0.1}
+FROZEN |= {"user_embedding": 3, "population_epochs": 2, "group_epochs": 1}
 ARMS: dict[str, Any] = {
     "base": {"train": None, "memory": None},
     "own": PARAMETRIC,
@@ -32,7 +34,9 @@ ARMS: dict[str, Any] = {
     "population": {"train": {"scope": "population", "data": "current"}, **PARAMETRIC},
     "population-buffer": {"train": {"scope": "population-transductive"}},
     "population-memory": {"train": {"scope": "population", "data": "current"}},
+    "population-0": {"train": {"data": "current", "experts": FROZEN}},  # with a buffer
     "on-top": {"train": {"start": "population"}, **PARAMETRIC},
+    "on-top-transductive": {"train": {"start": "population-transductive"}, **PARAMETRIC},
     "learned": LEARNED,
     "transductive": {"retrieve": {"sigma": "q2", "sigma_from": "transductive"}},
     "relevance": {"retrieve": {"gate": None, "weight": "score"}},
@@ -145,6 +149,27 @@ def test_on_top_starts_from_the_adapter_of_all_users(project: Path) -> None:
     assert params.foundation.recipe == load_params().arms["population"].recipe
 
 
+def test_the_frozen_shared_adapter_is_that_cell_in_every_period_and_each_user_has_a_buffer(
+    project: Path,
+) -> None:
+    shared = index(project, 0, "population")["cell"].to_list()
+    for period in range(3):
+        assert index(project, period, "population-0")["cell"].to_list() == shared
+    arm = load_params().arms["population-0"]
+    kept = pl.read_parquet(project / "data/consolidate/2/buffers.parquet")
+    kept = kept.filter(pl.col("memory") == arm.memory_id)
+    assert dict(kept.group_by("user_id").len().iter_rows()) == dict.fromkeys(USERS, 10)  # of periods 1 and 2
+
+
+def test_a_transductive_start_has_learned_all_items_of_period_0(project: Path) -> None:
+    """All 15, also those later than user 0's test query, where `on-top` starts from 7 of them."""
+    train = load_params().arms["on-top-transductive"].train
+    assert train is not None and train.foundation is not None
+    learned = pl.read_parquet(project / "data/adapt/0/index.parquet")
+    shared = learned.filter(pl.col("recipe") == train.foundation.recipe)
+    assert shared["items"].to_list() == [15] and index(project, 0, "population")["items"].to_list() == [7]
+
+
 def test_swapped_answers_with_the_partners_adapter_and_trains_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +213,7 @@ def test_only_arms_that_say_so_learn_from_another_user(
         touched = {
             name.split("/")[2].rsplit("-", 1)[0] for name in changed if f"/{arms[arm].recipe}/" in name
         }
-        if arm == "on-top":
+        if arm.startswith("on-top"):
             assert touched == {"user-0", "user-1", "user-2"}
         elif arm.startswith("population"):
             assert touched == {"population"}
