@@ -16,7 +16,15 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY := error
 
-NAME ?=
+# Only the command line sets these: an environment may hold a NAME of its own.
+NAME :=
+SUITE :=
+SEEDS :=
+STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
+# $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
+# earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
+run = python -m tasks.experiments --start "$(NAME)" $(1) || exit 1; \
+  { cat $(if $(NAME),"experiments/$(NAME)",/dev/null); echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
 .PHONY: help setup repro table experiment flow bench test lint types format clean
 
@@ -35,25 +43,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
-	@dvc --quiet --wait-for-lock repro || { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
+	@dvc --quiet --wait-for-lock repro || $(STOPPED)
 	@python -m tasks.report --print
 
 table: setup ## print the table of the last run again
 	@python -m tasks.report --print
 
-experiment: setup ## run another experiment: make experiment NAME=acl (experiments/ has them)
-	@git diff --quiet HEAD -- params.yaml || { echo "params.yaml differs from the last commit, and experiments start from it: commit it, or git checkout params.yaml"; exit 1; }
-	@xargs dvc exp run < "experiments/$(NAME)" && python -m tasks.report --print
+experiment: setup ## run another experiment: make experiment NAME=acl (without NAME: list them)
+	@test -n "$(NAME)" || python -m tasks.experiments
+	@test -z "$(NAME)" || { $(call run,); python -m tasks.report --print; }
 
 .PHONY: ablate compare
-SUITE ?=
-OPTIONS = $(if $(NAME),experiments/$(NAME),/dev/null)
-SEEDS ?=
 ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS="0 1 2"] (without SUITE: list them)
 	@python -m tasks.suites $(SUITE)
-	@test -z "$(SUITE)" || test -n "$(SEEDS)" || { xargs dvc exp run -S suite="$(SUITE)" < $(OPTIONS) && python -m tasks.report --print; }
+	@test -z "$(SUITE)" || test -n "$(SEEDS)" || { $(call run,-S suite=$(SUITE)); python -m tasks.report --print; }
 	@test -z "$(SUITE)" || test -z "$(SEEDS)" || { for seed in $(SEEDS); do \
-	  xargs dvc exp run -S suite="$(SUITE)" -S seed="$$seed" < $(OPTIONS) && python -m tasks.seeds --keep || exit 1; \
+	  $(call run,-S suite=$(SUITE) -S seed=$$seed); python -m tasks.seeds --keep || exit 1; \
 	done; python -m tasks.seeds; }
 
 compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own

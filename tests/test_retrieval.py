@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from rank_bm25 import BM25Okapi
 
 from spring.arm_params import Retrieve
 from spring.retrieval import Bm25, Retriever, document_text, query_text, tokenise
@@ -94,65 +95,61 @@ def test_bm25_is_zero_exactly_where_no_word_is_shared(documents: list[str], quer
     assert (scores <= Bm25(documents).upper_bound(query)).all()
 
 
-class RankBm25:
-    """BM25Okapi of the package rank_bm25 (0.2.2), written out: k1 = 1.5, b = 0.75, epsilon = 0.25.
-
-    idf = ln((N - df + 0.5) / (df + 0.5)); a negative one becomes epsilon times the mean idf of all words.
-    """
-
-    def __init__(self, documents: list[str], *, k1: float = 1.5, b: float = 0.75) -> None:
-        self.words, self.k1, self.b = [tokenise(document) for document in documents], k1, b
-        self.average = sum(map(len, self.words)) / len(self.words)
-        vocabulary = {word for document in self.words for word in document}
-        df = {word: sum(word in document for document in self.words) for word in vocabulary}
-        self.idf = {word: okapi_idf(n, len(documents)) for word, n in df.items()}
-        floor = 0.25 * sum(self.idf.values()) / len(self.idf)
-        self.idf = {word: floor if idf < 0 else idf for word, idf in self.idf.items()}
-
-    def scores(self, query: str) -> list[float]:
-        return [
-            sum(self.idf.get(word, 0) * self.frequency(word, document) for word in tokenise(query))
-            for document in self.words
-        ]
-
-    def frequency(self, word: str, document: list[str]) -> float:
-        tf = document.count(word)
-        norm = self.k1 * (1 - self.b + self.b * len(document) / self.average)
-        return tf * (self.k1 + 1) / (tf + norm)
+def okapi(documents: list[str]) -> BM25Okapi:
+    """The package rank_bm25 on the same words: k1 = 1.5, b = 0.75, epsilon = 0.25."""
+    return BM25Okapi([tokenise(document) for document in documents])
 
 
-@pytest.mark.parametrize("query", ["cat", "cat cat dog", "park unknown sky", "the blue dog sat"])
-def test_bm25s_is_okapi_of_rank_bm25_up_to_its_idf_and_the_constant_factor(query: str) -> None:
-    """Word by word, bm25s's score x (k1 + 1) / its idf is Okapi's score / Okapi's idf: the same tf part.
-
-    "the" (df 3 of 4) has a negative Okapi idf; there rank_bm25 puts its floor, and bm25s keeps Lucene's idf.
-    """
-    reference, ours = RankBm25(DOCUMENTS), Bm25(DOCUMENTS)
-    total = np.zeros(len(DOCUMENTS))
+def with_idf_of(reference: BM25Okapi, documents: list[str], query: str) -> Any:
+    """Our scores, word by word, with Lucene's idf taken out, Okapi's put in, and Okapi's factor k1 + 1."""
+    ours = Bm25(documents)
+    total = np.zeros(len(documents))
     for word in tokenise(query):
-        if word not in ours.df:
-            continue
-        lucene_idf = math.log(1 + (len(DOCUMENTS) - ours.df[word] + 0.5) / (ours.df[word] + 0.5))
-        part = ours.scores(word) * 2.5 / lucene_idf
-        np.testing.assert_allclose(part * reference.idf[word], reference.scores(word), rtol=1e-12)
-        total += part * reference.idf[word]
-    np.testing.assert_allclose(total, reference.scores(query), rtol=1e-12)
+        if df := ours.df[word]:
+            ours_idf = math.log(1 + (len(documents) - df + 0.5) / (df + 0.5))
+            total += ours.scores(word) / ours_idf * reference.idf[word] * 2.5
+    return total
 
 
-def test_where_no_word_is_frequent_both_rank_alike() -> None:
-    """Distinct documents, every word in one of them: idf differs by a constant, so the order is the same."""
+@settings(deadline=None)
+@given(st.lists(words.filter(bool), min_size=1, max_size=8), words)
+@example(DOCUMENTS, "the cat")  # "the" is in 3 of 4: Okapi's idf is negative, rank_bm25 puts its floor there
+@example(DOCUMENTS, "cat cat dog unknown")
+def test_scores_are_those_of_rank_bm25_but_for_the_idf(documents: list[str], query: str) -> None:
+    """Equal word by word, so the tf part is Okapi's: how often a word stands in how long a document.
+
+    What differs is the idf, ln(1 + x) here and ln(x) there, x = (N - df + 0.5) / (df + 0.5), on purpose:
+    `test_why_not_okapi`; and the factor k1 + 1, the same for every score.
+    """
+    reference = okapi(documents)
+    expected = reference.get_scores(tokenise(query))
+    np.testing.assert_allclose(with_idf_of(reference, documents, query), expected, rtol=1e-9, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(words.filter(bool), min_size=1, max_size=8), st.sampled_from("abcdef"))
+def test_documents_rank_as_under_rank_bm25_for_a_word_that_less_than_half_of_them_hold(
+    documents: list[str], word: str
+) -> None:
+    """There both idf are positive, and for one word they scale all scores alike."""
+    assume(0 < Bm25(documents).df[word] < len(documents) / 2)
+    ours, theirs = Bm25(documents).scores(word), okapi(documents).get_scores([word])
+    np.testing.assert_allclose(ours / ours.max(), theirs / theirs.max(), rtol=1e-9)
+
+
+def test_documents_rank_as_under_rank_bm25_where_all_words_are_as_rare() -> None:
+    """Every word in one document of four: for any query the scores differ by one factor."""
     documents = ["red cup", "blue lamp shines", "an old chair that broke", "green tea"]
+    factor = 2.5 * okapi_idf(1, 4) / math.log(1 + 3.5 / 1.5)
     for query in ("red", "blue chair", "tea cup lamp", "old broke chair"):
-        reference = np.array(RankBm25(documents).scores(query))
-        ours = Bm25(documents).scores(query)
-        factor = 2.5 * okapi_idf(1, 4) / math.log(1 + 3.5 / 1.5)
-        np.testing.assert_allclose(ours * factor, reference, rtol=1e-12)
+        theirs = okapi(documents).get_scores(tokenise(query))
+        np.testing.assert_allclose(Bm25(documents).scores(query) * factor, theirs, rtol=1e-12)
 
 
 def test_why_not_okapi() -> None:
-    """In a buffer of one, Okapi's idf and the floor of rank_bm25, a quarter of the mean idf, are negative."""
-    assert 0.25 * okapi_idf(1, 1) < 0
-    assert okapi_idf(1, 2) == 0
+    """Buffers start small. Of one document rank_bm25 scores a shared word below none, of two like none."""
+    assert okapi(["cat"]).get_scores(["cat"])[0] < 0
+    assert okapi(["cat", "dog"]).get_scores(["cat"]).tolist() == [0, 0]
     assert bm25(["cat"]).scores("cat")[0] > 0
     assert bm25(["cat", "dog"]).scores("cat")[0] > 0
 

@@ -33,7 +33,7 @@ def with_suite(name: str) -> Params:
 
 
 def test_the_suites_that_were_asked_for_are_there() -> None:
-    assert set(suite_names()) == ASKED | {"main"}
+    assert ASKED | {"main"} <= set(suite_names())
 
 
 @pytest.mark.parametrize("name", sorted(ASKED | {"main"}))

@@ -1,0 +1,142 @@
+"""Experiments: named differences from params.yaml, experiments/NAME, one `dvc exp run` option a line.
+
+    python -m tasks.experiments                          lists them
+    python -m tasks.experiments --start [NAME] [-S ...]  makes params.yaml what a run with these starts from
+
+`dvc exp run` writes what it sets into params.yaml, where it stays when the run ends or is stopped. So that no
+run takes over what an earlier one has set:
+
+NAME is given    the run starts from the params.yaml of the last commit; edits of your own are refused
+no NAME          it starts from params.yaml as it is, but for an experiment that an earlier run left there
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shlex
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.files import PARAMS, write_text
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+PASSING = {"suite", "seed"}  # `make ablate` sets them, any experiment goes with any of them
+KEEP = f"To keep that: git commit {PARAMS}"
+UNDO = f"To undo it:   git checkout {PARAMS} dvc.lock data/metrics.json data/ingest.json"
+Tree = dict[str, Any]
+
+
+class ExperimentError(RuntimeError):
+    """An experiment that cannot start; the message says why and what to do."""
+
+
+def main() -> None:
+    """Lists the experiments, or prepares for a run."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.experiments", description=__doc__.splitlines()[0])
+    parser.add_argument("--start", metavar="NAME", nargs="?", const="", help="prepare params.yaml for a run")
+    parser.add_argument("-S", metavar="KEY=VALUE", action="append", default=[], help="what else the run sets")
+    arguments = parser.parse_args()
+    if arguments.start is None:
+        print("\n".join(experiment_names()))
+        return
+    try:
+        said = start(arguments.start, [option.partition("=")[0] for option in arguments.S])
+    except ExperimentError as error:
+        sys.exit(f"error: {error}")
+    if said:
+        print(said)
+
+
+def experiment_names() -> list[str]:
+    """All experiments, by name."""
+    return sorted(path.name for path in FOLDER.iterdir() if "." not in path.name)
+
+
+def start(name: str = "", sets: Collection[str] = ()) -> str:
+    """Makes params.yaml what a run starts from, and says what it did; `ExperimentError` where it may not.
+
+    `sets`: the keys that the run sets itself.
+    """
+    if name and name not in experiment_names():
+        raise ExperimentError(
+            f"NAME is {name!r}: must be one of {', '.join(experiment_names())} (the files of experiments/)"
+        )
+    text = committed()
+    before, now = yaml.safe_load(text), current()
+    edits = list(changed(before, now))
+    own = [key for key in edits if key not in PASSING]
+    left = [other for other in experiment_names() if own and leaves(other, before, now)]
+    if left or (name and not own and edits):
+        write_text(text, PARAMS)
+        what = f"experiments/{left[0]}" if left else " and ".join(edits)
+        return f"{PARAMS} is that of the last commit again; an earlier run had left {what}."
+    if name and own:
+        raise ExperimentError(
+            f"NAME={name} starts from the last commit, and {PARAMS} has another {', '.join(own)}. "
+            f"Nothing was run.\n  {KEEP}\n  {UNDO}"
+        )
+    edits = [key for key in edits if key not in sets]
+    return f"Used as they stand in {PARAMS}, though not committed: {', '.join(edits)}." if edits else ""
+
+
+def committed() -> str:
+    """params.yaml of the last commit."""
+    command = ["git", "show", f"HEAD:./{PARAMS}"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise ExperimentError(f"`dvc exp run` needs {PARAMS} in git: {done.stderr.strip()}")
+    return done.stdout
+
+
+def current() -> Tree:
+    """params.yaml as it is."""
+    try:
+        tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{PARAMS} is not valid YAML: {error}\n  {UNDO}") from None
+    if not isinstance(tree, dict):
+        raise ExperimentError(f"{PARAMS} holds no parameters.\n  {UNDO}")
+    return tree
+
+
+def leaves(name: str, before: Tree, now: Tree) -> bool:
+    """Whether `now` is what a run of this experiment leaves, under any suite and seed."""
+    return set(changed(lay_experiment(name, before), now)) <= PASSING
+
+
+def lay_experiment(name: str, tree: Tree) -> Tree:
+    """A parsed params.yaml with the options of an experiment; `tree` stays as it is."""
+    laid = copy.deepcopy(tree)
+    words = shlex.split((FOLDER / name).read_text(encoding="utf-8"))
+    for option in (word for word in words if word != "-S"):
+        path, _, value = option.partition("=")
+        *parents, last = path.lstrip("~+").split(".")
+        at = laid
+        for key in parents:
+            at = at.setdefault(key, {})
+        if option.startswith("~"):
+            at.pop(last, None)
+        else:
+            at[last] = yaml.safe_load(value)
+    return laid
+
+
+def changed(before: Any, now: Any, at: str = "") -> Iterator[str]:
+    """Dotted names of the keys whose values differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        if before != now:
+            yield at
+        return
+    nothing = object()
+    for key in dict.fromkeys([*before, *now]):
+        yield from changed(before.get(key, nothing), now.get(key, nothing), f"{at}.{key}" if at else key)
+
+
+if __name__ == "__main__":
+    main()
