@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.torch import load_file
-from test_pipeline import adapter_bytes, cells, experiment, index, run, run_all, write_table
+from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.scoring import token_logps
@@ -179,22 +178,20 @@ def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.Monkey
 def test_no_users_state_depends_on_another(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One user's texts change: adapters, and what lies beside them, of the others stay bitwise."""
-    copy = tmp_path / "edited"
-    shutil.copytree(project, copy)
-    monkeypatch.chdir(copy)
-    before = state_bytes(copy)
-    write_table(copy / "table.csv", users=3, items=18, edited="user 1")
-    run_all(monkeypatch)
-    after = state_bytes(copy)
-    assert before.keys() == after.keys()
-    changed = {name for name in after if after[name] != before[name]}
-    assert all("/user-1-" in name for name in changed)
-    names = {name.rsplit("/", 1)[1] for name in changed}
-    assert names == {"adapter_model.safetensors", "carried.safetensors", "uses.json"}
-
-
-def state_bytes(project: Path) -> dict[str, bytes]:
-    """All files of adapters, by period and name."""
-    root = project / "data/adapt"
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.glob("*/adapters/*/*/*"))}
+    """One user's texts change and all is learned anew: adapters, and what lies beside, of the others stay."""
+    edited = tmp_path / "edited"
+    learn_anew(edited, project, monkeypatch, edited="user 1")
+    states = {str(p.relative_to(edited / "data")) for p in edited.glob("data/adapt/*/adapters/*/*/*")}
+    assert changed_state(project, edited) == {
+        name for name in states if "/user-1-" in name and not name.endswith("adapter_config.json")
+    }
+    assert {name.rsplit("/", 1)[1] for name in states} >= {"carried.safetensors", "uses.json"}
+    others = pl.col("user_id") != "user 1"
+    for t in (1, 2):
+        old, new = (
+            pl.read_parquet(folder / f"data/generate/{t}/generations.parquet").filter(others)
+            for folder in (project, edited)
+        )
+        answered = ["arm", "interaction_id", "text", "contexts"]
+        assert old.select(answered).equals(new.select(answered)) and old.height == 2 * len(ARMS)
+        assert (old["logp"] - new["logp"]).abs().max() < 1e-3
