@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 from test_params import TREE
-from test_pipeline import adapter_bytes, cells, experiment, index, run, run_all, write_table
+from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 
@@ -427,19 +426,16 @@ def test_nothing_is_later_than_the_query_also_for_earlier_tests(project: Path) -
 def test_one_users_texts_move_nobody_elses_profile_or_adapter(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied = tmp_path / "edited"
-    shutil.copytree(project, copied)
-    monkeypatch.chdir(copied)
-    before, profiles = adapter_bytes(copied, 2), read_profiles(2)
-    write_table(copied / "table.csv", users=3, items=18, edited="user 1")
-    rate(copied / "table.csv")
-    run_all(monkeypatch)
-    after = adapter_bytes(copied, 2)
-    changed = {name for name in after if after[name] != before[name]}
-    assert len(changed) == 4 and all("/user-1-" in name for name in changed)
+    """All learned anew: steps, weights and rates of the others stay too, or their adapters would not."""
+    before = read_profiles(2)
+    edited = tmp_path / "edited"
+    learn_anew(edited, project, monkeypatch, edited="user 1", prepare=rate)
+    adapters = {f"adapt/{t}/{name}" for t in range(3) for name in adapter_bytes(edited, t)}
+    assert changed_state(project, edited) == {name for name in adapters if "/user-1-" in name}
+    assert len(adapters) == 3 * 3 * 4  # periods, users, ways to learn
     for (name, user), known in read_profiles(2).items():
-        same = np.array_equal(known.profile.vector, profiles[name, user].profile.vector)
-        assert same == (user != "user 1")
+        away = np.abs(known.profile.vector - before[name, user].profile.vector).max()
+        assert away > 1e-3 if user == "user 1" else away < 1e-6
 
 
 def test_again_nothing_is_computed_and_no_model_is_loaded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.torch import load_file
-from test_pipeline import adapter_bytes, cells, experiment, index, run, run_all, write_table
+from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
+from spring.embedding import Embedder
 from spring.engine.scoring import token_logps
+from spring.methods.sar import SarDraw
+from spring.replay import clusters
+from spring.retrieval import document_text
 from spring.strict import fingerprint
 from tasks import adapt
 from tasks.files import load_params
@@ -152,6 +156,55 @@ def test_sar_counts_uses_over_periods(project: Path) -> None:
         assert sum(uses[2][n] - uses[1][n] for n in uses[2] if names[n] < 2) == 12
 
 
+def test_sar_draws_by_the_clusters_of_the_buffer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lessons of later periods are told, and the uses they leave: six draws of two, three an epoch."""
+    jobs: list[Any] = []
+
+    def spy(bench: Workbench, asked: list[Any], what: str) -> Any:
+        jobs.extend(asked)
+        raise InterruptedError
+
+    monkeypatch.setattr(adapt, "train", spy)
+    bench, embedder = Workbench(), Embedder("all-minilm-l6-v2", device="cpu")
+    for t in (1, 2):
+        jobs.clear()
+        with pytest.raises(InterruptedError):
+            run(adapt, monkeypatch, t)
+        draws = {job.rows[0]["user_id"]: job.draw for job in jobs if job.draw is not None}
+        assert set(draws) == set(USERS)
+        for user, rows in buffer_of(project, t - 1, "sar").items():
+            vectors = embedder.embed([document_text(row["query"], row["response"]) for row in rows])
+            labels = clusters(vectors.astype(np.float64), seed=bench.seed(user, t)).tolist()
+            assert draws[user].clusters == tuple(labels) and len(set(labels)) > 1, user
+            before, after = (uses_of(project, period, user, rows) for period in (t - 1, t))
+            assert draws[user].uses == tuple(before) and min(before) > 0
+            generator = torch.Generator().manual_seed(bench.seed(user, t))
+            drawn = SarDraw(tuple(labels), tuple(before))(2, generator)
+            for _ in range(2):
+                torch.randperm(5, generator=generator)  # the order of the new items
+                for i in (i for _ in range(3) for i in next(drawn)):
+                    before[i] += 1
+            assert after == before
+
+
+def buffer_of(project: Path, period: int, arm: str) -> dict[str, list[dict[str, Any]]]:
+    """What an arm's buffers hold after a period, in time order, by user."""
+    memory = load_params(project / "params.yaml").arms[arm].memory_id
+    folder = project / f"data/consolidate/{period}"
+    held = pl.read_parquet(folder / "buffers.parquet").filter(pl.col("memory") == memory)
+    rows = pl.read_parquet(folder / "history.parquet").join(
+        held, on=["user_id", "interaction_id"], how="semi"
+    )
+    return {str(user): mine.sort("timestamp").to_dicts() for (user,), mine in rows.group_by("user_id")}
+
+
+def uses_of(project: Path, period: int, user: str, rows: list[dict[str, Any]]) -> list[int]:
+    """How often SAR has trained on each of a user's rows."""
+    folder = folders(project, period, "sar")[USERS.index(user)]
+    known = json.loads((folder / "uses.json").read_text())
+    return [known[fingerprint(plain(row))] for row in rows]
+
+
 def test_nothing_learned_is_later_than_the_first_query_it_serves(project: Path) -> None:
     when = dict(
         pl.read_parquet(project / "data/ingest/interactions.parquet")
@@ -179,22 +232,20 @@ def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.Monkey
 def test_no_users_state_depends_on_another(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One user's texts change: adapters, and what lies beside them, of the others stay bitwise."""
-    copy = tmp_path / "edited"
-    shutil.copytree(project, copy)
-    monkeypatch.chdir(copy)
-    before = state_bytes(copy)
-    write_table(copy / "table.csv", users=3, items=18, edited="user 1")
-    run_all(monkeypatch)
-    after = state_bytes(copy)
-    assert before.keys() == after.keys()
-    changed = {name for name in after if after[name] != before[name]}
-    assert all("/user-1-" in name for name in changed)
-    names = {name.rsplit("/", 1)[1] for name in changed}
-    assert names == {"adapter_model.safetensors", "carried.safetensors", "uses.json"}
-
-
-def state_bytes(project: Path) -> dict[str, bytes]:
-    """All files of adapters, by period and name."""
-    root = project / "data/adapt"
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.glob("*/adapters/*/*/*"))}
+    """One user's texts change and all is learned anew: adapters, and what lies beside, of the others stay."""
+    edited = tmp_path / "edited"
+    learn_anew(edited, project, monkeypatch, edited="user 1")
+    states = {str(p.relative_to(edited / "data")) for p in edited.glob("data/adapt/*/adapters/*/*/*")}
+    assert changed_state(project, edited) == {
+        name for name in states if "/user-1-" in name and not name.endswith("adapter_config.json")
+    }
+    assert {name.rsplit("/", 1)[1] for name in states} >= {"carried.safetensors", "uses.json"}
+    others = pl.col("user_id") != "user 1"
+    for t in (1, 2):
+        old, new = (
+            pl.read_parquet(folder / f"data/generate/{t}/generations.parquet").filter(others)
+            for folder in (project, edited)
+        )
+        answered = ["arm", "interaction_id", "text", "contexts"]
+        assert old.select(answered).equals(new.select(answered)) and old.height == 2 * len(ARMS)
+        assert (old["logp"] - new["logp"]).abs().max() < 1e-3

@@ -14,12 +14,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from test_params import changed
-from test_pipeline import adapter_bytes, cells, experiment, index, run, write_table
+from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_variants import stagger
 
 from spring.params import ParameterError, Params, parse
-from tasks import adapt, consolidate, ingest, score_base, split
+from tasks import adapt
 from tasks.costs import costs
 from tasks.files import load_params
 from tasks.scoring import ScoreJob, score
@@ -192,24 +192,17 @@ def test_a_change_of_one_user_reaches_others_by_the_shared_levels_alone(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """User 2 is in no shared lesson: its texts reach nobody. User 1 is: everything on top is learned anew."""
-    for edited, touched in (("user 2", {"user-2"}), ("user 1", {"population", "user-0", "user-1", "user-2"})):
-        folder = tmp_path / edited
-        shutil.copytree(project, folder)
-        monkeypatch.chdir(folder)
-        before = adapter_bytes(folder, 2)
-        write_table(folder / "table.csv", users=3, items=18, edited=edited)
-        stagger(folder / "table.csv")
-        for stage in (ingest, split, score_base):
-            run(stage, monkeypatch)
-        for period in range(3):
-            run(adapt, monkeypatch, period)
-            run(consolidate, monkeypatch, period)
-        recipe = load_params().arms["proper"].recipe
-        after = adapter_bytes(folder, 2)
-        changed = [
-            name.split("/")[2] for name in after if after[name] != before[name] and f"/{recipe}/" in name
-        ]
-        assert {name.rsplit("-", 1)[0] for name in changed} == touched
+    everybody = {"population", "user-0", "user-1", "user-2"}
+    touched = {
+        "user 2": {"plain": {"user-2"}, "proper": {"user-2"}, "group": set(), "population": set()},
+        "user 1": {"plain": {"user-1"}, "proper": everybody, "population": {"population"}},
+    }
+    for user, expected in touched.items():
+        learn_anew(tmp_path / user, project, monkeypatch, edited=user, prepare=stagger)
+        changed = [name.split("/") for name in changed_state(project, tmp_path / user)]
+        for name, those in expected.items():
+            recipe = load_params().arms[name].recipe
+            assert {place[4].rsplit("-", 1)[0] for place in changed if place[3] == recipe} == those, name
 
 
 def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(

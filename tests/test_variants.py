@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_pipeline import adapter_bytes, experiment, index, run_all, write_table
+from test_pipeline import changed_state, experiment, index, learn_anew
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.scoring import token_logps
@@ -196,22 +195,16 @@ def test_swapped_answers_with_the_partners_adapter_and_trains_nothing(
 def test_only_arms_that_say_so_learn_from_another_user(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One user's texts change: adapters of others stay bitwise, what shares with that user does not."""
-    copy = tmp_path / "edited"
-    shutil.copytree(project, copy)
-    monkeypatch.chdir(copy)
-    before = adapter_bytes(copy, 2)
-    write_table(copy / "table.csv", users=3, items=18, edited="user 1")
-    stagger(copy / "table.csv")
-    run_all(monkeypatch)
-    after = adapter_bytes(copy, 2)
-    changed = {name for name in after if after[name] != before[name]}
+    """One user's texts change, all is learned anew: adapters of others stay, what shares with it does not."""
+    edited = tmp_path / "edited"
+    learn_anew(edited, project, monkeypatch, edited="user 1", prepare=stagger)
+    changed = changed_state(project, edited)
     arms = load_params().arms
     for arm in ARMS:
         if arms[arm].recipe is None:
             continue
         touched = {
-            name.split("/")[2].rsplit("-", 1)[0] for name in changed if f"/{arms[arm].recipe}/" in name
+            name.split("/")[4].rsplit("-", 1)[0] for name in changed if f"/{arms[arm].recipe}/" in name
         }
         if arm.startswith("on-top"):
             assert touched == {"user-0", "user-1", "user-2"}
