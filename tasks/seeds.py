@@ -40,6 +40,7 @@ from tasks.table import as_plain
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer", "detection")  # tables of data/evaluate
 SUITE = "suite.yaml"  # in a kept run: the suite as it was
+FILES = ("metrics.json", PARAMS.name, SUITE, *(f"{name}.parquet" for name in KEPT))
 Run = tuple[dict[str, Any], dict[str, pl.DataFrame]]  # metrics, and the tables of `KEPT`
 
 
@@ -134,6 +135,12 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
     for folder in sorted(kept.glob("*/"), key=lambda path: path.name):
         if not folder.name.isdigit():
             continue
+        missing = [name for name in FILES if not (folder / name).exists()]
+        if missing:
+            raise SeedError(
+                f"{folder} lacks {', '.join(missing)}: it was kept by an earlier version or in part; delete "
+                f"it, run its seed again and keep it with `python -m tasks.seeds --keep`"
+            )
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         odd = differences(metrics.get("settings", {}), here)
         if odd:

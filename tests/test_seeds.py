@@ -167,6 +167,10 @@ def test_other_settings_are_not_pooled(
     kept = pl.read_parquet(folder / "0/users.parquet")
     assert kept.drop("user_id").equals(values(0.0).drop("user_id"))
     assert kept["user_id"].n_unique() == 2 and not set(kept["user_id"]) & {"u0", "u1"}
+    (folder / "1/detection.parquet").rename(tmp_path / "aside.parquet")
+    with pytest.raises(SeedError, match=r"personas/1 lacks detection\.parquet: it was kept by an earlier"):
+        read_kept(params, folder)
+    (tmp_path / "aside.parquet").rename(folder / "1/detection.parquet")
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
     with pytest.raises(SeedError, match=r"other settings \(split\)"):
         read_kept(other, folder)
