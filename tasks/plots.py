@@ -33,6 +33,7 @@ KIND_MARKERS = {
 GAIN, LOSS = SERIES[0], SERIES[1]
 SIGNIFICANT = 0.05
 MOST_BANDS = 12  # arms whose intervals over periods are drawn; the bands of more would hide the lines
+LINE = 8.5  # points from one name to the next
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
@@ -243,6 +244,22 @@ def frontier(metrics: dict[str, Any], metric: str) -> list[str]:
     return front
 
 
+def name_front(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Names the points [x, y] of a front that rises to the right, above and left of it, where no point lies.
+
+    Limits and scales must be settled.
+    """
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, hence distances
+    lowest, scale = -math.inf, 72 / axes.figure.dpi
+    for name, point in points.items():
+        y = axes.transData.transform(point)[1] * scale
+        lowest = max(y + 5, lowest + LINE)
+        axes.annotate(
+            name, point, xytext=(-9, lowest - y), textcoords="offset points", ha="right", color=INK,
+            fontsize=7, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3},
+        )  # fmt: skip
+
+
 def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
     """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost."""
     for arm, style in styles.items():
@@ -252,12 +269,6 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
         if low is not None:
             axes.plot([seconds, seconds], [low, high], color=style.colour, linewidth=1.2, alpha=0.55)
         axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7)
-    for arm in frontier(metrics, metric):
-        found = metrics["arms"][arm]
-        axes.annotate(
-            arm, (seconds_spent(found), found[metric]["mean"]), xytext=(5, 4), textcoords="offset points",
-            color=INK, fontsize=7,
-        )  # fmt: skip
     spent = [seconds_spent(arm) for arm in metrics["arms"].values()]
     if min(spent) > 0 and max(spent) / min(spent) > 10:
         axes.set_xscale("log")
@@ -269,3 +280,5 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
         axes.set_xlim(0, 1.15 * max(spent) or 1)
     axes.set_title(METRIC_NAMES[metric])
     axes.set_xlabel("seconds of training, scoring and generation, all users and periods")
+    best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
+    name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})

@@ -125,12 +125,12 @@ def composite(
 
     def paint(figure: Figure) -> None:
         grid = figure.subplots(rows, columns, sharey=shared, squeeze=False).flatten()
+        if key:
+            figure.legend(handles=list(key), loc="outside lower center", ncols=min(4, len(key)))
         for axes, panel in zip(grid, panels, strict=False):
             panel(axes)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        if key:
-            figure.legend(handles=list(key), loc="outside lower center", ncols=min(4, len(key)))
 
     return draw((width * columns, height * rows + 0.2 * -(-len(key) // 4)), paint, paper=True)
 
