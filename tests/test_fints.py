@@ -261,7 +261,7 @@ def test_a_query_is_steered_by_its_users_own_earlier_items_alone(project: Path) 
 def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project: Path) -> None:
     """Reference likelihoods are the steered model's, read in either way; `base` stays the base model."""
     said = pl.concat(pl.read_parquet(project / f"data/generate/{t}/generations.parquet") for t in (1, 2))
-    matrix = pl.read_parquet(project / "data/transfer/likelihoods.parquet")
+    matrix = pl.read_parquet(project / "data/transfer/likelihoods.parquet").filter(pl.col("adapter") == "own")
     diagonal = matrix.filter(pl.col("learned") == pl.col("tested"))
     both = said.join(diagonal, on=["arm", "interaction_id"], validate="1:1")
     assert both.height == 4 * 2 * 3

@@ -60,7 +60,7 @@ def made_metrics() -> dict[str, Any]:
         kind: {
             "auroc": {"mean": number(), "low": number(), "high": number(), "users": 1},
             "average_precision": {"mean": number(), "low": None, "high": None, "users": 1},
-            "precision": nothing,
+            **dict.fromkeys(("chance", "precision", "blind"), nothing),
         }
         for kind in (EVERY, "abrupt")
     }
