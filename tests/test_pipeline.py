@@ -282,7 +282,7 @@ def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise
         .filter(others)
         .equals(base_scores.filter(others))
     )
-    # every user has as many cells: the edited one costs a third of a run at most; and another's tests are read
+    # every user has as many cells: the edited one costs a third of a run at most; another's tests are read
     # with the edited one's adapters, of two recipes, in three periods, with and without context
     assert len(new) <= len(before) / 3 + 2 * 3 * 2
 
