@@ -82,7 +82,7 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
     for arm in params.arms:
         mine = matrix.filter(pl.col("arm") == arm)
         states = cube(mine.filter(pl.col("adapter") == "own"), users, periods, periods)
-        swapped = read_swapped(mine)
+        swapped = read_swapped(mine, periods)
         pairs = {LIKELIHOOD: (states, untrained)}
         if texts is not None:
             pairs |= of_texts(texts.filter(pl.col("arm") == arm), users, periods)
@@ -187,10 +187,14 @@ def read_matrix() -> pl.DataFrame:
     return cells.group_by("arm", "user_id", "adapter", "learned", "tested").agg(pl.col("value").mean())
 
 
-def read_swapped(rows: pl.DataFrame) -> dict[str, np.ndarray]:
-    """User -> [P], every period's state with another user's adapter; from one arm's rows of the matrix."""
+def read_swapped(rows: pl.DataFrame, periods: int) -> dict[str, np.ndarray]:
+    """User -> [P], every period's state with another user's adapter; from one arm's rows of the matrix.
+
+    Without users who had no adapter of their own in some period: what is personal would be of other periods.
+    """
     swapped = rows.filter(pl.col("adapter") == "swapped").sort("tested")
-    return {str(user): own["value"].to_numpy() for (user,), own in swapped.group_by("user_id")}
+    of_users = {str(user): own["value"].to_numpy() for (user,), own in swapped.group_by("user_id")}
+    return {user: values for user, values in of_users.items() if len(values) == periods}
 
 
 def read_untrained(params: Params) -> pl.DataFrame:

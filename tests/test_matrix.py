@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from tasks.matrix import cube, kinds_of, probes
+from tasks.matrix import cube, kinds_of, probes, read_swapped
 
 LABELS = pl.DataFrame(
     [
@@ -42,3 +42,14 @@ def test_the_cube_is_in_order_and_without_holes():
     assert cube(frame, ["a", "b"], 2, 2).tolist() == [[[100, 101], [110, 111]], [[0, 1], [10, 11]]]
     with pytest.raises(AssertionError, match="7 cells"):
         cube(frame.head(7), ["a", "b"], 2, 2)
+
+
+def test_who_has_no_adapter_in_some_period_has_no_personal_part():
+    rows = [
+        ("a", "swapped", 1, -1.0),
+        ("a", "swapped", 0, -2.0),
+        ("a", "own", 0, -9.0),
+        ("b", "swapped", 1, -3.0),
+    ]
+    frame = pl.DataFrame(rows, schema=["user_id", "adapter", "tested", "value"], orient="row")
+    assert {user: of.tolist() for user, of in read_swapped(frame, 2).items()} == {"a": [-2.0, -1.0]}
