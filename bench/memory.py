@@ -25,6 +25,7 @@ from bench.stages import run
 from spring.device import pick_device, pick_dtype
 from tasks.files import PARAMS, load_params
 from tasks.suites import MAIN, lay, read_suite
+from tasks.tree import read_tree
 
 SHARED = ("ingest", "model", "split", "score_base")
 STAGES = ("adapt", "consolidate", "generate")
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--suite", default=MAIN, help="whose arms to measure")
     suite = parser.parse_args().suite
     params = load_params()
-    tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8")) | {"suite": suite}
+    tree = read_tree(PARAMS) | {"suite": suite}
     laid = lay(tree, read_suite(suite))
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder)
