@@ -64,10 +64,10 @@ ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS
 compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own
 	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$(or $(SEEDS),0 2 3)"
 
-flow: setup ## the same as a Prefect flow
+flow: setup ## what `make repro` does, as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
 
-bench: setup ## measure speed: engine against plain loops, growth, every stage (about an hour; leave the machine alone)
+bench: setup ## measure speed: engine against plain loops, growth, every stage and memory (about an hour; leave the machine alone)
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
@@ -83,5 +83,5 @@ types: setup ## types only
 format: setup ## format the code
 	@ruff format . && ruff check --fix .
 
-clean: ## remove results, kept seeds and the cell store (not .venv)
+clean: ## remove what runs computed: data/ with kept seeds, the cell store, DVC's cache (not results/, not .venv)
 	rm -rf data/[a-z]*/ .cells .dvc/cache .dvc/tmp

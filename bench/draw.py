@@ -10,11 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.engine import RESULTS
+from bench.machine import RESULTS
 from tasks.svg import INK, MUTED, SERIES, draw
 
 TARGET = Path("docs/img/performance.svg")
-NAMES = {"score": "score", "train": "train", "generate": "generate"}
 
 
 def bars(axes: Axes, jobs: list[dict[str, Any]], key: str, spread: str, form: str) -> None:
@@ -30,7 +29,7 @@ def bars(axes: Axes, jobs: list[dict[str, Any]], key: str, spread: str, form: st
             axes.plot([place, place], [low, high], color=INK, linewidth=0.8)
             text = format(job[key], form)
             axes.annotate(text, (place, high), (0, 3), textcoords="offset points", ha="center", color=INK)
-    axes.set_xticks(range(len(names)), [NAMES[name] for name in names])
+    axes.set_xticks(range(len(names)), names)
     axes.grid(visible=False, axis="x")
 
 

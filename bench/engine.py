@@ -10,7 +10,6 @@ those generated. Written to bench/results/engine.json.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -24,13 +23,11 @@ import torch
 
 from bench import plain
 from bench.jobs import JOBS, TEXTS, USERS, Bench, Job, Weights, every, length
-from bench.machine import describe, limits, wait
+from bench.machine import RESULTS, describe, limits, wait
 from bench.texts import SOURCES, texts
 from spring.engine.lora import AdapterBank, save_adapter
 from spring.engine.queries import Query
-
-RESULTS = Path(__file__).parent / "results"
-
+from tasks.files import write_json
 
 # --- both sides agree -------------------------------------------------------------------------------------
 
@@ -199,8 +196,7 @@ def main() -> None:
         "jobs": found,
         "switching_ms": switched,
     }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(result, options.out)
 
 
 if __name__ == "__main__":

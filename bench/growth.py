@@ -18,8 +18,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from bench.engine import RESULTS
-from bench.machine import MEGABYTE, describe
+from bench.machine import MEGABYTE, about, write_result
 from bench.texts import writers
 from spring.store import CellStore
 
@@ -124,18 +123,15 @@ def main() -> None:
     if options.history:
         print(json.dumps(measure_history(options.history)))
         return
-    from spring.device import pick_device, pick_dtype
     from tasks.files import load_params
 
-    model = load_params().model
-    device = pick_device(model.device)
-    result = {
-        "about": describe(device, pick_dtype(model.dtype, device)),
-        "users": {n: point("--users", str(n)) for n in USERS},
-        "slots": {n: point("--users", "32", "--slots", str(n)) for n in SLOTS},
-        "history": {n: point("--history", str(n)) for n in HISTORY},
-    }
-    (RESULTS / "growth.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(
+        "growth",
+        about(load_params().model),
+        users={n: point("--users", str(n)) for n in USERS},
+        slots={n: point("--users", "32", "--slots", str(n)) for n in SLOTS},
+        history={n: point("--history", str(n)) for n in HISTORY},
+    )
 
 
 if __name__ == "__main__":

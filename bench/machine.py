@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+from spring.device import pick_device, pick_dtype
+from spring.params import Model
+from tasks.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft")
 MEGABYTE = 1024 if sys.platform != "darwin" else 1024**2  # of ru_maxrss: it counts kilobytes, on macOS bytes
 
@@ -51,6 +56,17 @@ def wait(device: torch.device) -> None:
     """Until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def about(model: Model) -> dict[str, Any]:
+    """`describe` for the device that the parameters choose."""
+    device = pick_device(model.device)
+    return describe(device, pick_dtype(model.dtype, device))
+
+
+def write_result(name: str, about: dict[str, Any], **found: Any) -> None:
+    """Writes bench/results/NAME.json: what was found, and on what machine."""
+    write_json({"about": about, **found}, RESULTS / f"{name}.json")
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -9,7 +9,6 @@ the stage `score_base`, which all arms share, stands beside it. Written to bench
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import tempfile
@@ -19,10 +18,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from bench.engine import RESULTS
-from bench.machine import describe
+from bench.machine import about, write_result
 from bench.stages import run
-from spring.device import pick_device, pick_dtype
 from tasks.files import PARAMS, load_params
 from tasks.suites import MAIN, lay, read_suite
 from tasks.tree import read_tree
@@ -73,18 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default=MAIN, help="whose arms to measure")
     suite = parser.parse_args().suite
-    params = load_params()
-    tree = read_tree(PARAMS) | {"suite": suite}
-    laid = lay(tree, read_suite(suite))
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder)
         subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
+        params = load_params(clone / PARAMS)
+        laid = lay(read_tree(clone / PARAMS) | {"suite": suite}, read_suite(suite))
         peaks = measure(clone, list(laid["arms"]), laid)
     print(table(peaks))
-    device = pick_device(params.model.device)
-    about: dict[str, Any] = describe(device, pick_dtype(params.model.dtype, device))
-    result = {"about": about, "suite": suite, "peak_mb": peaks}
-    (RESULTS / "memory.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result("memory", about(params.model), suite=suite, peak_mb=peaks)
 
 
 if __name__ == "__main__":

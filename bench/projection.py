@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass
 from statistics import fmean
 
-from bench.engine import RESULTS
-from bench.machine import Limits
+from bench.machine import RESULTS, Limits
 from bench.work import Shape, decoding_seconds
 
 GEMMA = Shape(  # google/gemma-3-4b-it, text part; LoRA of rank 8 on q and v

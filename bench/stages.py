@@ -16,13 +16,13 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-from bench.engine import RESULTS
-from bench.machine import MEGABYTE, describe
+from bench.machine import MEGABYTE, about, write_result
 from flows.experiment import dvc, environment, stages_in_order
-from spring.device import pick_device, pick_dtype
 from tasks.files import load_params
+
+# what the engine leaves in a cell, with its seconds
+TIMED = ("scores.json", "curve.json", "generations.json", "logps.json", "profile.json", "pair.json")
 
 
 def run(stage: str, clone: Path) -> tuple[float, float]:
@@ -43,11 +43,11 @@ def engine_seconds(cells: Path, seen: set[Path]) -> float:
     seen |= fresh
     total = 0.0
     for cell in fresh:
-        for name in ("scores.json", "curve.json", "generations.json", "logps.json"):
+        for name in TIMED:
             if (cell / name).exists():
                 found = json.loads((cell / name).read_text())
                 entries = found if isinstance(found, list) else [found]
-                total += sum(entry["seconds"] + entry.get("ref_seconds", 0.0) for entry in entries)
+                total += sum(entry.get("seconds", 0.0) + entry.get("ref_seconds", 0.0) for entry in entries)
     return total
 
 
@@ -55,7 +55,7 @@ def measure(clone: Path) -> dict[str, dict[str, float]]:
     """Seconds, seconds in the engine and peak memory of every stage."""
     found: dict[str, dict[str, float]] = {}
     seen: set[Path] = set()
-    for stage in stages_in_order():
+    for stage in stages_in_order(clone):
         seconds, peak = run(stage, clone)
         engine = engine_seconds(clone / ".cells" / "cells", seen)
         found[stage] = {"seconds": seconds, "engine": engine, "peak_mb": peak}
@@ -96,10 +96,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
         found = measure(clone)
     print(table(summed(found)))
-    device = pick_device(params.model.device)
-    about: dict[str, Any] = describe(device, pick_dtype(params.model.dtype, device))
-    result = {"about": about, "experiment": params.experiment, "stages": found}
-    (RESULTS / "stages.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result("stages", about(params.model), experiment=params.experiment, stages=found)
 
 
 if __name__ == "__main__":

@@ -70,9 +70,10 @@ def experiment(
     return None
 
 
-def stages_in_order() -> dict[str, list[str]]:
-    """Every stage with the stages it needs, each after those, as `dvc dag` draws them."""
-    drawn = subprocess.run(dvc("dag", "--dot"), env=environment(), capture_output=True, text=True)
+def stages_in_order(folder: Path = Path()) -> dict[str, list[str]]:
+    """Every stage of the project in `folder` with the stages it needs, each after those: `dvc dag`."""
+    command = dvc("dag", "--dot")
+    drawn = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True)
     if drawn.returncode != 0:
         raise StageError(f"DVC cannot read the stages of dvc.yaml:\n{drawn.stderr.strip()}")
     needs: dict[str, list[str]] = {}

@@ -112,7 +112,7 @@ class Arm(Strict):
     Nothing of one user reaches another's adapter, memory or answers, except in the arms that say so:
     `adapter: swapped`, `train.scope: population`, `train.start: population`, `train.experts` and `steer`
     (other users' earlier items stand in the prompts that a user's vectors are made with; the vectors are all
-    that stays).
+    that stays). Gates are calibrated over all users, as the paper's sigma is: numbers, no text.
     """
 
     adapter: Literal["own", "swapped"]  # whose adapter answers; swapped [ours]: always another user's
@@ -172,6 +172,11 @@ class Arm(Strict):
                 f"null, and retrieve.weight gate"
             )
         return self
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether queries are answered with what is retrieved; a memory alone may serve replay."""
+        return self.memory is not None and self.decode.lmbda > 0
 
     @property
     def recipe(self) -> str | None:

@@ -28,10 +28,10 @@ class ParameterError(ValueError):
 
 
 class Prompt(Strict):
-    """How one task is put to the model; {FIELD} stands for a query field."""
+    """How one task is put to the model."""
 
-    system: str
-    user: str
+    system: str  # as it stands
+    user: str  # {FIELD} stands for a query field
 
 
 class Split(Strict):
@@ -52,7 +52,7 @@ class Model(Strict):
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "bfloat16", "float32"]
     embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
-    max_length: PositiveInt  # tokens of prompt and response together; longer responses are cut
+    max_length: PositiveInt  # tokens of prompt and response; longer responses are cut. Context adds to it
     memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
 
 
@@ -111,6 +111,12 @@ class Params(Strict):
             raise ValueError(
                 f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
+            )
+        least, most = 2 * len(self.periods), self.ingest.max_interactions
+        if most is not None and most < least:
+            raise ValueError(
+                f"ingest.max_interactions is {most}; {len(self.periods)} periods need {least} of every user, "
+                f"one train and one test item each"
             )
         if self.evaluate.against not in self.arms:
             raise ValueError(

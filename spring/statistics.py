@@ -25,11 +25,6 @@ class Interval:
     low: float | None
     high: float | None
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 def bootstrap_means(values: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
     """Means of `values` [N] or [N, K] over users drawn with replacement: [resamples] or [resamples, K]."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+DAY = 86400  # seconds
 MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}  # what changes what a model computes
 
 
@@ -61,7 +64,9 @@ def model_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
 
 
 class CellStore:
-    """A folder of cells, each a folder named by its key. Several processes may share it."""
+    """A folder of cells, each a folder named by its key. Several processes may share it, also of several
+    machines that share the disk.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -136,16 +141,25 @@ class Batch:
         return path
 
 
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
+
+
 def _folder_name() -> str:
-    """A new name that tells which process writes the folder."""
-    return f"{os.getpid()}-{uuid.uuid4().hex}"
+    """A new name that tells which process of which machine writes the folder."""
+    return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def _alive(folder: Path) -> bool:
-    """Whether the process that writes `folder` still runs."""
-    pid = int(folder.name.split("-")[0])
+    """Whether the process that writes `folder` still runs; on another machine, if it wrote within a day."""
+    machine, pid, _ = folder.name.split("-")
+    if machine != _machine():
+        try:
+            return time.time() - folder.stat().st_mtime < DAY
+        except FileNotFoundError:  # it is done
+            return True
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

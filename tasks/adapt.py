@@ -22,7 +22,7 @@ from tasks.population import Case, foundations, pool
 from tasks.sampling import sar_draw
 from tasks.scoring import ScoreJob, score
 from tasks.training import TrainJob, train
-from tasks.workbench import INDEX, Adapter, Row, Workbench, recipe_of, user_folder
+from tasks.workbench import INDEX, Adapter, Row, Workbench, by_user, recipe_of, user_folder
 
 SCORES: dict[str, Any] = {
     "recipe": pl.String,
@@ -123,11 +123,6 @@ def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
             replay = [row for row in history if row["interaction_id"] in kept]
             cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user)))
     return cases
-
-
-def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
-    """Rows of each user, in order."""
-    return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
 
 
 def choose(bench: Workbench, cases: list[Case], period: int) -> None:

@@ -45,7 +45,10 @@ def searches(arms: Iterable[Arm], *, sigma_from: str | None = None) -> list[tupl
     found = {
         (arm.memory_id, arm.retrieve.by)
         for arm in arms
-        if arm.memory_id and arm.retrieve.calibrated and sigma_from in (None, arm.retrieve.sigma_from)
+        if arm.memory_id
+        and arm.retrieves
+        and arm.retrieve.calibrated
+        and sigma_from in (None, arm.retrieve.sigma_from)
     }
     return sorted(found)
 

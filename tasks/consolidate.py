@@ -16,7 +16,6 @@ from spring.arm_params import Arm, Memory
 from spring.replay import UNSCORED, Candidates, consolidate
 from spring.retrieval import document_text
 from spring.train_params import Select
-from tasks.adapt import by_user
 from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.memory import Library
@@ -24,7 +23,7 @@ from tasks.profiles import PROFILES, Profiles, write_profiles
 from tasks.scoring import ScoreJob, Scores, score
 from tasks.steering import write_vectors
 from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
-from tasks.workbench import Row, Workbench
+from tasks.workbench import Row, Workbench, by_user
 
 BUFFERS: dict[str, Any] = {
     "memory": pl.String,

@@ -11,8 +11,8 @@ from spring.arm_params import Arm
 from spring.drift import ASK_BASE
 from spring.params import Params
 from spring.replay import BASELESS
-from spring.strict import fingerprint
 from tasks.files import DATA, read_parquet
+from tasks.vectors import profile_id
 
 COSTS = (  # of an arm, over all periods
     "seconds_train",
@@ -34,12 +34,16 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     neither.
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
-    trained = pl.concat(read_parquet(DATA / f"adapt/{t}/index.parquet") for t in params.periods)
+    trained = pl.concat(
+        read_parquet(DATA / f"adapt/{t}/index.parquet").with_columns(period=pl.lit(t)) for t in params.periods
+    )
+    mine = pl.col("recipe") == (recipe or "")
     foundation = train.foundation if train and train.experts is None else None  # levels charge theirs
-    trained = trained.filter(pl.col("recipe").is_in({recipe, foundation.recipe if foundation else recipe}))
-    retrieves = params.arms[arm].memory is not None
+    if foundation is not None:  # learned in period 0 alone, though another arm may go on from it
+        mine |= (pl.col("recipe") == foundation.recipe) & (pl.col("period") == 0)
+    trained = trained.filter(mine)
     return {
-        "pass_rate": (generations["contexts"].list.len() > 0).mean() if retrieves else None,
+        "pass_rate": (generations["contexts"].list.len() > 0).mean() if params.arms[arm].retrieves else None,
         "seconds_train": float(trained["seconds"].sum())
         + profile_seconds(params, arm)
         + steer_seconds(params, arm),
@@ -88,7 +92,7 @@ def base_seconds(arm: Arm, period: int) -> float:
     paid = train is not None and train.data == "drift" and train.select.scorer in ASK_BASE and period > 0
     if paid or memory.policy in BASELESS:
         return 0.0
-    offered = read_parquet(DATA / f"score_base/{period}.parquet").select("interaction_id", "seconds")
+    offered = read_parquet(DATA / f"score_base/{period}.parquet").filter(pl.col("part") == "train")
     if train is not None:
         learned = read_parquet(DATA / f"adapt/{period}/index.parquet").filter(pl.col("recipe") == arm.recipe)
         offered = offered.filter(pl.col("interaction_id").is_in(learned["chosen"].explode().to_list()))
@@ -141,7 +145,7 @@ def vector_bytes(arm: Arm, last: int) -> int:
     if arm.profiling is None:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/vectors.parquet")
-    rows = rows.filter(pl.col("profile") == fingerprint(arm.profiling))
+    rows = rows.filter(pl.col("profile") == profile_id(arm.profiling))
     return 4 * int((rows["vector"].list.len() + 3).sum())
 
 

@@ -78,7 +78,7 @@ def arm_in_words(arm: Arm) -> dict[str, str]:
     if arm.adapter == "swapped":
         starts += "; answers with another user's adapter"
     context = ""
-    if arm.memory is not None:
+    if arm.retrieves:
         context = f"{arm.retrieve.by}, top {arm.retrieve.top_k}, {gate_description(arm.retrieve)}"
     return {
         "learns from": learns,
@@ -211,13 +211,13 @@ def idle(arm: Arm, path: str) -> bool:
     """Whether a setting does nothing in this arm, or follows from what words say."""
     buffered = arm.memory is not None and arm.memory.scope == "buffer"
     if path.startswith("retrieve."):
-        return arm.memory is None or (path == "retrieve.pairs" and arm.retrieve.gate != "learned")
+        return not arm.retrieves or (path == "retrieve.pairs" and arm.retrieve.gate != "learned")
     if path.startswith("memory."):
         return not buffered
     if path.startswith("train.select."):
         return not buffered and (arm.train is None or arm.train.data != "drift")
     if path.startswith("decode.adaptive"):
-        return arm.decode.adaptive is None or arm.memory is None
+        return arm.decode.adaptive is None or not arm.retrieves
     return path in SET_BY_ONLINE and arm.train is not None and arm.train.online is not None
 
 

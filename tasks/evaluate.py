@@ -27,7 +27,7 @@ from spring.strict import fingerprint
 from tasks.comparison import as_json, compare_arms, interval_settings
 from tasks.costs import costs
 from tasks.detection import correlation_metrics, detect, drift_metrics, read_scores
-from tasks.files import DATA, atomic, load_params, read_parquet, write_json, write_parquet
+from tasks.files import DATA, atomic, load_params, read_parquet, read_tests, write_json, write_parquet
 from tasks.matrix import compare_measures, transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
@@ -38,7 +38,8 @@ KEYS = ["user_id", "interaction_id"]
 def main() -> None:
     """Runs the stage."""
     params = load_params()
-    generations, tests = read_generations(params), read_tests(params)
+    generations = read_generations(params)
+    tests = pl.concat(read_tests(t) for t in stream(params))  # what every arm must have answered
     check_coverage(generations, tests, list(params.arms))
     items = score_items(generations, tests, synonyms=wordnet_is_installed())
     users = user_means(items)
@@ -60,12 +61,6 @@ def stream(params: Params) -> list[int]:
 def read_generations(params: Params) -> pl.DataFrame:
     """Every arm's generations over the stream."""
     return pl.concat(read_parquet(DATA / f"generate/{t}/generations.parquet") for t in stream(params))
-
-
-def read_tests(params: Params) -> pl.DataFrame:
-    """The test interactions of the stream: what every arm must have answered."""
-    frame = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in stream(params))
-    return frame.filter(pl.col("part") == "test")
 
 
 def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[str]) -> None:

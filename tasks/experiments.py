@@ -98,8 +98,8 @@ def current() -> Tree:
     """params.yaml as it is."""
     try:
         tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"{PARAMS} is not valid YAML: {error}\n  {UNDO}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{PARAMS} is not valid YAML in UTF-8: {error}\n  {UNDO}") from None
     if not isinstance(tree, dict):
         raise ExperimentError(f"{PARAMS} holds no parameters.\n  {UNDO}")
     return tree

@@ -11,7 +11,7 @@ data/consolidate/{t}/           history.parquet, buffers.parquet; profiles.parqu
                                 gains.parquet; for steering: steers.parquet, steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet, texts.parquet
-data/evaluate/                  items.parquet, users.parquet, transfer.parquet, plots/*.csv
+data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv
 data/metrics.json               every number of the report
 data/report/                    report.html, tables and plots
 data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json and tables/ of all seeds together
@@ -47,9 +47,9 @@ def load_params(path: Path = PARAMS, *, suite: Path | None = None) -> Params:
     return parse_with_suite(tree, str(path), suite=suite)
 
 
-def load_start(path: Path = PARAMS) -> dict[str, Any]:
+def load_start() -> dict[str, Any]:
     """The block `arm`, what every arm starts from, with the suite's changes; of a file that can be used."""
-    tree = read_tree(path)
+    tree = read_tree(PARAMS)
     start: dict[str, Any] = lay(tree, read_suite(tree.get("suite")))["arm"]
     return start
 
@@ -59,6 +59,11 @@ def read_parquet(path: Path) -> pl.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
     return pl.read_parquet(path)
+
+
+def read_tests(period: int) -> pl.DataFrame:
+    """The test items of a period, all users."""
+    return read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

@@ -39,7 +39,7 @@ class Gate:
     def request(self, row: Row, library: Library, user: str) -> Request:
         """One test query with the context that passes the gate."""
         arm = self.arm
-        if arm.memory_id is None or arm.decode.lmbda == 0:
+        if arm.memory_id is None or not arm.retrieves:
             return Request(row, [], 0.0, 0, None)
         known = self.known(row)
         shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)

@@ -10,15 +10,14 @@ import polars as pl
 
 from spring.arm_params import Arm
 from spring.swap import swap
-from tasks.adapt import by_user
 from tasks.decoding import GenerateJob, generate
-from tasks.files import DATA, read_parquet, write_parquet
+from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.gate import Gate
 from tasks.memory import Library
 from tasks.profiles import Profiles
 from tasks.steers import Vectors
 from tasks.vectors import read_profiles
-from tasks.workbench import Adapter, Adapters, Workbench
+from tasks.workbench import Adapter, Adapters, Workbench, by_user
 
 GENERATIONS: dict[str, Any] = {
     "arm": pl.String,
@@ -52,7 +51,7 @@ def main() -> None:
     history, buffers = (read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
     library = Library(bench, history, buffers, period, read_profiles(period))
     gates = read_gates(bench, period)
-    test = by_user(read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "test"))
+    test = by_user(read_tests(period))
     adapters, profiles = bench.adapters(period), Profiles.after(period)
     vectors = Vectors(bench, period)
     jobs = []

@@ -125,11 +125,26 @@ def check_prompts(interactions: pl.DataFrame, prompts: dict[str, Prompt]) -> Non
             )
         given = set.intersection(*(set(json.loads(query)) for query in rows["query"]))
         prompt = prompts[str(task)]
-        asked = {name for _, name, _, _ in string.Formatter().parse(prompt.system + prompt.user) if name}
-        if asked - given:
+        unknown = sorted(fields_of(prompt.user, f"prompts.{task}.user") - given)
+        if unknown:
             raise ParameterError(
-                f"prompts.{task} asks for {sorted(asked - given)}; the queries of ingest have {sorted(given)}"
+                f"prompts.{task}.user asks for {unknown}; the queries of ingest have {sorted(given)}. "
+                f"A brace itself is written {{{{ or }}}}"
             )
+        unfilled = [name for name in sorted(given) if f"{{{name}}}" in prompt.system]
+        if unfilled:
+            raise ParameterError(
+                f"prompts.{task}.system holds {{{unfilled[0]}}}, but it is read as it stands: move the field "
+                f"to prompts.{task}.user"
+            )
+
+
+def fields_of(template: str, key: str) -> set[str]:
+    """The fields that a prompt asks for; raises `ParameterError` where it is no template."""
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ParameterError(f"{key}: {error}; a brace itself is written {{{{ or }}}}") from None
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from spring.transfer import (
     personal,
 )
 from tasks.comparison import compare_arms, interval_of
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, read_parquet, read_tests
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def read_untrained(params: Params) -> pl.DataFrame:
     """The same under the base model alone, per user and tested period."""
     frames = []
     for period in params.periods:
-        tests = read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
+        tests = read_tests(period)
         scored = read_parquet(DATA / f"score_base/{period}.parquet")
         scored = scored.select("interaction_id", value=pl.col("logp") / pl.col("tokens"))
         rows = tests.select("user_id", "interaction_id", tested="period")

@@ -11,7 +11,7 @@ import polars as pl
 from spring.methods.asls import Profiled, liking
 from spring.retrieval import Retriever, document_text
 from tasks.vectors import Profiles, profile_id
-from tasks.workbench import Row, Workbench
+from tasks.workbench import Row, Workbench, by_user
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class Library:
     ) -> None:
         self.bench, self.period = bench, period
         self.profiles = profiles or {}
-        self.history: dict[str, list[Row]] = {
-            str(key[0]): part.to_dicts() for key, part in history.group_by(["user_id"], maintain_order=True)
-        }
+        self.history = by_user(history)
         self.held: dict[tuple[str, str], set[str]] = {}
         for memory, user, item in buffers.select("memory", "user_id", "interaction_id").iter_rows():
             self.held.setdefault((memory, user), set()).add(item)

@@ -70,6 +70,7 @@ def _merge(members: list[Case], until: datetime, before: datetime | None) -> Cas
         past=[row for case in members for row in case.past],
         replay=_by_time([row for case in members for row in case.replay]),
         scores=[row for case in members for row in case.scores],
+        seconds_score=sum(case.seconds_score for case in members),
         chosen=_by_time([row for case in members for row in case.chosen]),
         until=until,
     )

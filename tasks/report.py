@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 
 from spring.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
-from tasks.files import DATA, load_params, read_parquet, write_json, write_text
+from tasks.files import DATA, load_params, read_parquet, read_tests, write_json, write_text
 from tasks.findings import tables
 from tasks.page import Sample, names, render
 from tasks.plots import (
@@ -191,7 +191,7 @@ def page_drawings(panels: dict[str, Panel], *, name: str, size: tuple[float, flo
 def sample_generations(params: Params) -> list[Sample]:
     """For the sample users: the last period's first test query, its reference and every arm's answer."""
     last = max(params.periods)
-    tests = read_parquet(DATA / f"split/{last}.parquet").filter(pl.col("part") == "test")
+    tests = read_tests(last)
     answers = read_parquet(DATA / f"generate/{last}/generations.parquet")
     scores = read_parquet(DATA / "evaluate/items.parquet").select("arm", "interaction_id", "rouge1")
     answers = answers.join(scores, on=["arm", "interaction_id"])

@@ -63,10 +63,11 @@ def main() -> None:
         folder = arguments.folder or FOLDER / params.experiment
         runs = read_kept(params, folder)
         if arguments.against:
+            params = params.model_copy(update={"seed": min(runs)})  # of the resampling, however called
             metrics = pool(compared_with(params, arguments.against), runs)
             print(as_plain(significance_table(metrics, list(params.arms))))
             return
-        metrics = pool(params, runs)
+        metrics = pool(params.model_copy(update={"seed": min(runs)}), runs)
     except SeedError as error:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
@@ -171,7 +172,9 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         for name, key in zip(KEPT, ("period", "metric", "kind"), strict=True)
     )
     means = {name: over_periods(users, name) for name in params.arms}
-    pooled: dict[str, Any] = average(every)
+    pooled: dict[str, Any] = average([{k: v for k, v in metrics.items() if k != "seed"} for metrics in every])
+    if params.ingest.source == "personas":
+        pooled["interactions"] = sum(metrics["interactions"] for metrics in every)
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
     if not measured.is_empty():

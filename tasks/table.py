@@ -128,6 +128,8 @@ def as_markdown(table: Table) -> str:
 
 def as_plain(table: Table) -> str:
     """Aligned columns for a terminal."""
+    if not table.shown:
+        return f"{table.title}\nNothing to show.\n"
     lines = [list(table.shown[0]), *(list(row.values()) for row in table.shown)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     texts = [

@@ -21,8 +21,8 @@ from spring.params import Params
 from spring.statistics import EVERY
 from spring.strict import fingerprint
 from tasks.costs import COSTS
-from tasks.evaluate import METRICS
-from tasks.files import DATA, read_parquet
+from tasks.evaluate import METRICS, stream
+from tasks.files import DATA, read_parquet, read_tests
 from tasks.findings import TRANSFER_NAMES
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def summary(metrics: dict[str, Any], arm: str) -> dict[str, float]:
 def sample_generations(params: Params, arm: str) -> pl.DataFrame:
     """For the first `report.sample_users` users by name: each period's first test query and the answer."""
     frames = []
-    for period in (period for period in params.periods if period > 0):
-        tests = read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
+    for period in stream(params):
+        tests = read_tests(period)
         users = sorted(tests["user_id"].unique())[: params.report.sample_users]
         tests = tests.filter(pl.col("user_id").is_in(users)).group_by("user_id", maintain_order=True).first()
         answers = read_parquet(DATA / f"generate/{period}/generations.parquet").filter(pl.col("arm") == arm)

@@ -29,16 +29,15 @@ import polars as pl
 
 from spring.arm_params import Arm
 from spring.swap import swap
-from tasks.adapt import by_user
 from tasks.decoding import GenerateJob, Request, generate
-from tasks.files import DATA, read_parquet, write_parquet
+from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.likelihood import Ask, Likelihood, likelihoods
 from tasks.memory import Library
 from tasks.profiles import Profiles
 from tasks.steers import Vectors
 from tasks.vectors import read_profiles
-from tasks.workbench import Adapter, Adapters, Row, Workbench
+from tasks.workbench import Adapter, Adapters, Row, Workbench, by_user
 
 LIKELIHOODS: dict[str, Any] = {
     "arm": pl.String,
@@ -66,7 +65,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     if bench.params.transfer is not None:
-        tests = {period: read_tests(period) for period in bench.params.periods}
+        tests = {period: by_user(read_tests(period)) for period in bench.params.periods}
         states = [ask_state(bench, learned, tests) for learned in tests]
         asked = [case for own, _ in states for case in own]
         swapped = [case for _, others in states for case in others]
@@ -111,11 +110,6 @@ def answer(
     ]
     read = [[Likelihood(one["logp"], one["ref_tokens"]) for one in results] for results in found]
     return read[: len(asked)], texts
-
-
-def read_tests(period: int) -> dict[str, list[Row]]:
-    """The test rows of a period, by user."""
-    return by_user(read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test"))
 
 
 def ask_base(bench: Workbench, tests: Tests) -> Asked:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from spring.arm_params import Arm, Profile
 from spring.params import Params
-from spring.store import CellStore
+from spring.store import CellStore, model_digest
 from spring.strict import fingerprint
 from spring.train_params import Lora, Train
 from tasks.banks import Fit, Founding, Layered
@@ -75,6 +75,11 @@ class Adapters:
         return self.found.get((recipe, user)) or self.found.get((recipe, None))
 
 
+def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
+    """Rows of each user, in order."""
+    return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
+
+
 @dataclass
 class Workbench:
     """Parameters, cell store and, on first use, the model with its prompts and embeddings."""
@@ -86,12 +91,20 @@ class Workbench:
 
     @cached_property
     def base(self) -> BaseModel:
-        """The frozen base model."""
-        from spring.model import load
+        """The frozen base model; `ModelError` if its folder holds other weights than `model` has seen."""
+        from spring.device import ModelError
+        from spring.model import PLACE, load, read_place
         from spring.targets import check_targets, layers_of
 
-        asked = self.params.model
-        base = load(DATA / "model", device=asked.device, dtype=asked.dtype)
+        asked, folder = self.params.model, DATA / "model"
+        base = load(folder, device=asked.device, dtype=asked.dtype)
+        if Path(asked.id).is_dir():  # the hub's files never change; a folder of one's own may
+            found = model_digest(read_place(folder), leave_out=("source.json", PLACE))
+            if found != base.digest:
+                raise ModelError(
+                    f"model.id: {asked.id} has changed since the stage `model` read it, and results "
+                    f"would be kept as those of the model before; run `dvc repro --force model`, then go on"
+                )
         check_targets(self.params.arms, layers_of(base.model), model_id=asked.id)  # `model` had other arms
         return base
 

@@ -115,6 +115,13 @@ def test_settings_of_a_method_are_named_where_its_arms_disagree(
     assert not any(f"{key} " in text for text in alone["other"].values())
 
 
+def test_an_arm_that_only_replays_does_not_seem_to_retrieve() -> None:
+    replays = {"train": {"data": "current", "replay_share": 0.25}, "decode": {"lmbda": 0.0}}
+    found = words({"replays": replays, "spring": {}})
+    assert found["replays"][RETRIEVAL] == "–" and "bm25" in found["spring"][RETRIEVAL]
+    assert found["replays"][MEMORY] == found["spring"][MEMORY]
+
+
 def test_settings_that_do_nothing_are_not_named() -> None:
     """Without memory none of retrieval's, and of a memory that holds everything not a buffer's."""
     idle = {"memory": None, "decode": {"lmbda": 0.0}}

@@ -250,7 +250,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def configure(**ingest: Any) -> None:
+def configure(prompt: dict[str, str] | None = None, **ingest: Any) -> None:
     """The project's own parameters for two periods of a table, changed where told."""
     tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     columns = {
@@ -262,6 +262,7 @@ def configure(**ingest: Any) -> None:
     tree["ingest"] = merge(merge(tree["ingest"], base), ingest)
     tree["ingest"]["table"]["query"] = ingest.get("table", {}).get("query", {"TITLE": "title"})
     tree["periods"] = {"0": "base", "1": 0}
+    tree["prompts"]["abstract"] |= prompt or {}
     Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
 
@@ -371,8 +372,29 @@ def test_prompts_must_fit_the_rows(project: Path) -> None:
     with pytest.raises(ParameterError, match=r"task 'poem', which prompts lacks"):
         tasks.ingest.main()
     configure(table={"query": {"NAME": "title"}})
-    with pytest.raises(ParameterError, match=r"prompts\.abstract asks for \['TITLE'\].*have \['NAME'\]"):
+    with pytest.raises(ParameterError, match=r"abstract\.user asks for \['TITLE'\].*have \['NAME'\]"):
         tasks.ingest.main()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ({"user": "Write {}."}, r"prompts\.abstract\.user asks for \[''\]"),
+        ({"user": "Write {TITLE."}, r"prompts\.abstract\.user: .*\{\{"),
+        ({"system": "You know {TITLE}."}, r"prompts\.abstract\.system holds \{TITLE\}"),
+    ],
+)
+def test_a_prompt_that_could_not_be_filled(project: Path, prompt: dict[str, str], said: str) -> None:
+    write(lines({"a": 4}))
+    configure(prompt=prompt)
+    with pytest.raises(ParameterError, match=said):
+        tasks.ingest.main()
+
+
+def test_a_system_prompt_is_read_as_it_stands(project: Path) -> None:
+    write(lines({"a": 4}))
+    configure(prompt={"system": 'Answer in JSON: {"text": {}}'})
+    tasks.ingest.main()
 
 
 def test_personas_bring_labels(project: Path) -> None:

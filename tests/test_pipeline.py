@@ -16,10 +16,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from spring.device import ModelError
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
 from tasks.files import load_params
+from tasks.workbench import Workbench
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -325,6 +327,26 @@ def test_one_more_period_leaves_older_cells_alone(project, monkeypatch, tiny_mod
     # period 3 of 3 users: base scores 3, drift 3, adapters 2 x 3, buffer 3, generations 5 x 3
     new = cells(project) - before
     assert len(new - cells(project, "logps.json")) <= 30
+
+
+def test_weights_that_were_overwritten_are_not_taken_for_those_of_before(
+    tmp_path, monkeypatch, tiny_model_folder
+):
+    own = tmp_path / "own"
+    shutil.copytree(tiny_model_folder, own)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.delenv("SPRING_CELLS", raising=False)
+    write_table(Path("table.csv"), users=3, items=18)
+    write_params(Path(), own)
+    for stage in (ingest, split, model):
+        run(stage, monkeypatch)
+    assert Workbench().base.digest
+    weights = load_file(own / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name] + 1}, own / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"model\.id: .*own has changed.*dvc repro --force model"):
+        run(score_base, monkeypatch)
 
 
 def test_replayed_items_take_part_in_training(project, monkeypatch, tiny_model_folder):

@@ -52,6 +52,14 @@ def test_own_lessons_stay_apart_and_shared_ones_become_one() -> None:
     assert names(made[2]) == ["a1", "b1", "a2", "b2"]  # by time, whatever the order of users
 
 
+def test_a_shared_lesson_took_what_all_its_users_took() -> None:
+    how = recipe(scope="population-transductive")
+    cases = [case(user, how, days=[1]) for user in ("a", "b", "c")]
+    for one in cases:
+        one.seconds_score = 10.0
+    assert pool(cases, until=day(9), learned_until={})[0].seconds_score == 30.0
+
+
 def test_nothing_later_than_any_test_query_is_shared_unless_the_arm_says_so() -> None:
     """The first test query of any user is on day 5: what is dated later waits."""
     for scope, expected in (("population", ["a1", "b5"]), ("population-transductive", ["a1", "b5", "b6"])):

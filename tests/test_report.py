@@ -274,7 +274,8 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
 
     recipes = [arm().recipe, arm(data="current").recipe]
     for period in (0, 1):
-        scored = {"interaction_id": [f"{period}-0", f"{period}-1"], "seconds": [1.0, 10.0]}
+        names = [f"{period}-{i}" for i in range(3)]  # the last is a test item, offered to nobody
+        scored = {"interaction_id": names, "seconds": [1.0, 10.0, 100.0], "part": ["train", "train", "test"]}
         write(pl.DataFrame(scored), Path(f"data/score_base/{period}.parquet"))
         learned = pl.DataFrame(
             {"recipe": recipes, "chosen": [[f"{period}-0", f"{period}-1"], [f"{period}-1"]]}

@@ -57,6 +57,7 @@ def made(experiment: str, seed: int) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "seed": seed,
+        "interactions": 100 * (seed + 1),
         "rouge": "rouge",
         "meteor": "meteor",
         "periods": [1, 2],
@@ -95,7 +96,8 @@ def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
     """Differences 1, 3 under either seed: mean 2 over 4 users, whose sign patterns give p = 2/16."""
     runs = {seed: run("personas", seed) for seed in (0, 1)}
     found = pool(params, runs)
-    assert found["users"] == 4 and found["seeds"] == [0, 1]
+    assert found["users"] == 4 and found["seeds"] == [0, 1] and "seed" not in found
+    assert found["interactions"] == 100 + 200
     paired = found["paired"]["spring"]["rouge1"]
     assert paired["difference"] == pytest.approx(2.0)
     assert paired["p"] == pytest.approx(2 / 16)

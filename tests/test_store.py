@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,25 @@ def test_code_digest_of_the_real_engine() -> None:
 
 
 def test_names_tell_the_process() -> None:
-    assert module._alive(Path(f"{os.getpid()}-x"))
+    mine = module._folder_name().split("-")[0]
+    assert module._alive(Path(module._folder_name())) and module._alive(Path(f"{mine}-{os.getpid()}-x"))
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert not module._alive(Path(f"{process.pid}-x"))
+    assert not module._alive(Path(f"{mine}-{process.pid}-x"))
+
+
+def test_what_another_machine_writes_is_left_alone_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes cannot be seen from here; what it completed and left for longer is published."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module.platform, "node", lambda: "another")
+        elsewhere.setattr(CellStore, "_publish", lambda *_: None)
+        with CellStore(tmp_path).batch() as batch:
+            for key in KEYS:
+                (batch.cell(key) / "value").write_text(key)
+    assert CellStore(tmp_path).missing(KEYS) == KEYS
+    [left] = leftovers(tmp_path)
+    yesterday = time.time() - module.DAY - 1
+    os.utime(tmp_path / "complete" / left, (yesterday, yesterday))
+    assert_all_there(tmp_path)

@@ -16,6 +16,7 @@ from spring.engine.scoring import token_logps
 from spring.retrieval import document_text, query_text
 from spring.swap import swap
 from tasks import generate
+from tasks.costs import costs
 from tasks.files import load_params
 from tasks.gate import Gate
 from tasks.memory import Library
@@ -146,6 +147,16 @@ def test_on_top_starts_from_the_adapter_of_all_users(project: Path) -> None:
     params = load_params().arms["on-top"].train
     assert params is not None and params.foundation is not None
     assert params.foundation.recipe == load_params().arms["population"].recipe
+
+
+def test_a_shared_start_is_charged_once_though_another_arm_goes_on_from_it(project: Path) -> None:
+    """`on-top` starts from what `population` is after period 0, and `population` learns on."""
+    shared, own = (
+        [index(project, t, name)["tokens"].sum() for t in range(3)] for name in ("population", "on-top")
+    )
+    answers = pl.read_parquet(project / "data/generate/1/generations.parquet")
+    charged = costs(load_params(), "on-top", answers)["tokens_trained"]
+    assert charged == sum(own) + shared[0] < sum(own) + sum(shared)
 
 
 def test_the_frozen_shared_adapter_is_that_cell_in_every_period_and_each_user_has_a_buffer(

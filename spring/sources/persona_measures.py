@@ -41,15 +41,13 @@ def texture(frame: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def near_duplicates(responses: Sequence[str], *, run: int = 4, overlap: float = 0.5) -> float:
-    """Share of responses that share at least `overlap` of their runs of `run` words with one other."""
-    counts = CountVectorizer(ngram_range=(run, run), token_pattern=r"\S+", binary=True).fit_transform(
-        responses
-    )
+def near_duplicates(responses: Sequence[str]) -> float:
+    """Share of responses that share at least half of their runs of four words with one other."""
+    counts = CountVectorizer(ngram_range=(4, 4), token_pattern=r"\S+", binary=True).fit_transform(responses)
     shared = (counts @ counts.T).toarray()
     own = shared.diagonal().copy()
     np.fill_diagonal(shared, 0)
-    return float((shared.max(axis=1) >= np.maximum(1, overlap * own)).mean())
+    return float((shared.max(axis=1) >= np.maximum(1, 0.5 * own)).mean())
 
 
 def separability(frame: pl.DataFrame, source: PersonasSource, *, seed: int) -> dict[str, float]:

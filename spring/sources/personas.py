@@ -13,6 +13,7 @@ from random import Random
 
 import polars as pl
 
+from spring.rows import INTERACTIONS
 from spring.source_params import PersonasSource
 from spring.sources import persona_profiles as profiles
 from spring.sources import persona_text as text
@@ -27,17 +28,7 @@ TRANSIENT_FIRST, TRANSIENT_SPAN, TRANSIENT_EVERY = 22, 5, 20
 NOISE_FIRST, NOISE_EVERY, BURST_SHARE = 20, 20, 0.5
 CONTEXT_VERSION = 1000  # styles of passing contexts are numbered from here
 
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "user_id": pl.String,
-    "interaction_id": pl.String,
-    "timestamp": pl.Datetime("us", "UTC"),
-    "task": pl.String,
-    "query": pl.String,
-    "response": pl.String,
-    "rating": pl.Float64,
-    "drift": pl.String,
-    "is_drift": pl.Boolean,
-}
+SCHEMA = {**INTERACTIONS, "drift": pl.String, "is_drift": pl.Boolean}
 
 
 def generate(source: PersonasSource, *, seed: int) -> pl.DataFrame:

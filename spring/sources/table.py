@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def _row(source: TableSource, number: int, where: str, record: dict[str, Any]) -
         value = record.get(column)
         if isinstance(value, date):  # a datetime is one too
             texts[name] = value.isoformat()
-        elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            texts[name] = str(value)
+        elif isinstance(value, (str, int, float, Decimal)) and not isinstance(value, bool):
+            if value == value:  # a NaN is no value
+                texts[name] = str(value)
         elif value is not None:
             damage = damage or Problem(name, Reason.NOT_TEXT, repr(value))
     timestamp = texts.get("timestamp") or _date_of(texts.get("year", ""), texts.get("month", ""))
