@@ -19,7 +19,7 @@ from spring.statistics import EVERY
 from tasks.descriptions import describe
 from tasks.files import load_start
 from tasks.findings import tables
-from tasks.plots import METRIC_NAMES, drift_keys
+from tasks.plots import METRIC_NAMES, drift_keys, followed
 from tasks.published import published_table
 from tasks.suites import read_suite
 from tasks.svg import COLOURS, arm_styles, glyph
@@ -103,8 +103,10 @@ def transfer_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]
     for what, sign in (("lost", -1), ("gained", 1)):
         some = [arm for arm in arms if excludes_zero(told[arm]) and sign * told[arm]["mean"] > 0]
         if some:
-            listed = ", ".join(f"{arm} ({number(told[arm]['mean'], signed=True)})" for arm in some)
-            parts.append(f"by learning on, earlier periods {what} under {listed}")
+            some.sort(key=lambda arm: -abs(told[arm]["mean"]))
+            listed = [f"{arm} ({number(told[arm]['mean'], signed=True)})" for arm in some[:MOST_NAMED]]
+            more = f" and {len(some) - MOST_NAMED} more" if len(some) > MOST_NAMED else ""
+            parts.append(f"by learning on, earlier periods {what} under {', '.join(listed)}{more}")
     if not arms:
         return []
     if not parts:
@@ -163,6 +165,7 @@ def render(
         metrics=metrics,
         metric_names=METRIC_NAMES,
         order=order,
+        followed=followed(metrics),
         keys={
             arm: Markup(glyph(style.colour, style.marker, dash=style.dash)) for arm, style in styles.items()
         },

@@ -32,7 +32,8 @@ KIND_MARKERS = {
 }
 GAIN, LOSS = SERIES[0], SERIES[1]
 SIGNIFICANT = 0.05
-MOST_BANDS = 12  # arms whose intervals over periods are drawn; the bands of more would hide the lines
+MOST_LINES = 12  # arms drawn in full over periods; of more, only the best keep their colours
+BEST = 3  # of more arms: how many by each metric keep them
 LINE = 8.5  # points from one name to the next
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
@@ -69,13 +70,30 @@ def drift_handles(rows: pl.DataFrame) -> list[Line2D]:
     ]  # fmt: skip
 
 
-def periods_panel(axes: Axes, table: pl.DataFrame, metric: str, styles: dict[str, Style]) -> None:
-    """One metric over periods: a line per arm; of a few arms, a band for the interval over users."""
-    for arm, style in styles.items():
-        rows = table.filter(pl.col("arm") == arm).sort("period")
+def followed(metrics: dict[str, Any]) -> list[str]:
+    """The arms that can be told apart over periods: all of a few, else the one compared with and the best."""
+    arms = list(metrics["arms"])
+    if len(arms) <= MOST_LINES:
+        return arms
+    found = {metrics["against"]}
+    for metric in METRIC_NAMES:
+        ranked = sorted(((metrics["arms"][arm][metric]["mean"], arm) for arm in arms), reverse=True)
+        found |= {arm for _, arm in ranked[:BEST]}
+    return [arm for arm in arms if arm in found]
+
+
+def periods_panel(
+    axes: Axes, table: pl.DataFrame, metric: str, styles: dict[str, Style], shown: list[str]
+) -> None:
+    """One metric over periods: a line per arm, those not `shown` faint; of a few, bands of the intervals."""
+    for arm in sorted(styles, key=shown.__contains__):
+        style, rows = styles[arm], table.filter(pl.col("arm") == arm).sort("period")
         periods = rows["period"].to_numpy()
+        if arm not in shown:
+            axes.plot(periods, rows[metric], color=GRID, linewidth=1)
+            continue
         low, high = (rows[f"{metric}_{end}"].cast(pl.Float64).to_numpy() for end in ("low", "high"))
-        if len(styles) <= MOST_BANDS:
+        if len(styles) <= MOST_LINES:
             axes.fill_between(periods, low, high, color=style.colour, alpha=0.07, linewidth=0)
         axes.plot(
             periods, rows[metric], color=style.colour, marker=style.marker, linestyle=style.dash,

@@ -32,6 +32,7 @@ from tasks.plots import (
     curves_panel,
     drift_handles,
     drift_panel,
+    followed,
     paired_panel,
     periods_panel,
     transfer_panel,
@@ -82,8 +83,12 @@ def build(params: Params, metrics: dict[str, Any]) -> None:
     write_tables([*tables(metrics, list(params.arms)), *([published] if published else [])])
     drift_arm, drift_rows = sample_drift(params)
     panels = all_panels(params, metrics, drift_rows)
-    arms = arm_handles(arm_styles(params))
-    keys = {"periods": arms, "cost": arms, "drift": drift_handles(drift_rows)}
+    styles = arm_styles(params)
+    keys = {
+        "periods": arm_handles({arm: styles[arm] for arm in followed(metrics)}),
+        "cost": arm_handles(styles),
+        "drift": drift_handles(drift_rows),
+    }
     drawings = {}
     for name, drawn in panels.items():
         size = panel_size(name, len(params.arms), len(params.periods))
@@ -136,14 +141,14 @@ def all_panels(
     params: Params, metrics: dict[str, Any], drift_rows: pl.DataFrame
 ) -> dict[str, dict[str, Panel]]:
     """Section -> description -> what paints one pair of axes."""
-    styles, recipes = arm_styles(params), arms_by_recipe(params)
+    styles, recipes, shown = arm_styles(params), arms_by_recipe(params), followed(metrics)
     limits = {f"{metric}{end}": pl.Float64 for metric in METRICS for end in ("", "_low", "_high")}
     table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
     curves = read_curves(params)
     panels: dict[str, dict[str, Panel]] = {name: {} for name in SECTIONS}
     for metric, title in METRIC_NAMES.items():
         panels["periods"][f"{title} over periods"] = partial(
-            periods_panel, table=table, metric=metric, styles=styles
+            periods_panel, table=table, metric=metric, styles=styles, shown=shown
         )
         panels["paired"][f"{title}: differences"] = partial(
             paired_panel, metrics=metrics, metric=metric, styles=styles

@@ -23,9 +23,9 @@ from spring.statistics import EVERY, auroc
 from tasks import evaluate, report
 from tasks.costs import base_seconds
 from tasks.files import load_params
-from tasks.page import metric_reading, reading
-from tasks.plots import METRIC_NAMES, frontier, paired_panel
-from tasks.svg import Style
+from tasks.page import metric_reading, reading, transfer_reading
+from tasks.plots import METRIC_NAMES, followed, frontier, paired_panel, periods_panel
+from tasks.svg import GRID, Style
 from tasks.table import number, size
 
 ROOT = Path(__file__).parents[1]
@@ -667,6 +667,9 @@ def test_reading_of_transfer() -> None:
         "By learning on, earlier periods lost under a (−0.200), in nats per token; no other interval "
         "excludes zero."
     )
+    metrics["transfer"] |= {f"c{i}": {"backward": {"mean": i, "low": i, "high": i}} for i in range(1, 8)}
+    [several] = transfer_reading(metrics, list(metrics["transfer"]))
+    assert "gained under c7 (+7.000), c6 (+6.000), c5 (+5.000), c4 (+4.000) and 3 more, in nats" in several
     del metrics["transfer"]["a"]
     assert "nothing says" in dict(reading(metrics, ["base", "b"]))["Transfer"]
 
@@ -699,6 +702,22 @@ def test_rows_per_step_by_hand() -> None:
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
+
+
+def test_of_many_arms_the_best_and_the_one_compared_with_stand_out() -> None:
+    """14 arms, arm 13 the best by each metric but METEOR, where arm 0 is; with 12 arms all stand out."""
+    means = {f"arm {i:02}": dict.fromkeys(METRIC_NAMES, float(i)) | {"meteor": float(-i)} for i in range(14)}
+    arms = {arm: {name: {"mean": value} for name, value in found.items()} for arm, found in means.items()}
+    shown = followed({"arms": arms, "against": "arm 05"})
+    assert shown == [f"arm {i:02}" for i in (0, 1, 2, 5, 11, 12, 13)]
+    few = dict(list(arms.items())[:12])
+    assert followed({"arms": few, "against": "arm 05"}) == list(few)
+    axes, styles = Figure().subplots(), dict.fromkeys(arms, Style("#0072b2", "o", "-"))
+    rows = [{"arm": arm, "period": t, "rouge1": 0.0, "rouge1_low": 0.0, "rouge1_high": 0.0}
+            for arm in arms for t in (1, 2)]  # fmt: skip
+    periods_panel(axes, pl.DataFrame(rows), "rouge1", styles, shown)
+    colours = [line.get_color() for line in axes.lines]
+    assert colours == [GRID] * 7 + ["#0072b2"] * 7 and not axes.collections
 
 
 def test_what_drawings_mark() -> None:
