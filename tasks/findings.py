@@ -7,7 +7,7 @@ from typing import Any
 
 from spring.statistics import EVERY
 from tasks.matrix import LIKELIHOOD
-from tasks.plots import METRIC_NAMES
+from tasks.plots import METRIC_NAMES, TRANSFER_NAMES
 from tasks.table import (
     ABSENT,
     Table,
@@ -19,14 +19,6 @@ from tasks.table import (
     with_interval,
 )
 
-TRANSFER_NAMES = {
-    "average": "average at the end",
-    "backward": "backward transfer",
-    "forward": "forward transfer",
-    "forgetting": "forgetting",
-    "held": "habit held until it returns",
-    "personal": "personal part",
-}
 ENDS = {"": "mean", "_low": "low", "_high": "high"}
 
 

@@ -21,6 +21,14 @@ METRIC_NAMES = {
     "meteor": "METEOR",
     "logp_per_token": "Log-likelihood per token",
 }
+TRANSFER_NAMES = {
+    "average": "average at the end",
+    "backward": "backward transfer",
+    "forward": "forward transfer",
+    "forgetting": "forgetting",
+    "held": "habit held until it returns",
+    "personal": "personal part",
+}
 CHANGE, NO_CHANGE, UNKNOWN = SERIES[1], SERIES[0], MUTED
 KIND_MARKERS = {
     "stable": "o",
@@ -112,24 +120,56 @@ def paired_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[
     arms = [arm for arm in styles if arm in metrics["paired"]]
     axes.axvline(0, color=MUTED, linewidth=1)
     for place, arm in enumerate(arms):
-        found, style = metrics["paired"][arm][metric], styles[arm]
-        if found["low"] is not None:
-            axes.plot([found["low"], found["high"]], [place, place], color=style.colour, linewidth=2)
-        significant = found["p_holm"] is not None and found["p_holm"] < SIGNIFICANT
-        axes.plot(
-            found["difference"], place, color=style.colour, marker=style.marker, markersize=6,
-            markerfacecolor=style.colour if significant else "none",
-        )  # fmt: skip
+        found = metrics["paired"][arm][metric]
+        forest_row(axes, place, found["difference"], found, styles[arm], filled=significant(found))
+    forest_axes(axes, arms)
+    axes.set_title(METRIC_NAMES[metric])
+    axes.set_xlabel(
+        f"difference from {metrics['against']}" + (", nats" if metric == "logp_per_token" else "")
+    )
+
+
+def measure_panel(axes: Axes, metrics: dict[str, Any], measure: str, styles: dict[str, Style]) -> None:
+    """Forest plot of one measure of transfer; filled: significantly not that of the arm compared with."""
+    arms = [arm for arm in styles if arm in metrics["transfer"]]
+    if measure != "average":  # whose values are far below zero
+        axes.axvline(0, color=MUTED, linewidth=1)
+    for place, arm in enumerate(arms):
+        found = metrics["transfer"][arm][measure]
+        tested = metrics["transfer_paired"].get(arm, {}).get(measure)
+        if found["mean"] is not None:
+            filled = tested is not None and significant(tested)
+            forest_row(axes, place, found["mean"], found, styles[arm], filled=filled)
+    forest_axes(axes, arms)
+    axes.set_title(TRANSFER_NAMES[measure])
+    axes.set_xlabel("nats per token")
+
+
+def significant(found: dict[str, Any]) -> bool:
+    """Whether the corrected p-value says so; without one, not."""
+    return found["p_holm"] is not None and found["p_holm"] < SIGNIFICANT
+
+
+def forest_row(
+    axes: Axes, place: int, value: float, limits: dict[str, Any], style: Style, *, filled: bool
+) -> None:
+    """A value with its interval, the `place`-th from above."""
+    if limits["low"] is not None:
+        axes.plot([limits["low"], limits["high"]], [place, place], color=style.colour, linewidth=2)
+    axes.plot(
+        value, place, color=style.colour, marker=style.marker, markersize=6,
+        markerfacecolor=style.colour if filled else "none",
+    )  # fmt: skip
+
+
+def forest_axes(axes: Axes, arms: list[str]) -> None:
+    """Arms as names of rows, from above."""
     axes.set_yticks(range(len(arms)), arms)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel(
-        f"difference from {metrics['against']}" + (", nats" if metric == "logp_per_token" else "")
-    )
 
 
 def kind_style(kind: str | None, is_drift: bool | None) -> tuple[str, str]:

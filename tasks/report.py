@@ -27,12 +27,14 @@ from tasks.findings import tables
 from tasks.page import Sample, names, render
 from tasks.plots import (
     METRIC_NAMES,
+    TRANSFER_NAMES,
     arm_handles,
     cost_panel,
     curves_panel,
     drift_handles,
     drift_panel,
     followed,
+    measure_panel,
     paired_panel,
     periods_panel,
     transfer_panel,
@@ -42,7 +44,7 @@ from tasks.svg import arm_styles, composite, draw, inline
 from tasks.table import Table, as_markdown, as_plain
 
 FOLDER = DATA / "report"
-SECTIONS = ("periods", "paired", "transfer", "drift", "curves", "cost")  # those with drawings
+SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cost")  # those with drawings
 Panel = Callable[[Axes], None]
 
 
@@ -156,6 +158,10 @@ def all_panels(
         panels["cost"][f"{title} over cost"] = partial(
             cost_panel, metrics=metrics, metric=metric, styles=styles
         )
+    for name, title in TRANSFER_NAMES.items() if metrics["transfer"] else ():
+        panels["measures"][f"Transfer: {title}"] = partial(
+            measure_panel, metrics=metrics, measure=name, styles=styles
+        )
     for arm in (arm for arm in params.arms if arm in metrics["transfer"]):
         for metric in ("logp_per_token", *metrics["transfer"][arm]["generated"]):
             panels["transfer"][f"Every state of {arm} on every period, {METRIC_NAMES[metric]}"] = partial(
@@ -179,6 +185,7 @@ def panel_size(name: str, arms: int, periods: int) -> tuple[float, float]:
     sizes = {
         "drift": (8.6, 2.7),
         "paired": (3.9, max(2.4, 0.9 + 0.24 * arms)),
+        "measures": (3.9, max(2.4, 0.9 + 0.24 * arms)),
         "transfer": (3.9, max(2.0, 0.8 + 0.32 * periods)),
     }
     return sizes.get(name, (3.9, 2.75))

@@ -1,7 +1,8 @@
 """The tables and drawings of an experiment's pooled runs, for results/ and whoever reads them there.
 
 tables/     every table of the report as Markdown
-plots/      paired (each arm's difference, filled where significant), cost, and transfer where it was measured
+plots/      paired (each arm's difference, filled where significant), cost; where transfer was measured,
+            measures (what is forgotten, held and personal) and transfer (every state on every period)
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any
 from spring.params import Params
 from tasks.files import write_text
 from tasks.findings import tables
-from tasks.plots import METRIC_NAMES, arm_handles, cost_panel, paired_panel, transfer_panel
+from tasks.plots import (
+    METRIC_NAMES,
+    TRANSFER_NAMES,
+    arm_handles,
+    cost_panel,
+    measure_panel,
+    paired_panel,
+    transfer_panel,
+)
 from tasks.svg import arm_styles, composite
 from tasks.table import as_markdown, as_plain
 
@@ -49,5 +58,9 @@ def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
         partial(transfer_panel, metrics=metrics, arm=arm) for arm in styles if arm in metrics["transfer"]
     ]
     if states:
+        measures = [
+            partial(measure_panel, metrics=metrics, measure=name, styles=styles) for name in TRANSFER_NAMES
+        ]
+        made["measures"] = composite(measures, (2.6, height), columns=3, shared=True)
         made["transfer"] = composite(states, (2.6, 0.8 + 0.28 * len(metrics["periods"])), columns=4)
     return made

@@ -23,7 +23,7 @@ from spring.strict import fingerprint
 from tasks.costs import COSTS
 from tasks.evaluate import METRICS, stream
 from tasks.files import DATA, read_parquet, read_tests
-from tasks.findings import TRANSFER_NAMES
+from tasks.plots import TRANSFER_NAMES
 
 if TYPE_CHECKING:
     import wandb

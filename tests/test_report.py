@@ -24,7 +24,7 @@ from tasks import evaluate, report
 from tasks.costs import base_seconds
 from tasks.files import load_params
 from tasks.page import metric_reading, reading, transfer_reading
-from tasks.plots import METRIC_NAMES, followed, frontier, paired_panel, periods_panel
+from tasks.plots import METRIC_NAMES, followed, frontier, measure_panel, paired_panel, periods_panel
 from tasks.svg import GRID, Style
 from tasks.table import number, size
 
@@ -680,7 +680,8 @@ def test_without_the_matrix_the_page_says_so(unscored: Path) -> None:
     assert metrics_of(unscored)["transfer"] == {}
     page = Page((unscored / "data/report/report.html").read_text(encoding="utf-8"))
     assert "Not measured" in page.words
-    assert not (unscored / "data/report/plots/transfer.svg").exists()
+    for name in ("transfer", "measures"):
+        assert not (unscored / f"data/report/plots/{name}.svg").exists()
 
 
 def test_reading_is_cautious() -> None:
@@ -748,3 +749,20 @@ def test_what_drawings_mark() -> None:
     paired_panel(axes, {"paired": paired, "against": "base"}, "rouge1", styles)
     faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
     assert faces == ["#0072b2", "none", "none"]
+
+
+def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
+    """Filled: told apart from the arm compared with, which is not itself; no mark without a value."""
+    means = {"base": 0.0, "good": 0.4, "worse": -0.2, "shared": None}
+    styles = dict.fromkeys(means, Style("#0072b2", "o", "-"))
+    metrics = {
+        "transfer": {arm: {"personal": dict.fromkeys(("mean", "low", "high"), v)} for arm, v in means.items()},
+        "transfer_paired": {"good": {"personal": {"p_holm": 0.01}}, "worse": {"personal": {"p_holm": 0.2}}},
+    }  # fmt: skip
+    axes = Figure().subplots()
+    measure_panel(axes, metrics, "personal", styles)
+    marks = [
+        (line.get_xdata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"
+    ]
+    assert marks == [(0.0, "none"), (0.4, "#0072b2"), (-0.2, "none")]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(means)
