@@ -755,10 +755,9 @@ def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
     """Filled: told apart from the arm compared with, which is not itself; no mark without a value."""
     means = {"base": 0.0, "good": 0.4, "worse": -0.2, "shared": None}
     styles = dict.fromkeys(means, Style("#0072b2", "o", "-"))
-    metrics = {
-        "transfer": {arm: {"personal": dict.fromkeys(("mean", "low", "high"), v)} for arm, v in means.items()},
-        "transfer_paired": {"good": {"personal": {"p_holm": 0.01}}, "worse": {"personal": {"p_holm": 0.2}}},
-    }  # fmt: skip
+    drawn = {arm: {"personal": dict.fromkeys(("mean", "low", "high"), value)} for arm, value in means.items()}
+    tested = {"good": {"personal": {"p_holm": 0.01}}, "worse": {"personal": {"p_holm": 0.2}}}
+    metrics = {"transfer": drawn, "transfer_paired": tested}
     axes = Figure().subplots()
     measure_panel(axes, metrics, "personal", styles)
     marks = [
