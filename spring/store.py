@@ -152,7 +152,10 @@ def _folder_name() -> str:
 
 def _alive(folder: Path) -> bool:
     """Whether the process that writes `folder` still runs; on another machine, if it wrote within a day."""
-    machine, pid, _ = folder.name.split("-")
+    machine, _, rest = folder.name.partition("-")
+    pid, _, unique = rest.partition("-")
+    if not unique:  # named by an earlier version
+        return False
     if machine != _machine():
         try:
             return time.time() - folder.stat().st_mtime < DAY

@@ -299,6 +299,7 @@ def test_names_tell_the_process() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert not module._alive(Path(f"{mine}-{process.pid}-x"))
+    assert not module._alive(Path(f"{os.getpid()}-x"))  # as earlier versions named them
 
 
 def test_what_another_machine_writes_is_left_alone_for_a_day(
