@@ -21,6 +21,7 @@ from typing import Any
 from bench.machine import MEGABYTE, about, write_result
 from bench.texts import writers
 from spring.store import CellStore
+from tasks.files import load_params
 
 USERS = (8, 32, 128, 512)
 SLOTS = (1, 4, 16, 32)
@@ -123,8 +124,6 @@ def main() -> None:
     if options.history:
         print(json.dumps(measure_history(options.history)))
         return
-    from tasks.files import load_params
-
     write_result(
         "growth",
         about(load_params().model),

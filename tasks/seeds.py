@@ -63,11 +63,10 @@ def main() -> None:
         folder = arguments.folder or FOLDER / params.experiment
         runs = read_kept(params, folder)
         if arguments.against:
-            params = params.model_copy(update={"seed": min(runs)})  # of the resampling, however called
             metrics = pool(compared_with(params, arguments.against), runs)
             print(as_plain(significance_table(metrics, list(params.arms))))
             return
-        metrics = pool(params.model_copy(update={"seed": min(runs)}), runs)
+        metrics = pool(params, runs)
     except SeedError as error:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
@@ -166,13 +165,15 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
 
 def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     """A metrics.json of all runs together."""
+    params = params.model_copy(update={"seed": min(runs)})  # of the resampling, whichever run was the last
     every = [metrics for metrics, _ in runs.values()]
     users, measured, detected = (
         together(params, {seed: tables[name] for seed, (_, tables) in runs.items()}, ["arm", "user_id", key])
         for name, key in zip(KEPT, ("period", "metric", "kind"), strict=True)
     )
     means = {name: over_periods(users, name) for name in params.arms}
-    pooled: dict[str, Any] = average([{k: v for k, v in metrics.items() if k != "seed"} for metrics in every])
+    pooled: dict[str, Any] = average(every)
+    del pooled["seed"]
     if params.ingest.source == "personas":
         pooled["interactions"] = sum(metrics["interactions"] for metrics in every)
     for name in params.arms:

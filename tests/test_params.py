@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from spring.params import ParameterError, merge, parse
+from tasks.tree import read_tree
 
 TREE = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
 
@@ -154,6 +155,22 @@ def test_a_block_train_in_full_says_how_it_would_select():
     tree = changed("arm.train", None)
     tree["arms"] = {"base": {}, "current": {"train": WHOLE | {"select": {**WHOLE["select"], "share": 0.1}}}}
     assert parse(tree).arms["current"].train.data == "current"
+
+
+def test_periods_need_what_max_interactions_leaves_of_a_user():
+    """Five periods need ten of every user; what is left out by the limit no other setting brings back."""
+    parse(changed("ingest.max_interactions", 10))
+    with pytest.raises(
+        ParameterError, match=r"ingest\.max_interactions is 9; 5 periods need 10 of every user"
+    ):
+        parse(changed("ingest.max_interactions", 9))
+
+
+def test_a_file_in_another_encoding_is_refused_by_name(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes("experiment: é".encode("latin-1"))
+    with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML in UTF-8"):
+        read_tree(path)
 
 
 def test_a_missing_key_is_named():

@@ -26,7 +26,7 @@ from tasks.files import load_params
 from tasks.page import metric_reading, reading, transfer_reading
 from tasks.plots import METRIC_NAMES, followed, frontier, measure_panel, paired_panel, periods_panel
 from tasks.svg import GRID, Style
-from tasks.table import number, size
+from tasks.table import Table, as_plain, number, size
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert('text')</script>"
@@ -695,6 +695,10 @@ def test_reading_is_cautious() -> None:
 @pytest.mark.parametrize(("count", "text"), [(7, "7 B"), (1500, "1.5 kB"), (2_340_000, "2.3 MB")])
 def test_sizes(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_an_empty_table_says_so() -> None:
+    assert as_plain(Table("tests", "Tests", [], [])) == "Tests\nNothing to show.\n"
 
 
 def test_rows_per_step_by_hand() -> None:

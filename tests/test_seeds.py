@@ -98,6 +98,7 @@ def test_personas_of_every_seed_are_users_of_their_own(params: Params) -> None:
     found = pool(params, runs)
     assert found["users"] == 4 and found["seeds"] == [0, 1] and "seed" not in found
     assert found["interactions"] == 100 + 200
+    assert pool(params.model_copy(update={"seed": 7}), runs) == found  # whichever run was the last
     paired = found["paired"]["spring"]["rouge1"]
     assert paired["difference"] == pytest.approx(2.0)
     assert paired["p"] == pytest.approx(2 / 16)

@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -360,6 +361,21 @@ def test_the_three_formats_say_the_same(tmp_path: Path) -> None:
     assert tables[0]["interaction_id"].to_list() == ["1", "3", "2"]
     assert tables[0]["rating"].to_list() == [None, 1.0, 4.5]
     assert json.loads(tables[0]["query"][1]) == {"TITLE": "Größe"}
+
+
+def test_a_nan_is_a_missing_value_and_a_decimal_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    rows = {
+        "who": ["a", "b"],
+        "when": ["2020-01-01"] * 2,
+        "title": [float("nan"), 7.0],
+        "text": ["one", "two"],
+    }
+    pl.DataFrame(rows | {"stars": [Decimal("4.5"), Decimal("3.0")]}).write_parquet(path)
+    checked = check_rows(table.read(source_of(path, rating="stars")), min_chars=1, max_chars=100)
+    assert checked.quarantine.select("user_id", "reason").rows() == [("a", "empty text")]
+    [kept] = checked.interactions.to_dicts()
+    assert (kept["user_id"], kept["rating"], json.loads(kept["query"])) == ("b", 3.0, {"TITLE": "7.0"})
 
 
 def test_a_column_that_is_not_there_stops(tmp_path: Path) -> None:
