@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from spring.statistics import STABLE
 from tasks.svg import BAND, GRID, INK, MUTED, SERIES, Style
@@ -38,11 +36,9 @@ KIND_MARKERS = {
     "transient": "v",
     "noise": "p",
 }
-GAIN, LOSS = SERIES[0], SERIES[1]
 SIGNIFICANT = 0.05
 MOST_LINES = 12  # arms drawn in full over periods; of more, only the best keep their colours
 BEST = 3  # of more arms: how many by each metric keep them
-LINE = 8.5  # points from one name to the next
 MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
@@ -127,22 +123,6 @@ def paired_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[
     axes.set_xlabel(
         f"difference from {metrics['against']}" + (", nats" if metric == "logp_per_token" else "")
     )
-
-
-def measure_panel(axes: Axes, metrics: dict[str, Any], measure: str, styles: dict[str, Style]) -> None:
-    """Forest plot of one measure of transfer; filled: significantly not that of the arm compared with."""
-    arms = [arm for arm in styles if arm in metrics["transfer"]]
-    if measure != "average":  # whose values are far below zero
-        axes.axvline(0, color=MUTED, linewidth=1)
-    for place, arm in enumerate(arms):
-        found = metrics["transfer"][arm][measure]
-        tested = metrics["transfer_paired"].get(arm, {}).get(measure)
-        if found["mean"] is not None:
-            filled = tested is not None and significant(tested)
-            forest_row(axes, place, found["mean"], found, styles[arm], filled=filled)
-    forest_axes(axes, arms)
-    axes.set_title(TRANSFER_NAMES[measure])
-    axes.set_xlabel("nats per token")
 
 
 def significant(found: dict[str, Any]) -> bool:
@@ -238,105 +218,3 @@ def curves_panel(axes: Axes, rows: pl.DataFrame, title: str, colour: str) -> Non
     axes.set_ylabel("training loss, nats")
     axes.margins(x=0.01, y=0.12)
     axes.grid(axis="x", visible=False)
-
-
-def largest_gain(metrics: dict[str, Any], metric: str) -> float:
-    """How far any state of any arm is from the base model on any period: the end of the heat maps' scale."""
-    arms = (of_metric(arm, metric) for arm in metrics["transfer"].values())
-    return max(abs(gain) for arm in arms for gain in gains(arm).values())
-
-
-def of_metric(arm: dict[str, Any], metric: str) -> dict[str, Any]:
-    """`matrix` and `untrained` of one arm: of likelihoods, or of a metric of generated texts."""
-    return arm["generated"].get(metric, arm)
-
-
-def gains(arm: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """(learned, tested) -> scores[i, j] less what the base model has there."""
-    return {
-        (learned, tested): score - arm["untrained"][tested]
-        for learned, scores in arm["matrix"].items()
-        for tested, score in scores.items()
-    }
-
-
-def transfer_panel(axes: Axes, metrics: dict[str, Any], arm: str, metric: str = "logp_per_token") -> None:
-    """Heat map of scores[i, j]: colour by the gain over the base model, the diagonal framed."""
-    found, end = of_metric(metrics["transfer"][arm], metric), largest_gain(metrics, metric)
-    periods = sorted(found["untrained"], key=int)
-    for (learned, tested), gain in gains(found).items():
-        row, column = periods.index(learned), periods.index(tested)
-        corner = (column - 0.5, row - 0.5)
-        colour = GAIN if gain > 0 else LOSS
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=0.6 * abs(gain) / (end or 1)))
-        if row == column:
-            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=1.2))
-        text = f"{found['matrix'][learned][tested]:.2f}".replace("-", "−")
-        axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=7.5)
-    axes.set_xlim(-0.5, len(periods) - 0.5)
-    axes.set_ylim(len(periods) - 0.5, -0.5)
-    axes.set_xticks(range(len(periods)), periods)
-    axes.set_yticks(range(len(periods)), periods)
-    axes.set_title(
-        f"{arm}, {METRIC_NAMES[metric]}" if metric in metrics["transfer"][arm]["generated"] else arm
-    )
-    axes.set_xlabel("tested on period")
-    axes.set_ylabel("after learning period")
-    axes.grid(visible=False)
-
-
-def seconds_spent(arm: dict[str, Any]) -> float:
-    """Training, scoring and generation of one arm, from its entry in metrics.json."""
-    return arm["seconds_train"] + arm["seconds_score"] + arm["seconds_generate"]
-
-
-def frontier(metrics: dict[str, Any], metric: str) -> list[str]:
-    """Arms that no arm beats in `metric` without spending more (the Pareto front), cheapest first."""
-    front: list[str] = []
-    best = -math.inf
-    cost = {arm: (seconds_spent(found), -found[metric]["mean"]) for arm, found in metrics["arms"].items()}
-    for arm in sorted(cost, key=cost.__getitem__):
-        if -cost[arm][1] > best:
-            front.append(arm)
-            best = -cost[arm][1]
-    return front
-
-
-def name_front(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Names the points [x, y] of a front that rises to the right, above and left of it, where no point lies.
-
-    Limits and scales must be settled.
-    """
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, hence distances
-    lowest, scale = -math.inf, 72 / axes.figure.dpi
-    for name, point in points.items():
-        y = axes.transData.transform(point)[1] * scale
-        lowest = max(y + 5, lowest + LINE)
-        axes.annotate(
-            name, point, xytext=(-9, lowest - y), textcoords="offset points", ha="right", color=INK,
-            fontsize=7, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3},
-        )  # fmt: skip
-
-
-def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost."""
-    for arm, style in styles.items():
-        found = metrics["arms"][arm]
-        seconds = seconds_spent(found)
-        low, mean, high = (found[metric][key] for key in ("low", "mean", "high"))
-        if low is not None:
-            axes.plot([seconds, seconds], [low, high], color=style.colour, linewidth=1.2, alpha=0.55)
-        axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7)
-    spent = [seconds_spent(arm) for arm in metrics["arms"].values()]
-    if min(spent) > 0 and max(spent) / min(spent) > 10:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.12)
-    else:
-        axes.set_xlim(0, 1.15 * max(spent) or 1)
-    axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel("seconds of training, scoring and generation, all users and periods")
-    best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
-    name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})

@@ -21,6 +21,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from spring.params import Params
+from tasks.cost_plots import cost_panel
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
 from tasks.files import DATA, load_params, read_parquet, read_tests, write_json, write_text
 from tasks.findings import tables
@@ -29,19 +30,17 @@ from tasks.plots import (
     METRIC_NAMES,
     TRANSFER_NAMES,
     arm_handles,
-    cost_panel,
     curves_panel,
     drift_handles,
     drift_panel,
     followed,
-    measure_panel,
     paired_panel,
     periods_panel,
-    transfer_panel,
 )
 from tasks.published import published_table
 from tasks.svg import arm_styles, composite, draw, inline
 from tasks.table import Table, as_markdown, as_plain
+from tasks.transfer_plots import measure_panel, transfer_panel
 
 FOLDER = DATA / "report"
 SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cost")  # those with drawings

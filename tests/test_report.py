@@ -21,12 +21,14 @@ from matplotlib.figure import Figure
 from spring.significance import holm
 from spring.statistics import EVERY, auroc
 from tasks import evaluate, report
+from tasks.cost_plots import frontier
 from tasks.costs import base_seconds
 from tasks.files import load_params
 from tasks.page import metric_reading, reading, transfer_reading
-from tasks.plots import METRIC_NAMES, followed, frontier, measure_panel, paired_panel, periods_panel
+from tasks.plots import METRIC_NAMES, followed, paired_panel, periods_panel
 from tasks.svg import GRID, Style
 from tasks.table import Table, as_plain, number, size
+from tasks.transfer_plots import measure_panel
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert('text')</script>"
