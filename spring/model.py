@@ -47,7 +47,7 @@ def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
     else:
         source = {"id": model_id, "revision": revision}
         write_place(folder, _locate(model_id, revision))
-    source["digest"] = model_digest(read_place(folder), leave_out=("source.json", PLACE))
+    source["digest"] = weights_digest(folder)
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
 
@@ -60,6 +60,11 @@ def read_place(folder: Path) -> Path:
     """Where the weights of a prepared folder lie."""
     pointer = folder / PLACE
     return Path(pointer.read_text(encoding="utf-8").strip()) if pointer.exists() else folder
+
+
+def weights_digest(folder: Path) -> str:
+    """What stands for the model that a prepared folder holds or points to."""
+    return model_digest(read_place(folder), leave_out=("source.json", PLACE))
 
 
 def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseModel:

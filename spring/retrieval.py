@@ -180,9 +180,6 @@ class Retriever:
         self.prior, self.share = prior, share
         self.index = build_index(by, documents, embeddings) if len(documents) else None
 
-    def __len__(self) -> int:
-        return len(self.times)
-
     def scores(self, query: str, embedding: Any = None) -> Floats:
         """Sim(q, h) of every document h. [N]. `query` is a `query_text`, `embedding` its embedding [D]."""
         if self.index is None:

@@ -11,7 +11,7 @@ from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
 from tasks.banks import Fit
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -165,7 +165,7 @@ def _prepare(bench: Workbench, request: Request, slot: int, profile: str) -> Que
     from spring.engine.queries import Query
 
     row = request.row
-    context = [(item["query"], item["response"]) for item in request.context]
+    context = as_context(request.context)
     asked = row["task"], row["query"], row["response"]
     alone = bench.prompter.text(*asked, profile=profile)
     given = bench.prompter.text(*asked, context=context, profile=profile)

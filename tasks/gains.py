@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from spring.store import cell_key, code_digest
 from tasks.banks import Fit
 from tasks.scoring import CODE, SLOTS, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.scoring import Text
@@ -86,8 +86,7 @@ def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int, profile: str) -> 
     """The reference after its query alone, and after the query with the item."""
     row, item = pair
     asked = row["task"], row["query"], row["response"]
-    context = [(item["query"], item["response"])]
     return (
         bench.prompter.text(*asked, profile=profile, slot=slot),
-        bench.prompter.text(*asked, context=context, profile=profile, slot=slot),
+        bench.prompter.text(*asked, context=as_context([item]), profile=profile, slot=slot),
     )

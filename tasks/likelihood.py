@@ -20,7 +20,7 @@ from spring.store import cell_key, code_digest
 from tasks.banks import Fit
 from tasks.decoding import GenerateJob, Request, generate, steering
 from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -160,7 +160,7 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
                 row["task"],
                 row["query"],
                 row["response"],
-                context=[(item["query"], item["response"]) for item in context],
+                context=as_context(context),
                 profile=path.profile,
                 slot=slots.get(_adapter_key(path), -1),
             )

@@ -27,7 +27,7 @@ from spring.store import cell_key, code_digest
 from tasks.decoding import GenerateJob, Request, generate
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.scoring import CODE
-from tasks.workbench import Done, Row, Workbench, fill, plain, user_folder
+from tasks.workbench import Done, Row, Workbench, as_context, fill, plain, user_folder
 
 if TYPE_CHECKING:
     from spring.engine.steering import Pair
@@ -243,9 +243,8 @@ def _pair(bench: Workbench, job: PairJob) -> Pair:
     from spring.engine.steering import Pair
 
     behind = job.others if job.fints.behind == "others" else ()
-    context = [(item["query"], item["response"]) for item in behind]
     texts = [
-        bench.prompter.text(job.row["task"], job.row["query"], answer, context=context)
+        bench.prompter.text(job.row["task"], job.row["query"], answer, context=as_context(behind))
         for answer in (job.row["response"], job.rejected)
     ]
     end = bench.prompter.end

@@ -149,7 +149,7 @@ def _compute(
 ) -> None:
     from safetensors.torch import save_file
 
-    from spring.engine.budget import training_tokens
+    from spring.engine.budget import needs_checkpoints, training_tokens
     from spring.engine.lora import save_adapter
     from spring.engine.training import train as train_many
 
@@ -157,7 +157,7 @@ def _compute(
     base, memory_gb = bench.base, bench.params.model.memory_gb
     lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
     longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
-    checkpoint = longest > training_tokens(base.model, memory_gb)  # one text alone would not fit
+    checkpoint = needs_checkpoints(base.model, memory_gb, longest=longest)
     budget = training_tokens(base.model, memory_gb, checkpoint=checkpoint)
     began = perf_counter()
     with bench.bank(over or how.lora, len(lessons)) as bank:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from spring.arm_params import Arm, Profile
 from spring.params import Params
-from spring.store import CellStore, model_digest
+from spring.store import CellStore
 from spring.strict import fingerprint
 from spring.train_params import Lora, Train
 from tasks.banks import Fit, Founding, Layered
@@ -93,18 +93,17 @@ class Workbench:
     def base(self) -> BaseModel:
         """The frozen base model; `ModelError` if its folder holds other weights than `model` has seen."""
         from spring.device import ModelError
-        from spring.model import PLACE, load, read_place
+        from spring.model import load, weights_digest
         from spring.targets import check_targets, layers_of
 
         asked, folder = self.params.model, DATA / "model"
         base = load(folder, device=asked.device, dtype=asked.dtype)
-        if Path(asked.id).is_dir():  # the hub's files never change; a folder of one's own may
-            found = model_digest(read_place(folder), leave_out=("source.json", PLACE))
-            if found != base.digest:
-                raise ModelError(
-                    f"model.id: {asked.id} has changed since the stage `model` read it, and results "
-                    f"would be kept as those of the model before; run `dvc repro --force model`, then go on"
-                )
+        # the hub's files never change; a folder of one's own may
+        if Path(asked.id).is_dir() and weights_digest(folder) != base.digest:
+            raise ModelError(
+                f"model.id: {asked.id} has changed since the stage `model` read it, and results "
+                f"would be kept as those of the model before; run `dvc repro --force model`, then go on"
+            )
         check_targets(self.params.arms, layers_of(base.model), model_id=asked.id)  # `model` had other arms
         return base
 
@@ -265,6 +264,11 @@ def fit_of(adapter: Adapter | None) -> Fit | None:
 def plain(row: Row) -> list[str]:
     """What a result depends on of a row, for cell keys."""
     return [row["task"], row["query"], row["response"]]
+
+
+def as_context(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """What a prompt shows of past interactions: query and response."""
+    return [(row["query"], row["response"]) for row in rows]
 
 
 def recipe_of(arm: Arm) -> Train:

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.engine import scoring
-from spring.engine.budget import CPU_TOKENS, Room, decoding_room, scoring_tokens, training_tokens
+from spring.engine.budget import (
+    CPU_TOKENS,
+    Room,
+    decoding_room,
+    needs_checkpoints,
+    scoring_tokens,
+    training_tokens,
+)
 from spring.engine.lora import AdapterBank
 from spring.engine.scoring import (
     CHUNK,
@@ -132,11 +139,9 @@ def test_any_batching_gives_the_same_in_the_same_order(
     model = make_model()
     bank = random_bank(model, slots=2)
     rows = texts(count=count, seed=seed, slots=(-1, 0, 1))
-    done: list[int] = []
-    found = token_logps(model, bank, rows, budget=budget, progress=done.append)
+    found = token_logps(model, bank, rows, budget=budget)
     for row, logps in zip(rows, found, strict=True):
         np.testing.assert_allclose(logps, token_logps(model, bank, [row], budget=1)[0], **TOLERANCE)
-    assert sum(done) == sum(len(row) for row in rows)
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
@@ -181,6 +186,8 @@ def test_budgets_by_hand(tiny: Any) -> None:
     assert decoding_room(tiny, 1e-3) == Room(2929, per_row=20)
     assert (scoring_tokens(tiny, 1e-9), decoding_room(tiny, 1e-9)) == (64, Room(0, per_row=20))
     assert training_tokens(tiny, 1e3) == CPU_TOKENS
+    assert [needs_checkpoints(tiny, 1e-3, longest=n) for n in (147, 148)] == [False, True]
+    assert not needs_checkpoints(tiny, 1e3, longest=CPU_TOKENS + 1)  # a larger batch than is worth while fits
 
 
 def test_budgets_of_other_architectures(make_model: Callable[..., Any]) -> None:

@@ -27,12 +27,21 @@ def training_tokens(model: Any, memory_gb: float, *, checkpoint: bool = False) -
 
     With `checkpoint` every layer keeps its input alone, and one at a time the rest.
     """
+    return _bounded(model, memory_gb * GIGABYTE / _kept_per_token(model, checkpoint=checkpoint))
+
+
+def needs_checkpoints(model: Any, memory_gb: float, *, longest: int) -> bool:
+    """Whether what the backward pass needs of one text of so many tokens does not fit into `memory_gb`."""
+    kept = longest * _kept_per_token(model, checkpoint=False)
+    return kept > memory_gb * GIGABYTE / cores(model.device)
+
+
+def _kept_per_token(model: Any, *, checkpoint: bool) -> float:
     config = model.config.get_text_config()
     size = model.dtype.itemsize
     per_layer = (16 * config.hidden_size + 5 * config.intermediate_size) * size + 12 * config.hidden_size
     layers = config.num_hidden_layers
-    per_token = per_layer + layers * config.hidden_size * size if checkpoint else per_layer * layers
-    return _bounded(model, memory_gb * GIGABYTE / per_token)
+    return per_layer + layers * config.hidden_size * size if checkpoint else per_layer * layers
 
 
 def scoring_tokens(model: Any, memory_gb: float) -> int:

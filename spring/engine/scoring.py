@@ -67,7 +67,6 @@ def token_logps(
     texts: Sequence[Text],
     *,
     budget: int,
-    progress: Progress = lambda _: None,
 ) -> list[np.ndarray]:
     """log p of every response token of every text (nats, float32), in the order given.
 
@@ -79,7 +78,6 @@ def token_logps(
     def score(batch: list[int]) -> None:
         logps = halved(lambda some: _score_batch(model, bank, [texts[order[i]] for i in some]), batch)
         found.update(zip((order[i] for i in batch), logps, strict=True))
-        progress(sum(len(texts[order[i]]) for i in batch))
 
     each(score, token_batches([len(text) for text in (texts[i] for i in order)], budget), model.device)
     assert len(found) == len(texts), "a text was lost while sorting by length"
