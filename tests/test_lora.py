@@ -21,6 +21,7 @@ from spring.engine.packing import KeyValueCache, pack_rows
 from spring.train_params import Lora
 
 CPU = torch.device("cpu")
+LIKE = torch.empty(0)  # what dropout masks are like
 QV = ("q_proj", "v_proj")
 ANY = ("q_proj", "v_proj", "gate_proj", "down_proj")
 ROWS = [[5, 6, 7, 8], [9], [10, 11, 12], [5, 6, 7, 8], [20, 21], [9, 9]]
@@ -259,21 +260,23 @@ def test_only_safetensors_are_read(tmp_path: Path) -> None:
 # --- dropout ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.8])
-def test_dropout_rate(p: float) -> None:
+def test_dropout_rate(p: float, dtype: torch.dtype) -> None:
     """200 000 draws: 5 standard deviations are below 0.006. Every one of the four phases of a 64-bit draw."""
-    kept = keep_mask(200, 1000, p, seed=1, device=CPU)
+    kept = keep_mask(200, 1000, p, seed=1, like=torch.empty(0, dtype=dtype))
+    assert kept.dtype == dtype and set(kept.unique().tolist()) == {0.0, 1.0}
     for phase in range(4):
-        share = (~kept).flatten()[phase::4].float().mean().item()
+        share = (kept == 0).flatten()[phase::4].float().mean().item()
         assert share == pytest.approx(p, abs=0.012)
 
 
 def test_dropout_mask_depends_on_seed_and_shape_alone() -> None:
-    masks = [keep_mask(7, 9, 0.5, seed=s, device=CPU) for s in (3, 3, 4)]
+    masks = [keep_mask(7, 9, 0.5, seed=s, like=LIKE) for s in (3, 3, 4)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     torch.rand(5)  # the global generator has no part in it
-    assert torch.equal(masks[0], keep_mask(7, 9, 0.5, seed=3, device=CPU))
+    assert torch.equal(masks[0], keep_mask(7, 9, 0.5, seed=3, like=LIKE))
 
 
 def test_the_update_and_its_gradients_are_those_of_plain_dropout(make_model: Callable[..., Any]) -> None:
@@ -284,7 +287,7 @@ def test_the_update_and_its_gradients_are_those_of_plain_dropout(make_model: Cal
     pack = pack_rows([[1] * 2, [1], [1] * 2, [1] * 2], [0, 0, -1, 1], device=CPU)
     seeds, spans = [5, 105, 0, 6], {0: slice(0, 3), 1: slice(5, 7)}
     masks = [
-        keep_mask(n, 32, 0.5, seed=seed + layer.number, device=CPU) for n, seed in ((2, 5), (1, 105), (2, 6))
+        keep_mask(n, 32, 0.5, seed=seed + layer.number, like=LIKE) for n, seed in ((2, 5), (1, 105), (2, 6))
     ]
     keep = {0: torch.cat(masks[:2]), 1: masks[2]}
     weight = torch.randn(7, layer.base.out_features)

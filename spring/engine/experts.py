@@ -95,12 +95,11 @@ class GroupLinear(BankedLinear):
 
     def _experts(self, x: Tensor, gates: Tensor, route: Route) -> Tensor:
         """sum_i g_i B_i A_i dropout(x) of the single lesson in the bank."""
-        kept = x[0].float()
-        if route.masks is not None:
-            mask = torch.cat([self._keep(x, rows) for rows in route.masks])
-            mask = F.pad(mask, (0, 0, 0, len(kept) - len(mask)))
-            kept = kept * mask / (1 - self.bank[0].config.dropout)
-        return mixture(kept, self.a[0], self.b[0], gates)
+        if route.masks is None:
+            return mixture(x[0].float(), self.a[0], self.b[0], gates)
+        mask = torch.cat([self._keep(x, rows) for rows in route.masks])
+        kept = x[0] * F.pad(mask, (0, 0, 0, x.shape[1] - len(mask)))
+        return mixture(kept.float() / (1 - self.bank[0].config.dropout), self.a[0], self.b[0], gates)
 
 
 class _Group(AdapterBank):
