@@ -73,8 +73,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
     """Mean precision over the positives, each at its own score as the threshold, ties together.
 
-    `scores` and `positive` (bool) are [N]; None where one of the two classes is empty. By chance it is about
-    the share of positives.
+    `scores` and `positive` (bool) are [N]; None where one of the two classes is empty.
     """
     if positive.all() or not positive.any():
         return None
@@ -82,6 +81,17 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float | None:
     taken = np.cumsum(np.bincount(inverse))  # items at or above each threshold, from the highest
     found = np.cumsum(np.bincount(inverse, weights=positive))
     return float((found / taken)[inverse[positive]].mean())
+
+
+def chance_precision(positives: int, items: int) -> float:
+    """Average precision of a random order of `items`, `positives` of them positive.
+
+    The item at place k is positive with the share of positives, and of the k - 1 before it the same share of
+    the others; the mean over k lies above the share, far above where items are few.
+    """
+    assert 0 < positives < items, (positives, items)
+    before = (positives - 1) / (items - 1)
+    return before + (1 - before) * float((1 / np.arange(1, items + 1)).mean())
 
 
 def mid_ranks(values: np.ndarray) -> np.ndarray:
@@ -140,5 +150,5 @@ def _ranked(scores: np.ndarray, positive: np.ndarray) -> dict[str, float | None]
     return {
         "auroc": auroc(scores, positive),
         "average_precision": average_precision(scores, positive),
-        "chance": float(positive.mean()) if both else None,
+        "chance": chance_precision(int(positive.sum()), len(positive)) if both else None,
     }

@@ -97,8 +97,8 @@ def follow(
     way, as before, in an old way again. Over d = 0, 1, ..: the mean over changes (u, c) of
     scores[u, c+d, c] - scores[u, c-1, c], less the mean of the same over the users stable in c: states
     improve on every text of a task, changed or not.
-    Changes in period 0, or in a period in which no user is stable, are left out. A change counts until the
-    user's next change or return: what comes after is another habit's learning. So later d have fewer.
+    Changes in period 0, or in a period in which no user is stable, are left out. Users of both groups count
+    until their next change or return: what comes after is another habit's learning. So later d have fewer.
     """
     scores_of = [_checked(user) for user in scores]
     periods, turns = scores.shape[1], changed | returned
@@ -107,9 +107,10 @@ def follow(
         excesses = []
         for c in range(1, periods - d):
             gains = np.array([user[c + d, c] - user[c - 1, c] for user in scores_of])
-            lasting = changed[:, c] & ~turns[:, c + 1 : c + d + 1].any(axis=1)
-            if stable[:, c].any():
-                excesses += (gains[lasting] - gains[stable[:, c]].mean()).tolist()
+            as_it_was = ~turns[:, c + 1 : c + d + 1].any(axis=1)
+            lasting, calm = changed[:, c] & as_it_was, stable[:, c] & as_it_was
+            if calm.any():
+                excesses += (gains[lasting] - gains[calm].mean()).tolist()
         if excesses:
             found.append(Follow(d, float(np.mean(excesses)), len(excesses)))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from spring.statistics import (
     auroc,
     average_precision,
     bootstrap_means,
+    chance_precision,
     detection,
     mean_interval,
     paired_difference,
@@ -158,6 +159,15 @@ def test_selection_precision() -> None:
     assert selection_precision(np.zeros(4, bool), real) is None
 
 
+@pytest.mark.parametrize(("positives", "items"), [(1, 2), (1, 6), (3, 6), (5, 6), (2, 7)])
+def test_chance_precision_is_the_mean_over_all_orders(positives: int, items: int) -> None:
+    found = []
+    for places in combinations(range(items), positives):
+        positive = np.isin(np.arange(items), places)
+        found.append(average_precision(-np.arange(float(items)), positive))
+    assert chance_precision(positives, items) == pytest.approx(np.mean(found))  # type: ignore[arg-type]
+
+
 def test_detection_by_hand() -> None:
     """Abrupt 3 beats stable 1, noise 0 and 2: 1. Gradual 1 beats 0, ties 1, loses to 2: (1 + 1/2) / 3.
 
@@ -171,9 +181,10 @@ def test_detection_by_hand() -> None:
     )
     every = found.pop(EVERY)
     assert {kind: of["auroc"] for kind, of in found.items()} == {"abrupt": 1.0, "gradual": 0.5, "noise": 0.5}
-    assert found["abrupt"] == {"auroc": 1.0, "average_precision": 1.0, "chance": 0.25}
+    assert found["abrupt"] == {"auroc": 1.0, "average_precision": 1.0, "chance": pytest.approx(25 / 12 / 4)}
     assert found["gradual"]["average_precision"] == pytest.approx(1 / 3)
-    assert every["auroc"] == pytest.approx((3 + 1.5) / 6) and every["chance"] == 0.4
+    assert every["auroc"] == pytest.approx((3 + 1.5) / 6)
+    assert every["chance"] == pytest.approx(0.25 + 0.75 * 137 / 60 / 5)
     assert every["precision"] == 0.5 and every["blind"] == 0.4
 
 

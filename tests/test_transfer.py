@@ -62,21 +62,22 @@ def test_holes_are_refused() -> None:
 
 
 def test_following_by_hand() -> None:
-    """One user changes in period 1: +1 at once, +3 a period later. Two stable ones gain 0 and 1: 0.5, then 1.
+    """One user changes in period 1: +1 at once, +3 a period later. Two stable ones gain 0 and 1: 0.5.
 
-    Period 2: the changed user is stable and the others change; +2 each, beyond the 4 of the first.
+    Period 2: the third changes, so that what it loses of its old habits counts no more: the second gains 1.
+    Its own change gains 2, the two stable users 4 and 2.
     """
     scores = np.array(
         [
             [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 3.0, 5.0]],
             [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 2.0]],
-            [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 2.0]],
+            [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -5.0, 2.0]],
         ]
     )
-    changed = np.array([[True, True, False], [False, False, True], [False, False, True]])
+    changed = np.array([[True, True, False], [False, False, False], [False, False, True]])
     never = np.zeros_like(changed)
     found = follow(scores, changed=changed, stable=~changed, returned=never)
-    assert found == [Follow(0, pytest.approx((0.5 - 2 - 2) / 3), 3), Follow(1, pytest.approx(2.0), 1)]
+    assert found == [Follow(0, pytest.approx((0.5 - 1) / 2), 2), Follow(1, pytest.approx(2.0), 1)]
     assert follow(scores, changed=changed, stable=never, returned=never) == []  # nothing to compare with
     assert follow(scores, changed=never, stable=~changed, returned=never) == []
 
