@@ -154,6 +154,7 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     """Checks a parsed parameter file; raises `ParameterError` that names every bad key."""
     tree = dict(tree)
     base, arms = tree.pop("arm", None), tree.get("arms")
+    tree.pop("suite_values", None)  # suites have taken what they name of it (tasks/suites.py)
     if not isinstance(base, dict) or not isinstance(arms, dict):
         raise ParameterError(
             f"{where}: needs the block `arm` (what every arm starts from) and the block `arms`"

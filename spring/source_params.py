@@ -59,3 +59,10 @@ class Ingest(Strict):
     changelogs: ChangelogsSource
     git: GitSource
     table: TableSource
+
+    @property
+    def task(self) -> str:
+        """Which of `prompts` the rows answer."""
+        return {"personas": "review", "changelogs": "changelog", "git": "commit"}.get(
+            self.source, self.table.task
+        )

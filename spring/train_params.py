@@ -55,7 +55,8 @@ class Train(Strict):
     experts: Annotated[Proper | None, added(None)]
     select: Select
     replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
-    replay_draw: Annotated[Literal["uniform", "sar"], added("uniform")]  # sar: spring/methods/sar.py
+    # sar: spring/methods/sar.py; own: of this period's items wherever the buffer would give some (a control)
+    replay_draw: Annotated[Literal["uniform", "sar", "own"], added("uniform")]
     rule: Annotated[
         Annotated[EwcLora | OLora | Surprise, Field(discriminator="method")] | None, added(None)
     ]  # what training does besides; null: nothing

@@ -92,10 +92,12 @@ def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> l
 def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
     """What one case asks the engine to learn."""
     start = None if case.train.start == "base" else case.previous
-    draw = sar_draw(bench, case, period) if case.train.replay_draw == "sar" and case.replay else None
+    drawn = case.train.replay_draw
+    draw = sar_draw(bench, case, period) if drawn == "sar" and case.replay else None
+    replay = case.chosen if drawn == "own" and case.replay else case.replay
     seed = bench.seed(case.user, period)
     how = case.train.at(period)
-    return TrainJob(how, case.chosen, case.replay, start, seed, case.turns, draw, case.over)
+    return TrainJob(how, case.chosen, replay, start, seed, case.turns, draw, case.over)
 
 
 def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:

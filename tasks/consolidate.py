@@ -6,6 +6,7 @@ Arms with a profile also get what the model writes about each user (tasks/profil
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,8 @@ def main() -> None:
         pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], Profiles(profiles), period)
         history = pl.concat([earlier, history]).sort("user_id", maintain_order=True)
     buffers = update_buffers(bench, history, buffers, period)
+    if period == max(bench.params.periods):
+        tell_what_decided_nothing(bench.memories, buffers)
     library = Library(bench, history, buffers, period)
     arms = list(bench.params.arms.values())
     fresh = {
@@ -130,6 +133,23 @@ def update_buffers(
         for row in _keep(bench, name, arm, user, candidates, scores, period)
     ]
     return pl.DataFrame(kept, schema=BUFFERS)
+
+
+def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -> None:
+    """Names the policies that arms differ in although nothing ever had to go from any of their buffers."""
+    held = buffers.group_by("memory", "user_id").agg(pl.len(), pl.col("seen").max())
+    full = set(held.filter(pl.col("seen") > pl.col("len"))["memory"])
+    policies = {
+        memory.policy
+        for name, arm in memories.items()
+        if (memory := arm.memory) is not None and memory.scope == "buffer" and name not in full
+    }
+    if len(policies) > 1:
+        print(
+            f"consolidate: nothing ever had to go from the buffers of {', '.join(sorted(policies))}, so that "
+            f"these policies decided nothing; a smaller memory.capacity (in suites: suite_values) lets them differ",
+            file=sys.stderr,
+        )
 
 
 def _keep(

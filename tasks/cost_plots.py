@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tasks.plots import METRIC_NAMES
 from tasks.svg import INK, MUTED, Style
+from tasks.table import whose_cost
 
 LINE = 8.5  # points from one name to the next
 
@@ -66,6 +67,6 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
     else:
         axes.set_xlim(0, 1.15 * max(spent) or 1)
     axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel("seconds of training, scoring and generation, all users and periods")
+    axes.set_xlabel(f"seconds of training, scoring and generation, {whose_cost(metrics)}")
     best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
     name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})

@@ -129,6 +129,8 @@ def text_bytes(arm: Arm, last: int) -> int:
     scope = arm.memory.scope if arm.memory else None
     if (arm.train and arm.train.data == "cumulative") or getattr(arm.profile, "scope", None) == "history":
         scope = "history"
+    if arm.steer is not None:  # later vectors are made with earlier items of all users
+        scope = "history"
     if scope is None:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")

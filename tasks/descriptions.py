@@ -96,7 +96,8 @@ def learning(arm: Arm) -> tuple[str, str]:
     chosen = f"{arm.train.select.scorer}, top {arm.train.select.share:.0%}"
     learns = DATA_WORDS[arm.train.data].format(chosen=chosen)
     if arm.train.replay_share > 0:
-        learns += f", {arm.train.replay_share:.0%} replayed"
+        drawn = "of its own again" if arm.train.replay_draw == "own" else "replayed"
+        learns += f", {arm.train.replay_share:.0%} {drawn}"
     if arm.train.replay_draw == "sar":
         learns += " by cluster and use"
     if arm.train.rule is not None:

@@ -7,6 +7,9 @@
     transfer   whether every state is put to every period's tests, where params.yaml leaves that off
     arms       the arms, each its difference from `arm`; they replace those of params.yaml
 
+A value may be `${name}`: then it is that of `suite_values` in params.yaml, for what other data and models
+need otherwise.
+
 `python -m tasks.suites` lists the suites; with a name it checks that one and lists its arms.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -117,14 +121,31 @@ def parse_suite(path: Path) -> Suite:
 
 def lay(tree: dict[str, Any], suite: Suite) -> dict[str, Any]:
     """A parsed params.yaml with `suite` laid over it; `tree` stays as it is."""
-    laid = merge(tree, {"arm": suite.arm, "evaluate": suite.evaluate})
+    values = tree.get("suite_values") or {}
+    laid = merge(tree, {"arm": valued(suite.arm, values), "evaluate": suite.evaluate})
     if suite.arms is not None:
-        laid |= {"arms": suite.arms}
+        laid |= {"arms": valued(suite.arms, values)}
     if suite.transfer is not None and tree.get("transfer") is None:
         laid |= {"transfer": suite.transfer}
     if tree.get("suite") != MAIN:
         laid |= {"experiment": f"{tree.get('experiment')}-{tree.get('suite')}"}  # a group of its own in W&B
     return laid
+
+
+def valued(part: Any, values: dict[str, Any]) -> Any:
+    """A part of a suite with the values that it names as `${name}`; `ParameterError` where one is missing."""
+    if isinstance(part, dict):
+        return {key: valued(inner, values) for key, inner in part.items()}
+    named = re.fullmatch(r"\$\{(.*)\}", part) if isinstance(part, str) else None
+    if named is None:
+        return part
+    if named[1] not in values:
+        raise ParameterError(
+            f"params.yaml cannot be used, nothing was run:\n"
+            f"  suite_values.{named[1]} is missing: the suite refers to it as {part}; "
+            f"there are {', '.join(values) or 'none'}"
+        )
+    return values[named[1]]
 
 
 def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Params:

@@ -112,7 +112,13 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                 "queries with context": ABSENT if found["pass_rate"] is None else f"{found['pass_rate']:.0%}",
             }
         )
-    return Table("cost", "Cost", rows, shown)
+    return Table("cost", f"Cost, {whose_cost(metrics)}", rows, shown)
+
+
+def whose_cost(metrics: dict[str, Any]) -> str:
+    """What costs are of: a run, or the mean of several seeds."""
+    seeds = len(metrics.get("seeds", ()))
+    return "all users and periods" + (f" of a seed (mean of {seeds})" if seeds > 1 else "")
 
 
 def as_markdown(table: Table) -> str:

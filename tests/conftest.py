@@ -29,7 +29,7 @@ CHAT = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SENTENCES = [
-    "Generate an abstract for the title 'Adapters that keep up with their users'.",
+    "Generate an abstract for the title Adapters that keep up with their users.",
     "Here is what this user wrote before: we propose a method, and we show that it works.",
     "You are an abstract writer. In the same way: user assistant system",
 ]

@@ -37,6 +37,11 @@ ARMS: dict[str, Any] = {
         "memory": BUFFER,
         **ALONE,
     },
+    "again": {
+        "train": {"data": "current", "replay_share": 0.5, "replay_draw": "own"},
+        "memory": BUFFER,
+        **ALONE,
+    },
     "o-lora": {**O_LORA, "memory": None, **ALONE},
     "o-lora-retrieval": {**O_LORA, "memory": {"first_period": 0}, "retrieve": {"gate": None}},
     "ewc-lora": {
@@ -86,6 +91,21 @@ def test_the_rank_of_o_lora_grows_and_its_retrieval_arm_trains_nothing(project: 
     assert found["o-lora-retrieval"]["contexts"].list.len().to_list() == [2, 2, 2]
     assert found["o-lora"]["contexts"].list.len().to_list() == [0, 0, 0]
     assert (found["o-lora"]["logp"] != found["o-lora-retrieval"]["logp"]).all()
+
+
+def test_own_items_drawn_again_take_as_many_steps_as_replay_and_nothing_of_the_past(project: Path) -> None:
+    bench, period = Workbench(), 2
+    for t in range(3):
+        assert index(project, t, "again")["steps"].to_list() == index(project, t, "sar")["steps"].to_list()
+    first = [load_file(folders(project, 0, arm)[0] / "adapter_model.safetensors") for arm in ("again", "sar")]
+    assert all(torch.equal(value, first[1][name]) for name, value in first[0].items())  # nothing to draw yet
+    rows = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "train")
+    recipe = bench.params.arms["again"].recipe
+    for case in adapt.read_cases(bench, rows, period):
+        if case.recipe == recipe:
+            case.chosen = case.rows
+            job = adapt.job_of(bench, case, period)
+            assert case.replay and list(job.replay) == list(case.rows)
 
 
 def test_what_a_rule_carries_lies_beside_the_adapter_and_is_gone_on_from(project: Path) -> None:

@@ -67,6 +67,7 @@ def test_what_every_arm_starts_from_goes_without_saying() -> None:
             "modules up_proj/down_proj",
         ),
         ({"train": {"grad_clip": None}}, LEARNS, ", grad_clip null"),
+        ({"train": {"replay_share": 0.5, "replay_draw": "own"}}, LEARNS, ", 50% of its own again"),
         ({"train": {"select": {"alpha": 0.5}}}, LEARNS, ", select.alpha 0.5"),
         ({"train": {"data": "current", "select": {"alpha": 0.5}}}, MEMORY, ", select.alpha 0.5"),
         ({"train": {"start": "population-transductive"}}, STARTS, "all users (transductive)"),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.arm_params import Memory
+from spring.params import parse
 from spring.replay import POLICIES, Candidates, clusters, consolidate
+from tasks.consolidate import tell_what_decided_nothing
 
 # Two tight groups far apart: rows 0, 2, 4 near the origin, rows 1, 3, 5 at (10, 10).
 GROUPS = [[0.0, 0.0], [10.0, 10.0], [0.1, 0.0], [10.1, 10.0], [0.0, 0.1], [10.0, 10.1]]
@@ -215,3 +220,22 @@ def test_global_highest_leaves_out_nothing_higher(offered: Candidates, capacity:
 def test_a_number_that_is_not_finite_is_named(column: str) -> None:
     with pytest.raises(ValueError, match=rf"{column} of candidate 4"):
         keep("recent", 2, **{column: [0.0, 0.0, 0.0, 0.0, float("nan"), 0.0]})
+
+
+def test_policies_that_had_nothing_to_decide_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two whose buffers hold all that was offered, one that had to let an item go, one that searches all."""
+    arms: dict[str, Any] = {
+        "a": {"memory": {"policy": "random"}},
+        "b": {"memory": {"policy": "loss"}},
+        "c": {"memory": {"policy": "recent"}},
+        "d": {"memory": {"scope": "history"}},
+    }
+    tree = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    made = parse(tree | {"arms": tree["arms"] | arms}).arms
+    memories = {name: made[name] for name in arms}
+    rows = [(name, "u", 3 if name == "c" else 2) for name in "aabbcc"]
+    buffers = pl.DataFrame(rows, schema=["memory", "user_id", "seen"], orient="row")
+    tell_what_decided_nothing(memories, buffers)
+    assert "the buffers of loss, random, so that" in capsys.readouterr().err
+    tell_what_decided_nothing({name: memories[name] for name in "acd"}, buffers)
+    assert capsys.readouterr().err == ""

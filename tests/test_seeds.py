@@ -242,3 +242,14 @@ def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch:
     for name in ("tables", "plots"):
         written = {path.name: path.read_text() for path in (copy / name).iterdir()}
         assert written == {path.name: path.read_text() for path in (folder / name).iterdir()}
+
+
+def test_prompts_of_other_tasks_part_no_runs() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.ingest.task == "review"
+    other = params.prompts["commit"].model_copy(update={"system": "You are someone else."})
+    assert settings(params.model_copy(update={"prompts": params.prompts | {"commit": other}})) == settings(
+        params
+    )
+    odd = settings(params.model_copy(update={"prompts": params.prompts | {"review": other}}))
+    assert seeds.differences(odd, settings(params)) == "prompts"

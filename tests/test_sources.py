@@ -20,6 +20,7 @@ from spring.rows import Problem, RawRow, Reason, Skip
 from spring.source_params import ChangelogsSource, GitSource, TableSource
 from spring.sources import changelogs, git, table
 from spring.sources.addresses import clean_name, without_addresses
+from tasks.files import load_params
 
 ACL = Path(__file__).parents[1] / "../shared/data/acl-abstracts.parquet"
 DOC = Path("/usr/share/doc")
@@ -53,6 +54,12 @@ def test_addresses_go_and_nothing_else(text: str, expected: str | None) -> None:
 def test_names_are_freed_of_addresses_and_quotes() -> None:
     assert clean_name(' "Ada  Lovelace" <ada@example.org>') == "Ada Lovelace"
     assert clean_name("ada@example.org") is None
+
+
+def test_parameters_know_which_prompt_a_source_answers() -> None:
+    ingest = load_params(Path(__file__).parents[1] / "params.yaml").ingest
+    for source, task in (("changelogs", changelogs.TASK), ("git", git.TASK), ("table", ingest.table.task)):
+        assert ingest.model_copy(update={"source": source}).task == task
 
 
 # --- changelogs -------------------------------------------------------------------------------------------

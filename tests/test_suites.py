@@ -11,6 +11,7 @@ import yaml
 
 from spring.params import ParameterError, Params
 from tasks import suites
+from tasks.experiments import lay_experiment
 from tasks.files import load_params
 from tasks.published import published_table
 from tasks.suites import (
@@ -127,6 +128,22 @@ def test_every_arm_of_compare_has_a_row_in_the_table_of_methods() -> None:
     rows = [line for line in (ROOT / "docs/methods.md").read_text().splitlines() if line.startswith("| `")]
     named = [arm for row in rows for arm in re.findall("`([^`]+)`", row.split("|")[1])]
     assert sorted(named) == sorted(with_suite("compare").arms)
+
+
+def test_a_suite_takes_the_values_that_params_yaml_has_for_it() -> None:
+    assert with_suite("compare").arms["replay-random"].memory.capacity == 10  # type: ignore[union-attr]
+    tree = lay_experiment("acl", TREE) | {"suite": "compare"}
+    authors = parse_with_suite(tree, "params.yaml")
+    assert authors.arms["replay-random"].memory.capacity == 4  # type: ignore[union-attr]
+    assert with_suite("asls").arms["asls"].train.lr == 0.003  # type: ignore[union-attr]
+
+
+def test_a_value_that_params_yaml_lacks_is_named() -> None:
+    tree = TREE | {"suite": "compare", "suite_values": {"asls_lr": 0.003}}
+    with pytest.raises(
+        ParameterError, match=r"suite_values\.buffer is missing: .*\$\{buffer\}; there are asls_lr"
+    ):
+        parse_with_suite(tree, "params.yaml")
 
 
 def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
