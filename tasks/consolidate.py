@@ -147,7 +147,7 @@ def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -
     if len(policies) > 1:
         print(
             f"consolidate: nothing ever had to go from the buffers of {', '.join(sorted(policies))}, so that "
-            f"these policies decided nothing; a smaller memory.capacity (in suites: suite_values) lets them differ",
+            f"these policies decided nothing; a smaller memory.capacity (in suites: suite_values) parts them",
             file=sys.stderr,
         )
 
