@@ -135,7 +135,6 @@ def test_cama_learned_what_its_adapter_is_surer_of_than_the_one_before_was_a_per
     rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in (1, 2)).filter(
         pl.col("part") == "train"
     )
-    counts = []
     for user in USERS:
         sure: dict[int, dict[str, float]] = {1: {}, 2: {}}
         for t, found in sure.items():
@@ -151,8 +150,8 @@ def test_cama_learned_what_its_adapter_is_surer_of_than_the_one_before_was_a_per
         expected = [item for item, value in sure[2].items() if value > bar]
         expected = expected or [max(sure[2], key=lambda item: sure[2][item])]
         assert learned[user] == expected
-        counts.append(len(expected))
-    assert sum(counts) < 15  # of 5 a user: something was left out
+    left = [5 - len(row) for t in (1, 2) for row in index(project, t, "cama")["chosen"]]
+    assert max(left) > 0  # of 5 a user: something was left out
 
 
 def test_sar_counts_uses_over_periods(project: Path) -> None:
@@ -235,7 +234,7 @@ def test_nothing_learned_is_later_than_the_first_query_it_serves(project: Path) 
         learned = pl.read_parquet(project / f"data/adapt/{t}/index.parquet")
         tests = pl.read_parquet(project / f"data/split/{t}.parquet").filter(pl.col("part") == "test")
         first = dict(tests.group_by("user_id").agg(pl.col("timestamp").min()).iter_rows())
-        assert learned.height == 5 * 3
+        assert learned.height == 6 * 3
         assert learned.filter(pl.col("seconds_score") > 0).height == 3  # cama alone asks
         for user, chosen in learned.select("user_id", "chosen").iter_rows():
             assert chosen and all(when[item] < first[user] for item in chosen)
