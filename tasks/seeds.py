@@ -9,7 +9,8 @@
 What is kept holds no text, its own params.yaml and suite, and fingerprints in place of user ids: it can be
 published, and is read by what it was made with, whatever the suites have become.
 A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
-the same people under every seed: their values are averaged over seeds first, and users stay the unit. Costs
+the same people under every seed: their values are averaged over seeds first, and users stay the unit. The
+matrix of transfer, which is dear, may be of some seeds alone: its measures are of their users. Costs
 and whatever else has no unit of its own are means over seeds.
 """
 
@@ -118,8 +119,10 @@ def params_of(folder: Path) -> Params:
 
 
 def differences(some: dict[str, str], others: dict[str, str]) -> str:
-    """Names of the settings that are not the same."""
+    """Names of the settings that are not the same; the matrix of transfer may be missing in one."""
     names = sorted(some.keys() | others.keys())
+    if not ("transfer" in some and "transfer" in others):
+        names = [name for name in names if name != "transfer"]
     return ", ".join(name for name in names if some.get(name) != others.get(name))
 
 
@@ -179,7 +182,9 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
     if not measured.is_empty():
-        pool_transfer(params, pooled["transfer"], every, measured)
+        with_matrix = [metrics for metrics in every if metrics["transfer"]]
+        pooled["transfer"] = average([metrics["transfer"] for metrics in with_matrix])
+        pool_transfer(params, pooled["transfer"], with_matrix, measured)
     return pooled | {
         "users": users["user_id"].n_unique(),
         "seeds": list(runs),

@@ -139,6 +139,28 @@ def test_transfer_is_of_all_users(params: Params) -> None:
     assert people["kinds"]["recurring"]["users"] == 1
 
 
+@pytest.mark.parametrize("without", [0, 1])
+def test_transfer_may_be_of_some_seeds_alone(params: Params, without: int) -> None:
+    runs = {seed: run("personas", seed) for seed in (0, 1)}
+    alone = pool(params, {1 - without: runs[1 - without]})
+    metrics, tables = runs[without]
+    runs[without] = metrics | {"transfer": {}}, tables | {"transfer": tables["transfer"].clear()}
+    found = pool(params, runs)
+    assert (
+        found["users"] == 4
+        and found["arms"]["spring"]["rouge1"]["mean"] != alone["arms"]["spring"]["rouge1"]["mean"]
+    )
+    measured, expected = found["transfer"]["spring"], alone["transfer"]["spring"]
+    assert measured["average"]["mean"] == pytest.approx(expected["average"]["mean"])
+    assert (measured["matrix"], measured["follow"]) == (expected["matrix"], expected["follow"])
+
+
+def test_settings_part_runs_unless_one_lacks_the_matrix(params: Params) -> None:
+    off, on = (settings(params.model_copy(update={"transfer": how})) for how in (None, "likelihood"))
+    other = settings(params.model_copy(update={"transfer": "generation"}))
+    assert seeds.differences(off, on) == "" and seeds.differences(on, other) == "transfer"
+
+
 def test_average() -> None:
     assert average([{"a": 1.0, "b": None, "c": "x"}, {"a": 2.0, "b": 4.0, "c": "x"}]) == {
         "a": 1.5,
