@@ -25,8 +25,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import adapt, consolidate, generate, ingest, model, score_base, split
 from tasks.files import load_params
+from tasks.suites import valued
 
-SUITE = yaml.safe_load((Path(__file__).parents[1] / "suites/compare.yaml").read_text())
+ROOT = Path(__file__).parents[1]
+VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())["suite_values"]
+SUITE = valued(yaml.safe_load((ROOT / "suites/compare.yaml").read_text()), VALUES)
 SMALL = {"arm__memory__capacity": 4}  # of a buffer, so that something has to go
 ALIKE = [  # arms that must share adapters, since they differ in how they answer alone
     ("oppu-accum", "cope"),
