@@ -70,7 +70,7 @@ def test_a_suite_replaces_the_arms_has_a_group_of_its_own_and_writes_nothing() -
 
 @pytest.mark.parametrize(
     ("name", "adapters"),
-    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 4), ("plus", 6), ("controls", 9)],
+    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 7), ("plus", 6), ("controls", 9)],
 )
 def test_arms_that_train_alike_share_adapters(name: str, adapters: int) -> None:
     """Distinct recipes; `controls`: spring, random, current, oppu and population twice, on top and of 0."""
