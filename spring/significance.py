@@ -28,7 +28,7 @@ def permutation_p(differences: np.ndarray, *, seed: int, draws: int = DRAWS) -> 
     users = len(differences)
     if users < 2:
         return None
-    observed = abs(float(differences.mean())) * (1 - TIE)
+    observed = abs(float(differences.mean())) - TIE * float(np.abs(differences).mean())  # also near zero
     if users <= EXACT_USERS:
         patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
         return float((np.abs((2 * patterns - 1) @ differences) / users >= observed).mean())
