@@ -48,9 +48,9 @@ def users_of(count: int) -> list[list[dict[str, Any]]]:
 
 def measure_users(count: int, slots: int) -> dict[str, float]:
     """Seconds per user of training and of two-path generation, and the peak memory."""
-    from tasks import training
-    from tasks.decoding import GenerateJob, Request, generate
-    from tasks.workbench import Adapter, Workbench
+    from tasks.cells import training
+    from tasks.cells.decoding import GenerateJob, Request, generate
+    from tasks.cells.workbench import Adapter, Workbench
 
     training.SLOTS = slots
     with tempfile.TemporaryDirectory() as folder:

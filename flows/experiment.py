@@ -148,9 +148,9 @@ def lines(output: IO[str]) -> Iterator[str]:
 
 def publish() -> None:
     """Shows data/metrics.json and data/report/ on this run's page."""
-    from tasks.findings import tables
     from tasks.report import FOLDER, read_metrics  # here: matplotlib and more, needed only at the end
-    from tasks.table import as_markdown
+    from tasks.reporting.findings import tables
+    from tasks.reporting.table import as_markdown
 
     made = tables(read_metrics(), list(load_params().arms))
     create_markdown_artifact("\n".join(as_markdown(table) for table in made), key="metrics")

@@ -1,4 +1,8 @@
-"""The stages of the experiment, one module each; `python -m tasks.STAGE` runs one."""
+"""The stages of the experiment, one module each; `python -m tasks.STAGE` runs one.
+
+What they are made of: cells/ (what is computed, and kept), measures/ (what is read off the answers), reporting/
+(how it is shown).
+"""
 
 from spring.heap import keep_heap
 

@@ -15,14 +15,14 @@ from spring.methods import cama
 from spring.retrieval import document_text
 from spring.swap import check_partners
 from spring.train_params import Select
+from tasks.cells.levels import Placed, lay_levels, read_curve
+from tasks.cells.online import set_turns
+from tasks.cells.population import Case, foundations, pool
+from tasks.cells.sampling import sar_draw
+from tasks.cells.scoring import ScoreJob, score
+from tasks.cells.training import TrainJob, train
+from tasks.cells.workbench import INDEX, Adapter, Row, Workbench, by_user, recipe_of, user_folder
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.levels import Placed, lay_levels, read_curve
-from tasks.online import set_turns
-from tasks.population import Case, foundations, pool
-from tasks.sampling import sar_draw
-from tasks.scoring import ScoreJob, score
-from tasks.training import TrainJob, train
-from tasks.workbench import INDEX, Adapter, Row, Workbench, by_user, recipe_of, user_folder
 
 SCORES: dict[str, Any] = {
     "recipe": pl.String,

@@ -1,6 +1,6 @@
 """Stage `consolidate@t`: what each arm remembers after period t (Eq. 3, 4), and how memories score.
 
-Arms with a profile also get what the model writes about each user (tasks/profiles.py).
+Arms with a profile also get what the model writes about each user (tasks/cells/profiles.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from spring.arm_params import Arm, Memory
 from spring.replay import UNSCORED, Candidates, consolidate
 from spring.retrieval import document_text
 from spring.train_params import Select
-from tasks.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
+from tasks.cells.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
+from tasks.cells.memory import Library
+from tasks.cells.profiles import PROFILES, Profiles, write_profiles
+from tasks.cells.scoring import ScoreJob, Scores, score
+from tasks.cells.steering import write_vectors
+from tasks.cells.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
+from tasks.cells.workbench import Row, Workbench, by_user
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.memory import Library
-from tasks.profiles import PROFILES, Profiles, write_profiles
-from tasks.scoring import ScoreJob, Scores, score
-from tasks.steering import write_vectors
-from tasks.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
-from tasks.workbench import Row, Workbench, by_user
 
 BUFFERS: dict[str, Any] = {
     "memory": pl.String,

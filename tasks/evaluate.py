@@ -24,11 +24,11 @@ from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_te
 from spring.params import Params
 from spring.statistics import mean_interval
 from spring.strict import fingerprint
-from tasks.comparison import as_json, compare_arms, interval_settings
-from tasks.costs import costs
-from tasks.detection import correlation_metrics, detect, drift_metrics, read_scores
 from tasks.files import DATA, atomic, load_params, read_parquet, read_tests, write_json, write_parquet
-from tasks.matrix import compare_measures, transfer_metrics
+from tasks.measures.comparison import as_json, compare_arms, interval_settings
+from tasks.measures.costs import costs
+from tasks.measures.detection import correlation_metrics, detect, drift_metrics, read_scores
+from tasks.measures.matrix import compare_measures, transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric

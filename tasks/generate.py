@@ -10,14 +10,14 @@ import polars as pl
 
 from spring.arm_params import Arm
 from spring.swap import swap
-from tasks.decoding import GenerateJob, generate
+from tasks.cells.decoding import GenerateJob, generate
+from tasks.cells.gate import Gate
+from tasks.cells.memory import Library
+from tasks.cells.profiles import Profiles
+from tasks.cells.steers import Vectors
+from tasks.cells.vectors import read_profiles
+from tasks.cells.workbench import Adapter, Adapters, Workbench, by_user
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
-from tasks.gate import Gate
-from tasks.memory import Library
-from tasks.profiles import Profiles
-from tasks.steers import Vectors
-from tasks.vectors import read_profiles
-from tasks.workbench import Adapter, Adapters, Workbench, by_user
 
 GENERATIONS: dict[str, Any] = {
     "arm": pl.String,

@@ -21,12 +21,12 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from spring.params import Params
-from tasks.cost_plots import cost_panel
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
 from tasks.files import DATA, load_params, read_parquet, read_tests, write_json, write_text
-from tasks.findings import tables
-from tasks.page import Sample, names, render
-from tasks.plots import (
+from tasks.reporting.cost_plots import cost_panel
+from tasks.reporting.findings import tables
+from tasks.reporting.page import Sample, names, render
+from tasks.reporting.plots import (
     METRIC_NAMES,
     TRANSFER_NAMES,
     arm_handles,
@@ -37,10 +37,10 @@ from tasks.plots import (
     paired_panel,
     periods_panel,
 )
-from tasks.published import published_table
-from tasks.svg import arm_styles, composite, draw, inline
-from tasks.table import Table, as_markdown, as_plain
-from tasks.transfer_plots import measure_panel, transfer_panel
+from tasks.reporting.published import published_table
+from tasks.reporting.svg import arm_styles, composite, draw, inline
+from tasks.reporting.table import Table, as_markdown, as_plain
+from tasks.reporting.transfer_plots import measure_panel, transfer_panel
 
 FOLDER = DATA / "report"
 SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cost")  # those with drawings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from tasks.cells.scoring import ScoreJob, score
+from tasks.cells.workbench import Workbench
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.scoring import ScoreJob, score
-from tasks.workbench import Workbench
 
 
 def main() -> None:

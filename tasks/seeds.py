@@ -28,15 +28,15 @@ import polars as pl
 from spring.params import Params
 from spring.strict import fingerprint
 from spring.transfer import Follow
-from tasks.comparison import compare_arms
-from tasks.detection import drift_metrics
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
-from tasks.findings import significance_table
-from tasks.matrix import compare_measures, following, summarise
+from tasks.measures.comparison import compare_arms
+from tasks.measures.detection import drift_metrics
+from tasks.measures.matrix import compare_measures, following, summarise
+from tasks.reporting.findings import significance_table
+from tasks.reporting.summary import summarise_runs
+from tasks.reporting.table import as_plain
 from tasks.suites import FOLDER as SUITES
-from tasks.summary import summarise_runs
-from tasks.table import as_plain
 
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer", "detection")  # tables of data/evaluate

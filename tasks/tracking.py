@@ -20,10 +20,10 @@ import polars as pl
 from spring.params import Params
 from spring.statistics import EVERY
 from spring.strict import fingerprint
-from tasks.costs import COSTS
 from tasks.evaluate import METRICS, stream
 from tasks.files import DATA, read_parquet, read_tests
-from tasks.plots import TRANSFER_NAMES
+from tasks.measures.costs import COSTS
+from tasks.reporting.plots import TRANSFER_NAMES
 
 if TYPE_CHECKING:
     import wandb

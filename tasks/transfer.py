@@ -29,15 +29,15 @@ import polars as pl
 
 from spring.arm_params import Arm
 from spring.swap import swap
-from tasks.decoding import GenerateJob, Request, generate
+from tasks.cells.decoding import GenerateJob, Request, generate
+from tasks.cells.likelihood import Ask, Likelihood, likelihoods
+from tasks.cells.memory import Library
+from tasks.cells.profiles import Profiles
+from tasks.cells.steers import Vectors
+from tasks.cells.vectors import read_profiles
+from tasks.cells.workbench import Adapter, Adapters, Row, Workbench, by_user
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
-from tasks.likelihood import Ask, Likelihood, likelihoods
-from tasks.memory import Library
-from tasks.profiles import Profiles
-from tasks.steers import Vectors
-from tasks.vectors import read_profiles
-from tasks.workbench import Adapter, Adapters, Row, Workbench, by_user
 
 LIKELIHOODS: dict[str, Any] = {
     "arm": pl.String,

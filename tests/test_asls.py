@@ -27,8 +27,8 @@ from spring.methods.online import Stream
 from spring.params import ParameterError, merge, parse
 from spring.retrieval import Retriever, document_text
 from tasks import adapt, consolidate, transfer
+from tasks.cells.vectors import profile_id, read_profiles
 from tasks.files import load_params
-from tasks.vectors import profile_id, read_profiles
 
 NOBODY = Profile(np.zeros(2, np.float32))
 ONLINE = Asls(method="asls", steps=2, learn="each", feedback=5, retune=Retune(rho=0.2, limit=2))
@@ -444,7 +444,8 @@ def test_again_nothing_is_computed_and_no_model_is_loaded(
     before = cells(project)
     for name in ("base", "embedder"):
         monkeypatch.setattr(
-            f"tasks.workbench.Workbench.{name}", property(lambda self: pytest.fail("a model was loaded"))
+            f"tasks.cells.workbench.Workbench.{name}",
+            property(lambda self: pytest.fail("a model was loaded")),
         )
     run(adapt, monkeypatch, 2)
     run(consolidate, monkeypatch, 2)

@@ -22,9 +22,9 @@ from spring.replay import clusters
 from spring.retrieval import document_text
 from spring.strict import fingerprint
 from tasks import adapt
+from tasks.cells.scoring import place
+from tasks.cells.workbench import Workbench, plain
 from tasks.files import load_params
-from tasks.scoring import place
-from tasks.workbench import Workbench, plain
 
 ALONE: dict[str, Any] = {"decode": {"lmbda": 0.0}}
 BUFFER: dict[str, Any] = {"policy": "reservoir", "first_period": 0, "capacity": 7}

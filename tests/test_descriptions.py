@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spring.params import merge, parse
-from tasks.descriptions import describe
+from tasks.reporting.descriptions import describe
 from tasks.suites import lay, parse_with_suite, read_suite, suite_names
 from tasks.tree import read_tree
 

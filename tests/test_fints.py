@@ -21,10 +21,10 @@ from spring.params import ParameterError, Params, parse
 from spring.retrieval import query_text
 from spring.strict import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
+from tasks.cells.steering import PairJob, Pool, extract, vector_file, write_vectors
+from tasks.cells.steers import Vectors
+from tasks.cells.workbench import Workbench
 from tasks.files import load_params
-from tasks.steering import PairJob, Pool, extract, vector_file, write_vectors
-from tasks.steers import Vectors
-from tasks.workbench import Workbench
 
 
 def fints(**changes: Any) -> Fints:
@@ -280,7 +280,9 @@ def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project:
 
 
 def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded")))
+    monkeypatch.setattr(
+        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+    )
     run(consolidate, monkeypatch, 1)
     assert vectors(project, 1).height > 0
 

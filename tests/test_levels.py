@@ -20,10 +20,10 @@ from test_variants import stagger
 
 from spring.params import ParameterError, Params, parse
 from tasks import adapt
-from tasks.costs import costs
+from tasks.cells.scoring import ScoreJob, score
+from tasks.cells.workbench import Workbench, fit_of, user_folder
 from tasks.files import load_params
-from tasks.scoring import ScoreJob, score
-from tasks.workbench import Workbench, fit_of, user_folder
+from tasks.measures.costs import costs
 
 ROOT = Path(__file__).parents[1]
 LORA = {"r": 2, "target_modules": ["gate_proj", "up_proj", "down_proj"]}
@@ -214,7 +214,9 @@ def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(
     monkeypatch.chdir(folder)
     before, adapters = cells(folder), adapter_bytes(folder, 2)
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded")))
+        patch.setattr(
+            "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+        )
         run(adapt, monkeypatch, 0)
         run(adapt, monkeypatch, 2)
     assert cells(folder) == before and adapter_bytes(folder, 2) == adapters

@@ -11,10 +11,11 @@ from test_pipeline import cells, run, run_all, write_params, write_table
 from test_pipeline import project as project  # fixtures
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
-from tasks import likelihood, transfer
-from tasks.decoding import Request
+from tasks import transfer
+from tasks.cells import likelihood
+from tasks.cells.decoding import Request
+from tasks.cells.likelihood import Ask, paths, weights
 from tasks.files import load_params
-from tasks.likelihood import Ask, paths, weights
 
 SPRING = load_params(Path(__file__).parents[1] / "params.yaml").arms["spring"]
 CELL = ["arm", "interaction_id", "learned", "tested"]
@@ -144,7 +145,7 @@ def test_one_more_period_computes_its_row_and_column_only(project, monkeypatch, 
             )
         compute(bench, lora, chosen, done)
 
-    monkeypatch.setattr("tasks.likelihood._compute", note)
+    monkeypatch.setattr("tasks.cells.likelihood._compute", note)
     run_all(monkeypatch, periods=4)
     assert older < cells(project, "logps.json")
     old = matrix(project).filter((pl.col("learned") < 3) & (pl.col("tested") < 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from tasks.matrix import cube, kinds_of, probes, read_swapped
+from tasks.measures.matrix import cube, kinds_of, probes, read_swapped
 
 LABELS = pl.DataFrame(
     [

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from spring.device import ModelError
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
+from tasks.cells.workbench import Workbench
 from tasks.files import load_params
-from tasks.workbench import Workbench
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -259,7 +259,9 @@ def test_nothing_retrieved_or_learned_is_later_than_the_query(project, monkeypat
 def test_a_second_run_computes_nothing(project, monkeypatch):
     run_all(monkeypatch)
     before = cells(project)
-    monkeypatch.setattr("tasks.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded")))
+    monkeypatch.setattr(
+        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+    )
     for t in range(3):
         for stage in (adapt, consolidate, generate):
             run(stage, monkeypatch, t)

@@ -10,7 +10,7 @@ import yaml
 
 from spring.params import parse
 from spring.train_params import Train
-from tasks.population import Case, foundations, pool
+from tasks.cells.population import Case, foundations, pool
 
 ROOT = Path(__file__).parents[1]
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -26,10 +26,10 @@ from spring.methods.pag import Pag, draw
 from spring.methods.popi import Popi
 from spring.params import ParameterError, parse
 from spring.strict import fingerprint
+from tasks.cells.profiles import Profiles
+from tasks.cells.scoring import place
+from tasks.cells.workbench import Workbench
 from tasks.files import load_params
-from tasks.profiles import Profiles
-from tasks.scoring import place
-from tasks.workbench import Workbench
 
 HOW: dict[str, Any] = {"items": 3, "item_tokens": 26, "max_new_tokens": 7, "repetition_penalty": 1.2}
 EACH = {"by": "pag", "scope": "period", **HOW}

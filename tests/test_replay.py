@@ -96,7 +96,7 @@ def test_the_best_silhouette_finds_the_number_of_groups() -> None:
 
 
 def test_seeds_of_users_are_longer_than_those_of_scikit_learn() -> None:
-    """Users' seeds have 48 bits (tasks/workbench.py), scikit-learn takes 32."""
+    """Users' seeds have 48 bits (tasks/cells/workbench.py), scikit-learn takes 32."""
     points = np.array([[0.0], [0.1], [5.0], [5.1]])
     assert clusters(points, seed=(1 << 48) - 1).tolist() == clusters(points, seed=(1 << 32) - 1).tolist()
 

@@ -21,14 +21,14 @@ from matplotlib.figure import Figure
 from spring.significance import holm
 from spring.statistics import EVERY, auroc
 from tasks import evaluate, report
-from tasks.cost_plots import frontier
-from tasks.costs import base_seconds
 from tasks.files import load_params
-from tasks.page import metric_reading, reading, transfer_reading
-from tasks.plots import METRIC_NAMES, followed, paired_panel, periods_panel
-from tasks.svg import GRID, Style
-from tasks.table import Table, as_plain, number, size
-from tasks.transfer_plots import measure_panel
+from tasks.measures.costs import base_seconds
+from tasks.reporting.cost_plots import frontier
+from tasks.reporting.page import metric_reading, reading, transfer_reading
+from tasks.reporting.plots import METRIC_NAMES, followed, paired_panel, periods_panel
+from tasks.reporting.svg import GRID, Style
+from tasks.reporting.table import Table, as_plain, number, size
+from tasks.reporting.transfer_plots import measure_panel
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert('text')</script>"
@@ -705,7 +705,7 @@ def test_an_empty_table_says_so() -> None:
 
 def test_rows_per_step_by_hand() -> None:
     """At most 4 tokens: 3 and a stop, both paths (8 rows); 4, of which 2 with both (6); 0 and a stop (1)."""
-    from tasks.costs import rows_per_step
+    from tasks.measures.costs import rows_per_step
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)

@@ -13,10 +13,10 @@ import pytest
 from spring.params import Params
 from spring.statistics import EVERY
 from tasks import seeds
-from tasks.detection import DETECTED
 from tasks.evaluate import METRICS, settings
 from tasks.files import load_params
-from tasks.matrix import LIKELIHOOD, MEASURED, MEASURES
+from tasks.measures.detection import DETECTED
+from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
 from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together
 
 ROOT = Path(__file__).parents[1]

@@ -122,7 +122,7 @@ def test_deps_that_are_code_exist(name: str) -> None:
 
 
 def test_the_walk_goes_into_functions_and_past_what_is_not_used() -> None:
-    """tasks/scoring.py imports the engine where it scores; evaluate wants one set of spring/replay.py."""
+    """cells/scoring.py imports the engine where it scores; evaluate wants one set of spring/replay.py."""
     assert "spring/engine/scoring.py" in reached("tasks.score_base")
     assert "spring/replay.py" in reached("tasks.evaluate")
     assert not [file for file in reached("tasks.evaluate") if file.startswith("spring/engine")]

@@ -289,7 +289,7 @@ def test_code_digest_covers_names_and_contents(tmp_path: Path, monkeypatch: pyte
 
 
 def test_code_digest_of_the_real_engine() -> None:
-    names = ("spring/engine", "spring/prompts", "tasks/scoring")
+    names = ("spring/engine", "spring/prompts", "tasks/cells/scoring")
     assert len({code_digest(*names), *(code_digest(name) for name in names)}) == 4
 
 

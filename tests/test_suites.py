@@ -13,7 +13,7 @@ from spring.params import ParameterError, Params
 from tasks import suites
 from tasks.experiments import lay_experiment
 from tasks.files import load_params
-from tasks.published import published_table
+from tasks.reporting.published import published_table
 from tasks.suites import (
     lay,
     parse_with_suite,

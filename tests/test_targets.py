@@ -12,7 +12,7 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 from spring.device import ModelError
 from spring.targets import layers_of, read_layers
 from tasks import model
-from tasks.workbench import Workbench
+from tasks.cells.workbench import Workbench
 
 LLAMA = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 PLAIN: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}

@@ -15,7 +15,7 @@ import yaml
 
 from spring.statistics import EVERY
 from tasks.files import load_params
-from tasks.plots import TRANSFER_NAMES
+from tasks.reporting.plots import TRANSFER_NAMES
 from tasks.tracking import METRICS, log_experiment
 
 ROOT = Path(__file__).parents[1]

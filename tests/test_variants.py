@@ -16,12 +16,12 @@ from spring.engine.scoring import token_logps
 from spring.retrieval import document_text, query_text
 from spring.swap import swap
 from tasks import generate
-from tasks.costs import costs
+from tasks.cells.gate import Gate
+from tasks.cells.memory import Library
+from tasks.cells.scoring import place
+from tasks.cells.workbench import Workbench
 from tasks.files import load_params
-from tasks.gate import Gate
-from tasks.memory import Library
-from tasks.scoring import place
-from tasks.workbench import Workbench
+from tasks.measures.costs import costs
 
 PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from spring.params import Params
+from tasks.reporting.table import Table, number
 from tasks.suites import read_published, read_suite
-from tasks.table import Table, number
 
 TASKS = {"abstract": "abstracts", "review": "reviews"}
 METRICS = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L"}

@@ -23,8 +23,8 @@ from spring.transfer import (
     held,
     personal,
 )
-from tasks.comparison import compare_arms, interval_of
 from tasks.files import DATA, read_parquet, read_tests
+from tasks.measures.comparison import compare_arms, interval_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import numpy as np
 
 from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
-from tasks.banks import Fit
-from tasks.decoding import GenerateJob, Request, generate, steering
-from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.banks import Fit
+from tasks.cells.decoding import GenerateJob, Request, generate, steering
+from tasks.cells.scoring import CODE, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -133,7 +133,7 @@ def _adapter_key(path: Path) -> str:
 def _key(bench: Workbench, path: Path) -> str:
     return cell_key(
         kind="likelihood",
-        code=code_digest(*CODE, "tasks/likelihood"),
+        code=code_digest(*CODE, "tasks/cells/likelihood"),
         **bench.identity,
         prompts=bench.asked([row for row, _, _ in path.texts]),
         adapter=_adapter_key(path),

@@ -10,8 +10,8 @@ import polars as pl
 
 from spring.methods.asls import Profiled, liking
 from spring.retrieval import Retriever, document_text
-from tasks.vectors import Profiles, profile_id
-from tasks.workbench import Row, Workbench, by_user
+from tasks.cells.vectors import Profiles, profile_id
+from tasks.cells.workbench import Row, Workbench, by_user
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from spring.arm_params import Arm
 from spring.drift import loss
 from spring.params import Params
 from spring.statistics import detection, rank_correlations
-from tasks.comparison import interval_of
+from tasks.cells.workbench import recipe_of
 from tasks.files import DATA, read_parquet
-from tasks.workbench import recipe_of
+from tasks.measures.comparison import interval_of
 
 MEASURES = ("auroc", "average_precision", "chance", "precision", "blind")  # spring.statistics.detection
 DETECTED: dict[str, Any] = {

@@ -24,10 +24,10 @@ from spring.arm_params import Arm
 from spring.methods.fints import Fints, contrast_rouge, draw_others
 from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
-from tasks.decoding import GenerateJob, Request, generate
+from tasks.cells.decoding import GenerateJob, Request, generate
+from tasks.cells.scoring import CODE
+from tasks.cells.workbench import Done, Row, Workbench, as_context, fill, plain, user_folder
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.scoring import CODE
-from tasks.workbench import Done, Row, Workbench, as_context, fill, plain, user_folder
 
 if TYPE_CHECKING:
     from spring.engine.steering import Pair
@@ -200,7 +200,7 @@ def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
 def _key(bench: Workbench, job: PairJob) -> str:
     return cell_key(
         kind="steer",
-        code=code_digest(*CODE, *MADE_WITH, "tasks/steering"),
+        code=code_digest(*CODE, *MADE_WITH, "tasks/cells/steering"),
         **bench.identity,
         embedding=bench.embedding,
         prompts=bench.asked([job.row, *job.others]),

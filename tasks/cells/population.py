@@ -13,8 +13,8 @@ from typing import Any
 
 from spring.engine.turns import Turn
 from spring.train_params import Train
-from tasks.banks import Layered
-from tasks.workbench import Adapter, Row
+from tasks.cells.banks import Layered
+from tasks.cells.workbench import Adapter, Row
 
 
 @dataclass

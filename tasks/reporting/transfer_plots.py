@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from tasks.plots import METRIC_NAMES, TRANSFER_NAMES, forest_axes, forest_row, significant
-from tasks.svg import INK, MUTED, SERIES, Style
+from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, forest_axes, forest_row, significant
+from tasks.reporting.svg import INK, MUTED, SERIES, Style
 
 GAIN, LOSS = SERIES[0], SERIES[1]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from spring.statistics import EVERY
-from tasks.matrix import LIKELIHOOD
-from tasks.plots import METRIC_NAMES, TRANSFER_NAMES
-from tasks.table import (
+from tasks.measures.matrix import LIKELIHOOD
+from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES
+from tasks.reporting.table import (
     ABSENT,
     Table,
     arms_table,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.costs import COSTS
-from tasks.plots import METRIC_NAMES
+from tasks.measures.costs import COSTS
+from tasks.reporting.plots import METRIC_NAMES
 
 ABSENT = "–"
 

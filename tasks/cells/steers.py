@@ -1,4 +1,4 @@
-"""Steering vectors at work: what each query is steered by, from the files that tasks/steering.py writes."""
+"""Steering vectors at work: what each query is steered by, from the files that steering.py writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 from spring.arm_params import Arm
 from spring.methods.fints import aggregate
 from spring.retrieval import query_text
-from tasks.decoding import Request
+from tasks.cells.decoding import Request
+from tasks.cells.steering import SITES, VECTORS, vector_file
+from tasks.cells.workbench import Row, Workbench
 from tasks.files import DATA, read_parquet
-from tasks.steering import SITES, VECTORS, vector_file
-from tasks.workbench import Row, Workbench
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spring.methods.online import Stream
-from tasks.population import Case
-from tasks.vectors import FollowJob, follow_all, profile_id, read_profiles
-from tasks.workbench import Workbench
+from tasks.cells.population import Case
+from tasks.cells.vectors import FollowJob, follow_all, profile_id, read_profiles
+from tasks.cells.workbench import Workbench
 
 
 def set_turns(bench: Workbench, cases: Sequence[Case], period: int) -> None:

@@ -15,8 +15,8 @@ from spring.replay import clusters
 from spring.retrieval import document_text
 from spring.strict import fingerprint
 from spring.train_params import Train
-from tasks.population import Case
-from tasks.workbench import Row, Workbench, plain
+from tasks.cells.population import Case
+from tasks.cells.workbench import Row, Workbench, plain
 
 if TYPE_CHECKING:
     from spring.engine.lessons import Lesson

@@ -18,8 +18,8 @@ from spring.methods.asls import Profile, Profiling, feedback_weight, follow
 from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
 from spring.strict import fingerprint
+from tasks.cells.workbench import Done, Row, Workbench, fill, plain
 from tasks.files import DATA, read_parquet
-from tasks.workbench import Done, Row, Workbench, fill, plain
 
 VECTORS: dict[str, Any] = {
     "profile": pl.String,  # `profile_id` of its settings
@@ -122,7 +122,9 @@ def _key(bench: Workbench, job: FollowJob) -> str:
 
     return cell_key(
         kind="profile",
-        code=code_digest("spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/vectors"),
+        code=code_digest(
+            "spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/cells/vectors"
+        ),
         embedding=[bench.embedding, pick_device(bench.params.model.device).type],
         how=job.how,
         before=job.before.key if job.before else None,

@@ -16,14 +16,14 @@ from markupsafe import Markup
 from spring.params import Params
 from spring.significance import smallest_p
 from spring.statistics import EVERY
-from tasks.descriptions import describe
 from tasks.files import load_start
-from tasks.findings import tables
-from tasks.plots import METRIC_NAMES, drift_keys, followed
-from tasks.published import published_table
+from tasks.reporting.descriptions import describe
+from tasks.reporting.findings import tables
+from tasks.reporting.plots import METRIC_NAMES, drift_keys, followed
+from tasks.reporting.published import published_table
+from tasks.reporting.svg import COLOURS, arm_styles, glyph
+from tasks.reporting.table import Table, excludes_zero, interval, number, with_interval
 from tasks.suites import read_suite
-from tasks.svg import COLOURS, arm_styles, glyph
-from tasks.table import Table, excludes_zero, interval, number, with_interval
 
 FEW_USERS = 20  # below, percentile intervals are clearly too narrow
 MOST_NAMED = 4  # arms named in one sentence; more are counted

@@ -13,10 +13,10 @@ from spring.engine.turns import Turn
 from spring.methods.sar import SarDraw
 from spring.store import cell_key, code_digest
 from spring.train_params import Select, Train
-from tasks.banks import Founding, Layered
-from tasks.sampling import write_uses
-from tasks.scoring import CODE
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, plain
+from tasks.cells.banks import Founding, Layered
+from tasks.cells.sampling import write_uses
+from tasks.cells.scoring import CODE
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, plain
 
 if TYPE_CHECKING:
     from spring.engine.lessons import Lesson
@@ -28,7 +28,7 @@ EXPERTS = (  # what adapters over shared experts are made with
     "spring/engine/experts",
     "spring/engine/expert_files",
     "spring/methods/proper",
-    "tasks/banks",
+    "tasks/cells/banks",
 )
 HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
 HOW |= {"replay_draw", "rule"}
@@ -77,7 +77,7 @@ def _how(recipe: Train) -> Train:
 
 def _key(bench: Workbench, job: TrainJob) -> str:
     learning = ("lessons", "loss", "optimizer", "rules", "training", "turns")
-    modules = [*CODE, *(f"spring/engine/{name}" for name in learning), "tasks/training"]
+    modules = [*CODE, *(f"spring/engine/{name}" for name in learning), "tasks/cells/training"]
     parts: dict[str, Any] = {"draw": asdict(job.draw)} if job.draw else {}
     if job.turns:
         parts["turns"] = [asdict(turn) for turn in job.turns]
@@ -86,7 +86,7 @@ def _key(bench: Workbench, job: TrainJob) -> str:
     if job.over is not None:
         modules += EXPERTS
     if job.recipe.replay_draw == "sar":
-        modules += ["spring/methods/sar", "tasks/sampling"]
+        modules += ["spring/methods/sar", "tasks/cells/sampling"]
     return cell_key(
         kind="train",
         code=code_digest(*modules),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spring.store import cell_key, code_digest
-from tasks.banks import Fit
-from tasks.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from tasks.cells.banks import Fit
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -63,7 +63,7 @@ def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]
 def _key(bench: Workbench, job: ScoreJob) -> str:
     return cell_key(
         kind="score",
-        code=code_digest(*CODE, "tasks/scoring"),
+        code=code_digest(*CODE, "tasks/cells/scoring"),
         **bench.identity,
         prompts=bench.asked(job.rows),
         adapter=job.adapter.key if job.adapter else None,

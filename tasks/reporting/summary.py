@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from spring.params import Params
-from tasks.cost_plots import cost_panel
 from tasks.files import write_text
-from tasks.findings import tables
-from tasks.plots import (
+from tasks.reporting.cost_plots import cost_panel
+from tasks.reporting.findings import tables
+from tasks.reporting.plots import (
     METRIC_NAMES,
     TRANSFER_NAMES,
     arm_handles,
     paired_panel,
 )
-from tasks.svg import arm_styles, composite
-from tasks.table import as_markdown, as_plain
-from tasks.transfer_plots import measure_panel, transfer_panel
+from tasks.reporting.svg import arm_styles, composite
+from tasks.reporting.table import as_markdown, as_plain
+from tasks.reporting.transfer_plots import measure_panel, transfer_panel
 
 PRINTED = ("arms", "significance", "transfer")
 BOTH = ("logp_per_token", "rouge1")  # the metrics of cost

@@ -4,7 +4,7 @@ What all users share is learned in period 0 and handed on from period to period 
 without a user, which also answers for whoever has no adapter. What lies on top is the user's own: at level
 `user` a lesson in every period, at level `group` the user's embedding alone, at level `population` nothing.
 Like all that users share, the shared lessons hold nothing later than `until`, the first test query of period
-0 of any user (tasks/population.py), unless `experts.scope` is transductive.
+0 of any user (tasks/cells/population.py), unless `experts.scope` is transductive.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from spring.store import cell_key, code_digest
 from spring.train_params import Train
-from tasks.banks import Founding, Layered
-from tasks.population import Case, pool
-from tasks.training import EXPERTS, TrainJob, train
-from tasks.workbench import Adapter, Workbench
+from tasks.cells.banks import Founding, Layered
+from tasks.cells.population import Case, pool
+from tasks.cells.training import EXPERTS, TrainJob, train
+from tasks.cells.workbench import Adapter, Workbench
 
 UNTRAINED: dict[str, Any] = {"loss": [], "lr": [], "grad_norm": [], "items": 0, "tokens": 0, "seconds": 0.0}
 

@@ -11,10 +11,10 @@ from spring.arm_params import Arm
 from spring.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
 from spring.learned_gate import Features, LearnedGate
 from spring.retrieval import query_text
-from tasks.calibration import FEATURES, describe
-from tasks.decoding import Request
-from tasks.memory import Library
-from tasks.workbench import Row
+from tasks.cells.calibration import FEATURES, describe
+from tasks.cells.decoding import Request
+from tasks.cells.memory import Library
+from tasks.cells.workbench import Row
 
 
 class Gate:

@@ -11,8 +11,8 @@ from spring.arm_params import Arm
 from spring.drift import ASK_BASE
 from spring.params import Params
 from spring.replay import BASELESS
+from tasks.cells.vectors import profile_id
 from tasks.files import DATA, read_parquet
-from tasks.vectors import profile_id
 
 COSTS = (  # of an arm, over all periods
     "seconds_train",

@@ -18,10 +18,10 @@ from spring.arm_params import Arm, Decode, Profile
 from spring.retrieval import query_text
 from spring.store import cell_key, code_digest
 from spring.strict import fingerprint
-from tasks.decoding import COMMIT, LOOP, decode_all
+from tasks.cells.decoding import COMMIT, LOOP, decode_all
+from tasks.cells.scoring import CODE
+from tasks.cells.workbench import Done, Row, Workbench, fill, plain
 from tasks.files import DATA, read_parquet
-from tasks.scoring import CODE
-from tasks.workbench import Done, Row, Workbench, fill, plain
 
 PROFILES: dict[str, Any] = {  # of profiles.parquet
     "profile": pl.String,  # which settings it was written under
@@ -149,7 +149,9 @@ def _key(bench: Workbench, job: ProfileJob) -> str:
     method = f"spring/methods/{job.settings.by}"
     return cell_key(
         kind="profile",
-        code=code_digest(*CODE, *LOOP, method, "spring/retrieval", "tasks/decoding", "tasks/profiles"),
+        code=code_digest(
+            *CODE, *LOOP, method, "spring/retrieval", "tasks/cells/decoding", "tasks/cells/profiles"
+        ),
         **bench.identity,
         settings=job.settings,
         previous=job.previous,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
-from tasks.banks import Fit
-from tasks.scoring import CODE, place
-from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.banks import Fit
+from tasks.cells.scoring import CODE, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -81,7 +81,7 @@ def rule_code(decode: Decode) -> list[str]:
 def _key(bench: Workbench, job: GenerateJob) -> str:
     return cell_key(
         kind="generate",
-        code=code_digest(*CODE, *LOOP, *rule_code(job.decode), "tasks/decoding"),
+        code=code_digest(*CODE, *LOOP, *rule_code(job.decode), "tasks/cells/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
         decode=_loop(job.decode),

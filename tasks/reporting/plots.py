@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from spring.statistics import STABLE
-from tasks.svg import BAND, GRID, INK, MUTED, SERIES, Style
+from tasks.reporting.svg import BAND, GRID, INK, MUTED, SERIES, Style
 
 METRIC_NAMES = {
     "rouge1": "ROUGE-1",

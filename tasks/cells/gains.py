@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spring.store import cell_key, code_digest
-from tasks.banks import Fit
-from tasks.scoring import CODE, SLOTS, place
-from tasks.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.banks import Fit
+from tasks.cells.scoring import CODE, SLOTS, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.scoring import Text
@@ -50,7 +50,7 @@ def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[flo
 def _key(bench: Workbench, job: GainJob) -> str:
     return cell_key(
         kind="gain",
-        code=code_digest(*CODE, "tasks/gains"),
+        code=code_digest(*CODE, "tasks/cells/gains"),
         **bench.identity,
         prompts=bench.asked([row for pair in job.pairs for row in pair]),
         adapter=job.adapter.key if job.adapter else None,

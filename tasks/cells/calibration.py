@@ -16,10 +16,10 @@ from spring.arm_params import Arm
 from spring.gate import standing
 from spring.learned_gate import Features, features
 from spring.retrieval import document_text, query_text, tokenise
-from tasks.gains import GainJob, gains
-from tasks.memory import Library
-from tasks.profiles import Profiles
-from tasks.workbench import Row, Workbench
+from tasks.cells.gains import GainJob, gains
+from tasks.cells.memory import Library
+from tasks.cells.profiles import Profiles
+from tasks.cells.workbench import Row, Workbench
 
 GATE_SCORES: dict[str, Any] = {
     "memory": pl.String,

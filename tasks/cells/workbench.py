@@ -21,7 +21,7 @@ from spring.params import Params
 from spring.store import CellStore
 from spring.strict import fingerprint
 from spring.train_params import Lora, Train
-from tasks.banks import Fit, Founding, Layered
+from tasks.cells.banks import Fit, Founding, Layered
 from tasks.files import DATA, load_params, read_parquet
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tasks.plots import METRIC_NAMES
-from tasks.svg import INK, MUTED, Style
-from tasks.table import whose_cost
+from tasks.reporting.plots import METRIC_NAMES
+from tasks.reporting.svg import INK, MUTED, Style
+from tasks.reporting.table import whose_cost
 
 LINE = 8.5  # points from one name to the next
 

@@ -1,0 +1,1 @@
+"""What the stages compute, kept cell by cell under all that each follows from (spring/store.py)."""

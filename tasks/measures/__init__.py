@@ -1,0 +1,1 @@
+"""What `evaluate` reads off the answers: comparisons, costs, what drift scores find, transfer."""

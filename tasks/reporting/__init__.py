@@ -1,0 +1,1 @@
+"""How the numbers are shown: tables, drawings, words, and the page that holds them."""
