@@ -1,7 +1,8 @@
 """The stages of the experiment, one module each; `python -m tasks.STAGE` runs one.
 
-What they are made of: cells/ (what is computed, and kept), measures/ (what is read off the answers), reporting/
-(how it is shown).
+Beside them the commands experiments, suites and seeds, and what all use: files, tree, tracking. What stages
+are made of: cells/ (what is computed, and kept), measures/ (what is read off the answers), reporting/ (how it
+is shown).
 """
 
 from spring.heap import keep_heap

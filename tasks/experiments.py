@@ -98,6 +98,8 @@ def current() -> Tree:
     """params.yaml as it is."""
     try:
         tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExperimentError(f"{PARAMS} is missing.\n  {UNDO}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{PARAMS} is not valid YAML in UTF-8: {error}\n  {UNDO}") from None
     if not isinstance(tree, dict):

@@ -14,7 +14,7 @@ data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv
 data/metrics.json               every number of the report
 data/report/                    report.html, tables and plots
-data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json and tables/ of all seeds together
+data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json, tables/ and plots/ of all seeds
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def read_parquet(path: Path) -> pl.DataFrame:
 def read_tests(period: int) -> pl.DataFrame:
     """The test items of a period, all users."""
     return read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
+
+
+def sample_users(params: Params, frame: pl.DataFrame) -> list[str]:
+    """The users shown one by one, in the report and to W&B: the first by name."""
+    return sorted(frame["user_id"].unique())[: params.report.sample_users]
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

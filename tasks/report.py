@@ -1,9 +1,9 @@
 """Stage report: data/metrics.json and the stages' tables -> data/report/.
 
     report.html   one page that needs nothing else: no network, no other file
-    tables/       arms, periods-METRIC, paired, significance, transfer, transfer-generated,
+    tables/       arms, periods-METRIC, paired, significance, transfer, transfer-tests, transfer-generated,
                   transfer-matrix, follow, drift, correlations, cost and published as JSON, CSV and Markdown
-    plots/        periods, paired, transfer, drift, curves, cost as SVG
+    plots/        periods, paired, measures, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
 tables of an experiment that has been evaluated and says where its report lies.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from matplotlib.axes import Axes
 
 from spring.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
-from tasks.files import DATA, load_params, read_parquet, read_tests, write_json, write_text
+from tasks.files import DATA, load_params, read_parquet, read_tests, sample_users, write_json, write_text
 from tasks.reporting.cost_plots import cost_panel
 from tasks.reporting.findings import tables
 from tasks.reporting.page import Sample, names, render
@@ -47,15 +48,23 @@ SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cos
 Panel = Callable[[Axes], None]
 
 
+class ReportError(RuntimeError):
+    """Numbers that are not of the parameters at hand; the message says why and what to do."""
+
+
 def main() -> None:
     """Runs the stage, or prints its tables."""
     parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
     arguments = parser.parse_args()
-    params, metrics = load_params(), read_metrics()
-    if arguments.print:
-        print_tables(params, metrics)
-        return
+    params = load_params()
+    try:
+        metrics = read_metrics()
+        if arguments.print:
+            print_tables(params, metrics)
+            return
+    except (FileNotFoundError, ReportError) as error:
+        sys.exit(f"error: {error}")
     build(params, metrics)
     from tasks.tracking import log_experiment  # wandb is slow to import and not needed to print
 
@@ -70,7 +79,16 @@ def read_metrics() -> dict[str, Any]:
 
 
 def print_tables(params: Params, metrics: dict[str, Any]) -> None:
-    """The tables of arms x metrics, over all periods and per period, and where the report lies."""
+    """The tables of arms x metrics, over all periods and per period, and where the report lies.
+
+    Raises `ReportError` where params.yaml has become another experiment's.
+    """
+    made = metrics["experiment"], metrics["seed"], sorted(metrics["arms"])
+    if made != (params.experiment, params.seed, sorted(params.arms)):
+        raise ReportError(
+            f"{METRICS_FILE} is of {metrics['experiment']}, seed {metrics['seed']}, or of other arms than "
+            f"params.yaml has now ({params.experiment}, seed {params.seed}): run `make repro`"
+        )
     for table in tables(metrics, list(params.arms)):
         if table.name == "arms" or table.name.startswith("periods-"):
             print(as_plain(table))
@@ -118,11 +136,6 @@ def write_tables(made: list[Table]) -> None:
             FOLDER / f"tables/{table.name}.csv",
         )
         write_text(as_markdown(table), FOLDER / f"tables/{table.name}.md")
-
-
-def sample_users(params: Params, frame: pl.DataFrame) -> list[str]:
-    """The users shown one by one: the first by name."""
-    return sorted(frame["user_id"].unique())[: params.report.sample_users]
 
 
 def sample_drift(params: Params) -> tuple[str | None, pl.DataFrame]:

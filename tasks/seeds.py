@@ -25,7 +25,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import Params
+from spring.params import ParameterError, Params
 from spring.strict import fingerprint
 from spring.transfer import Follow
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
@@ -68,7 +68,7 @@ def main() -> None:
             print(as_plain(significance_table(metrics, list(params.arms))))
             return
         metrics = pool(params, runs)
-    except SeedError as error:
+    except (SeedError, ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     write_json(metrics, folder / "metrics.json")
     summarise_runs(params, metrics, folder)

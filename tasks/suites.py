@@ -170,7 +170,7 @@ def main() -> None:
                 print(f"{one:10} {read_suite(one).question}")
             return
         params = parse_with_suite(read_tree(Path("params.yaml")) | {"suite": name}, "params.yaml")
-    except ParameterError as error:
+    except (ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(f"{name}: {read_suite(name).question}\narms: {', '.join(params.arms)}")
 

@@ -21,7 +21,7 @@ from spring.params import Params
 from spring.statistics import EVERY
 from spring.strict import fingerprint
 from tasks.evaluate import METRICS, stream
-from tasks.files import DATA, read_parquet, read_tests
+from tasks.files import DATA, read_parquet, read_tests, sample_users
 from tasks.measures.costs import COSTS
 from tasks.reporting.plots import TRANSFER_NAMES
 
@@ -133,8 +133,8 @@ def sample_generations(params: Params, arm: str) -> pl.DataFrame:
     frames = []
     for period in stream(params):
         tests = read_tests(period)
-        users = sorted(tests["user_id"].unique())[: params.report.sample_users]
-        tests = tests.filter(pl.col("user_id").is_in(users)).group_by("user_id", maintain_order=True).first()
+        shown = pl.col("user_id").is_in(sample_users(params, tests))
+        tests = tests.filter(shown).group_by("user_id", maintain_order=True).first()
         answers = read_parquet(DATA / f"generate/{period}/generations.parquet").filter(pl.col("arm") == arm)
         rows = tests.join(answers.select("interaction_id", "text"), on="interaction_id", how="inner")
         frames.append(rows.rename({"response": "reference"}).select(SAMPLE))

@@ -57,7 +57,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     }
 
 
-def read_profiles(arm: Arm, period: int) -> pl.DataFrame:
+def read_written(arm: Arm, period: int) -> pl.DataFrame:
     """What the model wrote for an arm that has a profile, after `period`."""
     rows = read_parquet(DATA / f"consolidate/{period}/profiles.parquet")
     return rows.filter(pl.col("profile") == arm.profile_id)
@@ -68,7 +68,7 @@ def profile_seconds(params: Params, name: str) -> float:
     arm = params.arms[name]
     if arm.profile is None:
         return 0.0
-    return sum(float(read_profiles(arm, t)["seconds"].sum()) for t in params.periods)
+    return sum(float(read_written(arm, t)["seconds"].sum()) for t in params.periods)
 
 
 def buffer_seconds(params: Params, name: str) -> float:
@@ -110,7 +110,7 @@ def steer_seconds(params: Params, name: str) -> float:
 
 def profile_bytes(arm: Arm, last: int) -> int:
     """Size in UTF-8 of an arm's profiles after period `last`, all users; 0 without any."""
-    return 0 if arm.profile is None else int(read_profiles(arm, last)["text"].str.len_bytes().sum())
+    return 0 if arm.profile is None else int(read_written(arm, last)["text"].str.len_bytes().sum())
 
 
 def rows_per_step(generations: pl.DataFrame, max_new_tokens: int) -> float:
