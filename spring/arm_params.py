@@ -199,7 +199,7 @@ class Arm(Strict):
     @property
     def gate_id(self) -> str | None:
         """Names the pairs that a learned gate is trained on; null for the other gates."""
-        if self.memory_id is None or self.retrieve.gate != "learned":
+        if self.memory_id is None or not self.retrieves or self.retrieve.gate != "learned":
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
         read = {"profile": self.profile} if self.profile else {}

@@ -70,7 +70,7 @@ def drift_score(*, logp_base: Any, logp_adap: Any, tokens: Any, alpha: float, no
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is known of one user's new period when it is scored; the first four arrays are [N]."""
+    """What is known of one user's new period when it is scored; the first three fields are [N]."""
 
     logp_base: Any
     logp_adap: Any  # under the adapter of the previous period

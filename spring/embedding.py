@@ -70,14 +70,14 @@ class Embedder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
+        from spring.device import pick_device
+
         source = str(packaged_folder(PACKAGED[name])) if name in PACKAGED else name
         local = Path(source).is_dir()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device, self.batch_size, self.max_length = device, batch_size, max_length
+        self.device, self.batch_size, self.max_length = pick_device(device), batch_size, max_length
         self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         model = AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)
-        self.model = model.eval().to(device)
+        self.model = model.eval().to(self.device)
 
     @property
     def width(self) -> int:

@@ -94,6 +94,11 @@ class Prompter:
         prompt = self.prompt(task, query, context, profile) if context or profile else bare
         return Text(prompt, tuple(answer[:room]), slot)
 
+    @staticmethod
+    def shown(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """What a prompt shows of past interactions, as `context`."""
+        return [(row["query"], row["response"]) for row in rows]
+
     def cut(self, text: str, most: int) -> str:
         """The beginning of a text, of at most `most` tokens when it is read again.
 

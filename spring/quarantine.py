@@ -31,6 +31,7 @@ QUARANTINE = {
 }
 LEFT_OUT = {"user_id": pl.String, "interactions": pl.Int64, "reason": pl.String}
 EXCERPT = 80  # characters of the offending value that are kept
+LATEST = 4_102_444_800  # seconds since 1970: the year 2100
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab, line feed and carriage return pass
 _UNDECODED = re.compile(r"[\ufffd\ud800-\udfff]")  # replacement characters and lone surrogates
@@ -107,12 +108,14 @@ def parse_time(text: str) -> datetime | None:
 
     ISO 8601 dates and times (without an offset: taken as UTC), also 20160131; seconds since 1970 from 10^8
     (1973) on, milliseconds from 10^11 on. Smaller numbers are refused: a bare year would pass for 1970.
+    So are those from 2100 on: 20160131120000 would pass for one.
     """
     text = text.strip()
     number = parse_number(text)
     try:
         if number is not None and number >= 1e8:
-            return datetime.fromtimestamp(number if number < 1e11 else number / 1000, UTC)
+            seconds = number if number < 1e11 else number / 1000
+            return datetime.fromtimestamp(seconds, UTC) if seconds < LATEST else None
         time = datetime.fromisoformat(text)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError, OSError):

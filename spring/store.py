@@ -22,7 +22,7 @@ from typing import Any
 
 FORMAT = 1
 DAY = 86400  # seconds
-MODEL_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}  # what changes what a model computes
+MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}  # what decides what it computes
 
 
 def cell_key(**parts: Any) -> str:

@@ -24,11 +24,12 @@ def swap(users: Collection[str], *, seed: int) -> dict[str, str]:
 
 
 def check_partners(arms: Mapping[str, Arm], users: Collection[str]) -> None:
-    """Raises `ValueError` if an arm swaps adapters and there are not two users to swap between."""
-    swapping = [f"arms.{name}.adapter" for name, arm in arms.items() if arm.adapter == "swapped"]
-    if swapping and len(users) < 2:
+    """Raises `ValueError` if an arm needs another user, to swap with or for contrast."""
+    needing = [f"arms.{name}.adapter: swapped" for name, arm in arms.items() if arm.adapter == "swapped"]
+    needing += [f"arms.{name}.steer" for name, arm in arms.items() if arm.steer is not None]
+    if needing and len(users) < 2:
         raise ValueError(
-            f"{', '.join(swapping)}: swapped needs at least two users to swap between; there is "
-            f"{len(users)} ({', '.join(users)}): raise ingest.max_users or lower ingest.min_interactions if "
-            f"the source has more, or take adapter: own"
+            f"{', '.join(needing)} needs at least two users, whose adapters are swapped or whose texts "
+            f"contrast; there is {len(users)} ({', '.join(users)}): raise ingest.max_users or lower "
+            f"ingest.min_interactions if the source has more, or leave these arms out"
         )

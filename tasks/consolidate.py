@@ -23,7 +23,7 @@ from tasks.cells.profiles import PROFILES, Profiles, write_profiles
 from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.steering import write_vectors
 from tasks.cells.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
-from tasks.cells.workbench import Row, Workbench, by_user
+from tasks.cells.workbench import BUFFER, Row, Workbench, by_user
 from tasks.files import DATA, read_parquet, write_parquet
 
 BUFFERS: dict[str, Any] = {
@@ -101,8 +101,7 @@ def update_buffers(
 ) -> pl.DataFrame:
     """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), scored under the updated adapter."""
     past = by_user(history)
-    learned = read_parquet(DATA / "adapt" / str(period) / "index.parquet")
-    chosen = {(r, u): set(ids) for r, u, ids in learned.select("recipe", "user_id", "chosen").iter_rows()}
+    chosen, before_that = read_chosen(period), read_chosen(period - 1)
     adapters = bench.adapters(period)
     cases: list[tuple[str, Arm, str, list[Row]]] = []
     for name, arm in bench.memories.items():
@@ -110,19 +109,17 @@ def update_buffers(
         if memory is None or memory.scope != "buffer" or period < memory.first_period:
             continue
         for user, rows in past.items():
-            new = chosen.get((arm.recipe or "", user), chosen.get((arm.recipe or "", None)))
-            if new is None:  # an arm that trains nothing is offered everything
-                new = {row["interaction_id"] for row in rows if row["period"] == period}
-            from_period = period
-            if arm.train and arm.train.data == "current":  # a shared lesson has what was too late before, too
-                from_period = memory.first_period
+            new = {row["interaction_id"] for row in rows if row["period"] == period}
+            if arm.recipe is not None:  # what it has learned that it had not a period ago
+                lesson = next(key for key in ((arm.recipe, user), (arm.recipe, None)) if key in chosen)
+                new = chosen[lesson] - before_that.get(lesson, set())
             held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
             known = {row["interaction_id"]: row for row in held.to_dicts()}
             candidates = [
                 {**row, "held": known.get(row["interaction_id"])}
                 for row in rows
                 if row["interaction_id"] in known
-                or (row["interaction_id"] in new and row["period"] >= from_period)
+                or (row["interaction_id"] in new and row["period"] >= memory.first_period)
             ]
             cases.append((name, arm, user, candidates))
     jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]
@@ -133,6 +130,14 @@ def update_buffers(
         for row in _keep(bench, name, arm, user, candidates, scores, period)
     ]
     return pl.DataFrame(kept, schema=BUFFERS)
+
+
+def read_chosen(period: int) -> dict[tuple[str, str | None], set[str]]:
+    """What every recipe learned of every user in a period (user null: one lesson for all); {} before 0."""
+    if period < 0:
+        return {}
+    learned = read_parquet(DATA / "adapt" / str(period) / "index.parquet")
+    return {(r, u): set(ids) for r, u, ids in learned.select("recipe", "user_id", "chosen").iter_rows()}
 
 
 def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -> None:
@@ -184,7 +189,7 @@ def _keep(
     )
     moment = -1 if memory.policy == "reservoir" else period  # one stream through all periods
     ranked = consolidate(
-        candidates, policy=memory.policy, capacity=memory.capacity, seed=bench.seed(user, moment + 1_000)
+        candidates, policy=memory.policy, capacity=memory.capacity, seed=bench.seed(user, moment + BUFFER)
     )
     offered = seen + sum(row["held"] is None for row in rows)
     return [

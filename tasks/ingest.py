@@ -42,7 +42,8 @@ def main() -> None:
     metrics = count(checked, interactions, left_out)
     if interactions.is_empty():
         raise ValueError(
-            f"no user has min_interactions = {params.ingest.min_interactions} of them: {metrics}"
+            f"no user has ingest.min_interactions = {params.ingest.min_interactions} usable interactions: "
+            f"lower it, or see where they went: {metrics}"
         )
     check_prompts(interactions, params.prompts)
     labels = interactions.select("interaction_id").join(labels, "interaction_id", maintain_order="left")
@@ -121,7 +122,8 @@ def check_prompts(interactions: pl.DataFrame, prompts: dict[str, Prompt]) -> Non
     for (task,), rows in interactions.group_by("task", maintain_order=True):
         if task not in prompts:
             raise ParameterError(
-                f"the rows are of task {task!r}, which prompts lacks: it has {sorted(prompts)}"
+                f"the rows are of task {task!r}, which prompts lacks: add prompts.{task} "
+                f"(there are {sorted(prompts)})"
             )
         given = set.intersection(*(set(json.loads(query)) for query in rows["query"]))
         prompt = prompts[str(task)]

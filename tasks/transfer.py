@@ -116,12 +116,11 @@ def ask_base(bench: Workbench, tests: Tests) -> Asked:
     """The base model alone on every period, decoded as each arm does: what has learned nothing."""
     asked: Asked = []
     for name, arm in bench.params.arms.items():
-        decode = arm.decode.model_copy(update={"lmbda": 0.0, "confidence": None, "rule": None})
         for tested, users in tests.items():
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": None, "tested": tested}
                 alone = [Request(row, (), 0.0, candidates=0, sigma=None) for row in rows]
-                asked.append((cell, Ask(alone, None, decode)))
+                asked.append((cell, Ask(alone, None, arm.decode.single)))
     return asked
 
 

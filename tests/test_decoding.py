@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spring.arm_params import Adaptive, Decode, Rule
 from spring.engine.budget import Room
-from spring.engine.decoding import generate
+from spring.engine.decoding import _Batch, generate
 from spring.engine.interpolation import interpolate, jensen_shannon, mixture
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Answer, Query
@@ -288,6 +288,28 @@ def test_out_of_memory_starts_again_with_half(
     monkeypatch.setattr(Reader, "hidden", small)
     with pytest.warns(UserWarning, match="half as many"):
         found = run(setup, asked, settings)
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
+    assert [answer.row_steps for answer in found] == [answer.row_steps for answer in expected]
+
+
+def test_out_of_memory_after_the_first_token_leaves_nothing_behind(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token that a query was given before is not its first any more, nor penalised."""
+    asked, settings = queries(count=12), decode()
+    expected = run(setup, asked, settings)
+    real, failed = _Batch._choose, []
+
+    def small(self: _Batch, flights: Any, *rest: Any) -> None:
+        real(self, flights, *rest)
+        if not failed:
+            failed.append(len(flights))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(_Batch, "_choose", small)
+    with pytest.warns(UserWarning, match="half as many"):
+        found = run(setup, asked, settings)
+    assert failed == [12]
     assert [answer.tokens for answer in found] == [answer.tokens for answer in expected]
     assert [answer.row_steps for answer in found] == [answer.row_steps for answer in expected]
 

@@ -129,7 +129,9 @@ def test_texts_are_normalised_and_user_ids_are_not() -> None:
     ("text", "expected"),
     [
         ("100000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
-        ("99999999999", datetime(5138, 11, 16, 9, 46, 39, tzinfo=UTC)),
+        ("4102444799", datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("4102444800", None),
+        ("20160131120000", None),  # a date without separators, not milliseconds of the year 2608
         ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),  # milliseconds
         ("99999999", None),
         ("2020-01-01T12:00:00.5-01:00", datetime(2020, 1, 1, 13, 0, 0, 500000, tzinfo=UTC)),

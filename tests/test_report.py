@@ -585,6 +585,22 @@ def test_print_shows_tables_and_place(
     assert len(lines) == 1 + len(METRIC_NAMES)
 
 
+@pytest.mark.parametrize(
+    "change", [{"seed": 7}, {"experiment": "another"}, {"arms": {"base": {"train": None}}}]
+)
+def test_numbers_of_other_parameters_are_not_printed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """As after an arm was added, or an ablation was stopped."""
+    shutil.copytree(finished, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    tree = yaml.safe_load(Path("params.yaml").read_text()) | change
+    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr(sys, "argv", ["report", "--print"])
+    with pytest.raises(SystemExit, match=r"error: data/metrics.json is of .* run `make repro`"):
+        report.main()
+
+
 def test_stages_do_not_import_torch() -> None:
     code = "import sys, tasks.evaluate, tasks.report; print(*sys.modules)"
     loaded = subprocess.run(

@@ -44,18 +44,23 @@ def test_one_user_has_nobody_to_swap_with() -> None:
         swap(["only"], seed=0)
 
 
+STRANGER = {"stranger": {"adapter": "swapped", **ALONE}}, r"arms\.stranger\.adapter: swapped"
+CONTRAST = {"fints": {"train": None, "memory": None, "steer": {"method": "fints"}}}, r"arms\.fints\.steer"
+
+
+@pytest.mark.parametrize(("needing", "named"), [STRANGER, CONTRAST])
 @pytest.mark.parametrize("when", ["from the start", "later"])
 def test_one_user_is_refused_at_the_first_stage_that_sees_the_arm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, needing: dict[str, Any], named: str
 ) -> None:
     """`split` is not run again if arms change; then the stage that trains them refuses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPRING_CELLS", raising=False)
     write_table(tmp_path / "table.csv", users=1, items=18)
-    arms = {"base": {"train": None, "memory": None}, "stranger": {"adapter": "swapped", **ALONE}}
+    arms = {"base": {"train": None, "memory": None}, **needing}
     write_params(tmp_path, tmp_path, arms=arms if when == "from the start" else {"base": arms["base"]})
     run(ingest, monkeypatch)
-    told = r"arms\.stranger\.adapter: swapped needs at least two users .* there is 1 \(user 0\)"
+    told = rf"{named} needs at least two users, .* there is 1 \(user 0\)"
     if when == "from the start":
         with pytest.raises(ValueError, match=told):
             run(split, monkeypatch)

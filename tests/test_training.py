@@ -21,6 +21,7 @@ from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
 from spring.engine.training import train
 from spring.train_params import Lora, Select, Train
+from tasks.cells.training import TrainJob, check_finite
 
 TARGETS = ("q_proj", "v_proj")
 SELECT = Select(scorer="random", alpha=0, share=1, normalise="token")
@@ -434,3 +435,13 @@ def test_default_model_in_bfloat16(real_folder: Any) -> None:
         [alone] = learn(base.model, [lesson_], config, slots=1)
         np.testing.assert_allclose(found.loss, alone.loss, rtol=0.05)
         assert found.loss[-1] < 0.8 * found.loss[0]  # 0.71 and less, by processor
+
+
+@pytest.mark.parametrize(("loss", "norm"), [([1.0, math.nan], [1.0, 1.0]), ([1.0, 1.0], [1.0, math.inf])])
+def test_a_lesson_that_diverged_is_refused_by_name(loss: list[float], norm: list[float]) -> None:
+    fine, odd = ([1.0, 1.0], [1.0, 1.0]), (loss, norm)
+    jobs = [TrainJob(recipe(), [{"user_id": user}], [], None, 0) for user in ("ada", "eve")]
+    learned = [Learned({}, losses, [0.01, 0.0], norms, 8, [0.0, 0.0], {}) for losses, norms in (fine, odd)]
+    check_finite(jobs[:1], learned[:1])
+    with pytest.raises(ValueError, match=r"training of eve diverged at step 2 of 2 .*train\.lr 0\.01"):
+        check_finite(jobs, learned)

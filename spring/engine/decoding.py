@@ -111,6 +111,8 @@ class _Batch:
             if chosen:
                 self._read(chosen)
         except (RuntimeError, MemoryError):
+            for number in chosen:  # what they had been given until then
+                self.answers[number] = Answer()
             waiting.extendleft(reversed(chosen))
             raise
 
@@ -219,7 +221,7 @@ class _Batch:
                 answer.tokens.append(token)
             answer.row_steps += len(flight.rows)
             answer.seconds += seconds * len(flight.rows)
-            self._settle(flight, logps[rows])
+            self._settle(flight, logps, rows)
 
     def _made_one(self, weights: Sequence[Sequence[float]], first: Tensor, second: Tensor) -> Tensor:
         """log p [n, V] of the next token, from the log p [n, V] of two paths."""
@@ -241,12 +243,12 @@ class _Batch:
             row, column = torch.tensor(pairs, device=scores.device).T
             scores[row, column] *= penalty
 
-    def _settle(self, flight: _Flight, logps: Tensor) -> None:
-        """`adaptive` [ours]: drops the retrieval path once both, `logps` [2, V], agreed for some tokens."""
+    def _settle(self, flight: _Flight, logps: Tensor, rows: Sequence[int]) -> None:
+        """`adaptive` [ours]: drops the retrieval path once both agreed; `rows` of `logps` [R, V]."""
         adaptive = self.settings.adaptive
         if adaptive is None or len(flight.rows) == 1:
             return
-        agreed = jensen_shannon(*logps) < adaptive.threshold
+        agreed = jensen_shannon(*logps[rows]) < adaptive.threshold
         flight.agreed = flight.agreed + 1 if agreed else 0
         if flight.agreed >= adaptive.patience:
             flight.rows, flight.routes = flight.rows[:1], [flight.routes[0]._replace(weight=1.0)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Route:
-    """Which tokens of a pack use which slot, and the dropout seed of each slot's step."""
+    """Which tokens of a pack use which slot, and the dropout seed of each row."""
 
     runs: list[tuple[int, int, int]]  # slot, first token, token after the last
     masks: (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Fit
-from tasks.cells.scoring import CODE, place
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.scoring import CODE, check_length, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
@@ -146,8 +146,11 @@ def decode_all(
     from spring.engine.decoding import generate as generate_many
 
     base, memory_gb = bench.base, bench.params.model.memory_gb
-    longest = max(len(prompt) for query in queries for prompt, _ in query.paths)
-    _check_length(base.model, longest + decode.max_new_tokens)
+    most = decode.max_new_tokens
+    longest = (
+        len(prompt) + max(most, len(query.reference)) for query in queries for prompt, _ in query.paths
+    )
+    check_length(base.model, max(longest))
     return generate_many(
         base.model,
         bank,
@@ -165,7 +168,7 @@ def _prepare(bench: Workbench, request: Request, slot: int, profile: str) -> Que
     from spring.engine.queries import Query
 
     row = request.row
-    context = as_context(request.context)
+    context = bench.prompter.shown(request.context)
     asked = row["task"], row["query"], row["response"]
     alone = bench.prompter.text(*asked, profile=profile)
     given = bench.prompter.text(*asked, context=context, profile=profile)
@@ -179,13 +182,3 @@ def _stop_tokens(base: Any) -> set[int]:
     ends = base.model.generation_config.eos_token_id
     named = ends if isinstance(ends, list) else [ends]
     return {base.tokenizer.eos_token_id, *(token for token in named if token is not None)}
-
-
-def _check_length(model: Any, tokens: int) -> None:
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if most and tokens > most:
-        raise ValueError(
-            f"a prompt with its context and the tokens it asks for takes {tokens} tokens, the model reads "
-            f"{most}; lower retrieve.top_k, decode.max_new_tokens, ingest.max_chars, or profile.items and "
-            f"profile.item_tokens"
-        )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Fit
-from tasks.cells.scoring import CODE, SLOTS, place
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.scoring import CODE, SLOTS, check_length, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.scoring import Text
@@ -72,6 +72,7 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, GainJob], done: 
             at = slot if job.adapter else -1
             read[key] = [_texts(bench, pair, at, job.profile) for pair in job.pairs]
             texts |= dict.fromkeys(text for both in read[key] for text in both)
+        check_length(base.model, max(map(len, texts)))
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
         found = token_logps(base.model, bank, list(texts), budget=budget)
     mean = {text: float(logps.mean(dtype=float)) for text, logps in zip(texts, found, strict=True)}
@@ -88,5 +89,5 @@ def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int, profile: str) -> 
     asked = row["task"], row["query"], row["response"]
     return (
         bench.prompter.text(*asked, profile=profile, slot=slot),
-        bench.prompter.text(*asked, context=as_context([item]), profile=profile, slot=slot),
+        bench.prompter.text(*asked, context=bench.prompter.shown([item]), profile=profile, slot=slot),
     )

@@ -19,8 +19,8 @@ from spring.arm_params import Decode
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Fit
 from tasks.cells.decoding import GenerateJob, Request, generate, steering
-from tasks.cells.scoring import CODE, place
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, as_context, fill, fit_of, plain
+from tasks.cells.scoring import CODE, check_length, place
+from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -160,7 +160,7 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
                 row["task"],
                 row["query"],
                 row["response"],
-                context=as_context(context),
+                context=bench.prompter.shown(context),
                 profile=path.profile,
                 slot=slots.get(_adapter_key(path), -1),
             )
@@ -168,6 +168,7 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
             for row, context, _ in path.texts
         ]
         texts = [replace(text, steer=i) for text, i in zip(texts, numbers, strict=True)]
+        check_length(base.model, max(map(len, texts)))
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
         began = perf_counter()
         found = iter(token_logps(base.model, bank, texts, budget=budget))

@@ -20,7 +20,7 @@ from spring.store import cell_key, code_digest
 from spring.strict import fingerprint
 from tasks.cells.decoding import COMMIT, LOOP, decode_all
 from tasks.cells.scoring import CODE
-from tasks.cells.workbench import Done, Row, Workbench, fill, plain
+from tasks.cells.workbench import WORDS, Done, Row, Workbench, fill, plain
 from tasks.files import DATA, read_parquet
 
 PROFILES: dict[str, Any] = {  # of profiles.parquet
@@ -114,7 +114,7 @@ def write_profiles(
 
 def _seed(bench: Workbench, user: str, period: int) -> int:
     """Of the draw of items; another than that of the buffers and of training."""
-    return bench.seed(user, period + 2_000)
+    return bench.seed(user, period + WORDS)
 
 
 def _row(bench: Workbench, job: ProfileJob, key: str, period: int) -> dict[str, Any]:

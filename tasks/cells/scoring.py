@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,3 +113,14 @@ def _read(bench: Workbench, key: str) -> Scores:
     cell = json.loads((bench.store.path(key) / "scores.json").read_text())
     logp, tokens = np.array(cell["logp"], dtype=np.float64), np.array(cell["tokens"], dtype=np.int32)
     return Scores(logp, tokens, cell["seconds"])
+
+
+def check_length(model: Any, tokens: int) -> None:
+    """Raises `ValueError` if a prompt and what follows it take more tokens than the model has positions."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most and tokens > most:
+        raise ValueError(
+            f"a prompt with its context and what follows it takes {tokens} tokens, the model reads "
+            f"{most}; lower retrieve.top_k, decode.max_new_tokens, ingest.max_chars, or profile.items and "
+            f"profile.item_tokens"
+        )

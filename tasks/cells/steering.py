@@ -26,7 +26,7 @@ from spring.retrieval import document_text
 from spring.store import cell_key, code_digest
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.scoring import CODE
-from tasks.cells.workbench import Done, Row, Workbench, as_context, fill, plain, user_folder
+from tasks.cells.workbench import Done, Row, Workbench, fill, plain, user_folder
 from tasks.files import DATA, read_parquet, write_parquet
 
 if TYPE_CHECKING:
@@ -127,8 +127,7 @@ def _pair_of(cell: Path) -> dict[str, float]:
 def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, list[Made]]:
     """Per user the items of this period that gave a vector."""
     assert arm.steer is not None
-    if len(users) < 2:
-        raise ValueError("steer: fints needs items of other users for its contrast pairs; there is one user")
+    assert len(users) > 1, "the stage split has checked it (spring/swap.py)"
     what, pool = f"consolidate@{period} steering", Pool(users)
     mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
     drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.params.seed) for user, row in mine]
@@ -225,8 +224,9 @@ def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Don
         began = perf_counter()
         vectors = contrast(model, fints.layer, pairs, read=fints.read, budget=budget)
         seconds = (perf_counter() - began) / len(kept)
-        documents = [document_text(job.row["query"], job.row["response"]) for job in kept.values()]
-        for key, pair, embedding in zip(kept, vectors, bench.embedder.embed(documents), strict=True):
+        for (key, job), pair in zip(kept.items(), vectors, strict=True):
+            document = document_text(job.row["query"], job.row["response"])
+            [embedding] = bench.embedder.embed([document])  # by itself: last bits depend on the company
             tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
     with bench.store.batch() as batch:
         for key in jobs:
@@ -244,7 +244,7 @@ def _pair(bench: Workbench, job: PairJob) -> Pair:
 
     behind = job.others if job.fints.behind == "others" else ()
     texts = [
-        bench.prompter.text(job.row["task"], job.row["query"], answer, context=as_context(behind))
+        bench.prompter.text(job.row["task"], job.row["query"], answer, context=bench.prompter.shown(behind))
         for answer in (job.row["response"], job.rejected)
     ]
     end = bench.prompter.end

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -19,7 +20,7 @@ from tasks.cells.scoring import CODE
 from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, plain
 
 if TYPE_CHECKING:
-    from spring.engine.lessons import Lesson
+    from spring.engine.lessons import Learned, Lesson
 
 SLOTS = 16  # adapters trained at the same time; they become visible together
 
@@ -30,10 +31,13 @@ EXPERTS = (  # what adapters over shared experts are made with
     "spring/methods/proper",
     "tasks/cells/banks",
 )
-HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip", "replay_share"}
-HOW |= {"replay_draw", "rule"}
+HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip"} | {
+    "replay_share",
+    "replay_draw",
+    "rule",
+    "experts",
+}
 CARRIED = "carried.safetensors"  # beside the adapter: what `train.rule` needs in the next period
-HOW |= {"experts"}
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ def _compute(
             base.model, bank, list(lessons.values()), how, budget=budget, checkpoint=checkpoint, progress=done
         )
     seconds = perf_counter() - began
+    check_finite(jobs.values(), learned)
     tokens = sum(one.tokens for one in learned)
     with bench.store.batch() as batch:
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
@@ -188,3 +193,16 @@ def _compute(
                 "seconds": seconds * one.tokens / tokens,
             }
             (folder / "curve.json").write_text(json.dumps(curve))
+
+
+def check_finite(jobs: Iterable[TrainJob], learned: Sequence[Learned]) -> None:
+    """Raises `ValueError` if the loss of a lesson, or its gradient, has become infinite or no number."""
+    for job, one in zip(jobs, learned, strict=True):
+        for step, (loss, norm) in enumerate(zip(one.loss, one.grad_norm, strict=True), 1):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                users = sorted({row["user_id"] for row in job.rows})
+                raise ValueError(
+                    f"training of {', '.join(users[:3])} diverged at step {step} of {len(one.loss)} (loss "
+                    f"{loss}, gradient norm {norm}) with train.lr {job.recipe.lr}: lower arm.train.lr, or "
+                    f"set arm.train.grad_clip; nothing of this batch was kept"
+                )

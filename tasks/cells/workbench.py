@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,8 @@ Row = dict[str, Any]  # one interaction, by column
 Job = TypeVar("Job")
 Group = TypeVar("Group", bound=Hashable)
 Done = Callable[[int], object]  # told how much was done
+LIBRARIES = ("torch", "transformers", "tokenizers")  # a cell is of the versions that computed it
+BUFFER, WORDS = 1_000, 2_000  # streams of chance beside that of training, added to the period
 Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
 
 INDEX: dict[str, Any] = {  # of data/adapt/{t}/index.parquet
@@ -138,6 +141,7 @@ class Workbench:
         device = pick_device(model.device)
         return {
             "model": source["digest"],
+            "libraries": [version(name) for name in LIBRARIES],
             "run": [device.type, str(pick_dtype(model.dtype, device)), model.max_length],
         }
 
@@ -264,11 +268,6 @@ def fit_of(adapter: Adapter | None) -> Fit | None:
 def plain(row: Row) -> list[str]:
     """What a result depends on of a row, for cell keys."""
     return [row["task"], row["query"], row["response"]]
-
-
-def as_context(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """What a prompt shows of past interactions: query and response."""
-    return [(row["query"], row["response"]) for row in rows]
 
 
 def recipe_of(arm: Arm) -> Train:
