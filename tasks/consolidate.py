@@ -19,10 +19,17 @@ from spring.retrieval import document_text
 from spring.train_params import Select
 from tasks.cells.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.cells.memory import Library
+from tasks.cells.profile_vectors import (
+    FollowJob,
+    follow_all,
+    profilings,
+    read_profile_vectors,
+    table,
+    vector_id,
+)
 from tasks.cells.profiles import PROFILES, Profiles, write_profiles
 from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.steering import write_vectors
-from tasks.cells.vectors import FollowJob, follow_all, profile_id, profilings, read_profiles, table
 from tasks.cells.workbench import BUFFER, Row, Workbench, by_user
 from tasks.files import DATA, read_parquet, write_parquet
 
@@ -87,9 +94,9 @@ def main() -> None:
 
 def move_profiles(bench: Workbench, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
     """Every profile of every user after the train rows of the period."""
-    before = read_profiles(period - 1)
+    before = read_profile_vectors(period - 1)
     jobs = [
-        FollowJob(how, user, rows, before.get((profile_id(how), user)))
+        FollowJob(how, user, rows, before.get((vector_id(how), user)))
         for how in profilings(list(bench.params.arms.values()))
         for user, rows in users.items()
     ]

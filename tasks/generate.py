@@ -13,9 +13,9 @@ from spring.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.gate import Gate
 from tasks.cells.memory import Library
+from tasks.cells.profile_vectors import read_profile_vectors
 from tasks.cells.profiles import Profiles
-from tasks.cells.steers import Vectors
-from tasks.cells.vectors import read_profiles
+from tasks.cells.steers import Steers
 from tasks.cells.workbench import Adapter, Adapters, Workbench, by_user
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 
@@ -49,15 +49,15 @@ def main() -> None:
     bench = Workbench()
     folder = DATA / "consolidate" / str(period)
     history, buffers = (read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
-    library = Library(bench, history, buffers, period, read_profiles(period))
+    library = Library(bench, history, buffers, period, read_profile_vectors(period))
     gates = read_gates(bench, period)
     test = by_user(read_tests(period))
     adapters, profiles = bench.adapters(period), Profiles.after(period)
-    vectors = Vectors(bench, period)
+    steers = Steers(bench, period)
     jobs = []
     for name, arm in bench.params.arms.items():
         for user, rows in test.items():
-            requests = vectors.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
+            requests = steers.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
             adapter = adapter_for(bench, arm, adapters, user, list(test))
             profile = profiles.of(arm, user, queries=rows)
             jobs.append(GenerateJob(name, user, requests, arm.decode, adapter, profile))

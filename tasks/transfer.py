@@ -32,9 +32,9 @@ from spring.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods
 from tasks.cells.memory import Library
+from tasks.cells.profile_vectors import read_profile_vectors
 from tasks.cells.profiles import Profiles
-from tasks.cells.steers import Vectors
-from tasks.cells.vectors import read_profiles
+from tasks.cells.steers import Steers
 from tasks.cells.workbench import Adapter, Adapters, Row, Workbench, by_user
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
@@ -131,10 +131,10 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> tuple[Asked, Aske
     buffers = read_parquet(folder / "buffers.parquet")
     gates = read_gates(bench, learned)
     adapters, profiles = bench.adapters(learned), Profiles.after(learned)
-    vectors = Vectors(bench, learned)
+    steers = Steers(bench, learned)
     libraries = {
         known: Library(
-            bench, history.filter(pl.col("period") <= known), buffers, learned, read_profiles(known)
+            bench, history.filter(pl.col("period") <= known), buffers, learned, read_profile_vectors(known)
         )
         for known in range(learned + 1)
     }
@@ -147,7 +147,7 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> tuple[Asked, Aske
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
                 gated = [gates[name].request(row, library, user) for row in rows]
-                requests = vectors.steer(arm, user, gated)
+                requests = steers.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user, list(users))
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())
                 asked.append((cell | OWN, Ask(requests, adapter, arm.decode, profile)))

@@ -27,7 +27,7 @@ from spring.methods.online import Stream
 from spring.params import ParameterError, merge, parse
 from spring.retrieval import Retriever, document_text
 from tasks import adapt, consolidate, transfer
-from tasks.cells.vectors import profile_id, read_profiles
+from tasks.cells.profile_vectors import read_profile_vectors, vector_id
 from tasks.files import load_params
 
 NOBODY = Profile(np.zeros(2, np.float32))
@@ -348,7 +348,7 @@ def test_profiles_are_the_recursion_over_train_items_alone(project: Path) -> Non
     arm = load_params().arms["asls"]
     assert arm.profiling is not None
     for last in (0, 2):
-        found = read_profiles(last)
+        found = read_profile_vectors(last)
         assert len(found) == 2 * 3  # feedback heard and ignored, three users
         rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in range(last + 1))
         for (user,), mine in rows.filter(pl.col("part") == "train").group_by("user_id"):
@@ -359,7 +359,7 @@ def test_profiles_are_the_recursion_over_train_items_alone(project: Path) -> Non
                 [r["rating"] / 5 for r in ordered],
                 rho=0.2,
             )
-            profile = found[profile_id(arm.profiling), str(user)].profile
+            profile = found[vector_id(arm.profiling), str(user)].profile
             np.testing.assert_allclose(profile.vector, expected.vector, atol=1e-5)
             assert profile.count == len(ordered) - 1
 
@@ -396,7 +396,7 @@ def test_the_steps_of_a_period_go_by_the_profile_before_each_item(project: Path)
         vectors = Embedder("all-minilm-l6-v2", device="cpu").embed(
             [document_text(row["query"], row["response"]) for row in mine]
         )
-        before = read_profiles(1)[profile_id(profiling), user].profile
+        before = read_profile_vectors(1)[vector_id(profiling), user].profile
         _, drifts = follow(before, vectors, [row["rating"] / 5 for row in mine], rho=0.2)
         expected = [0.01 * drift_rate(drift, limit=3) for drift in drifts for _ in range(2)]
         assert rates(project, "asls", user) == pytest.approx(expected, rel=1e-4)
@@ -427,13 +427,13 @@ def test_one_users_texts_move_nobody_elses_profile_or_adapter(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All learned anew: steps, weights and rates of the others stay too, or their adapters would not."""
-    before = read_profiles(2)
+    before = read_profile_vectors(2)
     edited = tmp_path / "edited"
     learn_anew(edited, project, monkeypatch, edited="user 1", prepare=rate)
     adapters = {f"adapt/{t}/{name}" for t in range(3) for name in adapter_bytes(edited, t)}
     assert changed_state(project, edited) == {name for name in adapters if "/user-1-" in name}
     assert len(adapters) == 3 * 3 * 4  # periods, users, ways to learn
-    for (name, user), known in read_profiles(2).items():
+    for (name, user), known in read_profile_vectors(2).items():
         away = np.abs(known.profile.vector - before[name, user].profile.vector).max()
         assert away > 1e-3 if user == "user 1" else away < 1e-6
 

@@ -22,7 +22,7 @@ from spring.retrieval import query_text
 from spring.strict import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
 from tasks.cells.steering import PairJob, Pool, extract, vector_file, write_vectors
-from tasks.cells.steers import Vectors
+from tasks.cells.steers import Steers
 from tasks.cells.workbench import Workbench
 from tasks.files import load_params
 
@@ -240,10 +240,10 @@ def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
 def test_a_query_is_steered_by_its_users_own_earlier_items_alone(project: Path) -> None:
     """Also when a later state answers an older query."""
     bench = Workbench()
-    arm, state = bench.params.arms["fints"], Vectors(bench, 2)
+    arm, state = bench.params.arms["fints"], Steers(bench, 2)
     for period in range(3):
         rows = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "test")
-        then = Vectors(bench, period)
+        then = Steers(bench, period)
         for row in rows.to_dicts():
             late, early = (some.of(arm, row["user_id"], row) for some in (state, then))
             assert (late is None) == (early is None)

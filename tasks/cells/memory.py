@@ -10,7 +10,7 @@ import polars as pl
 
 from spring.methods.asls import Profiled, liking
 from spring.retrieval import Retriever, document_text
-from tasks.cells.vectors import Profiles, profile_id
+from tasks.cells.profile_vectors import ProfileVectors, vector_id
 from tasks.cells.workbench import Row, Workbench, by_user
 
 
@@ -47,7 +47,7 @@ class Library:
         history: pl.DataFrame,
         buffers: pl.DataFrame,
         period: int,
-        profiles: Profiles | None = None,
+        profiles: ProfileVectors | None = None,
     ) -> None:
         self.bench, self.period = bench, period
         self.profiles = profiles or {}
@@ -80,7 +80,7 @@ class Library:
             times = [row["timestamp"] for row in rows]
             prior: dict[str, Any] = {}
             if ranks is not None and documents:
-                known = self.profiles[profile_id(ranks.profiling), user]
+                known = self.profiles[vector_id(ranks.profiling), user]
                 prior = {"prior": liking(known.profile.vector, vectors), "share": ranks.weight}
             index = Retriever(documents, by=by, times=times, embeddings=vectors, **prior)  # type: ignore[arg-type]
             self._shelves[key] = Shelf(rows, index, embed)

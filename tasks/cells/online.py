@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from spring.methods.online import Stream
 from tasks.cells.population import Case
-from tasks.cells.vectors import FollowJob, follow_all, profile_id, read_profiles
+from tasks.cells.profile_vectors import FollowJob, follow_all, read_profile_vectors, vector_id
 from tasks.cells.workbench import Workbench
 
 
@@ -22,13 +22,13 @@ def set_turns(bench: Workbench, cases: Sequence[Case], period: int) -> None:
 
 def measure_drifts(bench: Workbench, cases: Sequence[Case], period: int) -> dict[int, dict[str, float]]:
     """Drift of every train row of the period, learned or not, by case and interaction, where it is needed."""
-    before = read_profiles(period - 1)
+    before = read_profile_vectors(period - 1)
     places, jobs = [], []
     for i, case in enumerate(cases):
         how = case.train.online.profiling if case.train.online else None
         if how is not None:
             assert case.user is not None, "params refuse to share what is learned online"
-            known = before.get((profile_id(how), case.user))
+            known = before.get((vector_id(how), case.user))
             places.append(i)
             jobs.append(FollowJob(how, case.user, case.rows, known))
     found = follow_all(bench, jobs, f"adapt@{period} profiles")

@@ -32,7 +32,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 if TYPE_CHECKING:
     from spring.engine.steering import Pair
 
-VECTORS: dict[str, Any] = {
+STEERS: dict[str, Any] = {
     "steer": pl.String,
     "user_id": pl.String,
     "interaction_id": pl.String,
@@ -74,7 +74,7 @@ def write_vectors(bench: Workbench, users: Users, period: int) -> None:
     """This period's vectors, behind those of the periods before; `users` holds all train rows so far."""
     out, before = (DATA / "consolidate" / str(t) for t in (period, period - 1))
     shutil.rmtree(out / "steers", ignore_errors=True)
-    index = pl.DataFrame(schema=VECTORS)
+    index = pl.DataFrame(schema=STEERS)
     if period > 0:
         index = read_parquet(before / "steers.parquet")
         if (before / "steers").exists():
@@ -86,7 +86,7 @@ def write_vectors(bench: Workbench, users: Users, period: int) -> None:
             place = held.filter(pl.col("user_id") == user).height
             fresh += [_entry(name, user, place + i, *one) for i, one in enumerate(cells)]
             _append([cell for _, cell, _ in cells], vector_file(out, name, user))
-    write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=VECTORS)]), out / "steers.parquet")
+    write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=STEERS)]), out / "steers.parquet")
 
 
 def vector_file(folder: Path, steer: str, user: str) -> Path:

@@ -14,7 +14,7 @@ from spring.arm_params import Arm
 from spring.methods.fints import aggregate
 from spring.retrieval import query_text
 from tasks.cells.decoding import Request
-from tasks.cells.steering import SITES, VECTORS, vector_file
+from tasks.cells.steering import SITES, STEERS, vector_file
 from tasks.cells.workbench import Row, Workbench
 from tasks.files import DATA, read_parquet
 
@@ -31,12 +31,12 @@ class Stack:
     vectors: np.ndarray  # [N, 2, D]
 
 
-class Vectors:
+class Steers:
     """The steering vectors of every user after a period."""
 
     def __init__(self, bench: Workbench, period: int) -> None:
         self.bench, self.folder = bench, DATA / "consolidate" / str(period)
-        self.index = pl.DataFrame(schema=VECTORS)
+        self.index = pl.DataFrame(schema=STEERS)
         if bench.steers:
             self.index = read_parquet(self.folder / "steers.parquet")
         self._stacks: dict[tuple[str, str], Stack | None] = {}

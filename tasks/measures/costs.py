@@ -11,7 +11,7 @@ from spring.arm_params import Arm
 from spring.drift import ASK_BASE
 from spring.params import Params
 from spring.replay import BASELESS
-from tasks.cells.vectors import profile_id
+from tasks.cells.profile_vectors import vector_id
 from tasks.files import DATA, read_parquet
 
 COSTS = (  # of an arm, over all periods
@@ -147,7 +147,7 @@ def vector_bytes(arm: Arm, last: int) -> int:
     if arm.profiling is None:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/vectors.parquet")
-    rows = rows.filter(pl.col("profile") == profile_id(arm.profiling))
+    rows = rows.filter(pl.col("profile") == vector_id(arm.profiling))
     return 4 * int((rows["vector"].list.len() + 3).sum())
 
 

@@ -21,8 +21,8 @@ from spring.strict import fingerprint
 from tasks.cells.workbench import Done, Row, Workbench, fill, plain
 from tasks.files import DATA, read_parquet
 
-VECTORS: dict[str, Any] = {
-    "profile": pl.String,  # `profile_id` of its settings
+PROFILE_VECTORS: dict[str, Any] = {
+    "profile": pl.String,  # `vector_id` of its settings
     "user_id": pl.String,
     "cell": pl.String,
     "vector": pl.List(pl.Float32),  # [D]
@@ -40,7 +40,7 @@ class Known:
     profile: Profile
 
 
-Profiles = dict[tuple[str, str], Known]  # by profile_id and user
+ProfileVectors = dict[tuple[str, str], Known]  # by vector_id and user
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,18 @@ class Followed:
     drifts: list[float]
 
 
-def profile_id(how: Profiling) -> str:
+def vector_id(how: Profiling) -> str:
     """Names the profiles that move so."""
     return fingerprint(how)
 
 
 def profilings(arms: Sequence[Arm]) -> list[Profiling]:
     """How profiles move, in all the ways that `arms` ask for."""
-    found = {profile_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
+    found = {vector_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
     return [found[name] for name in sorted(found)]
 
 
-def read_profiles(period: int) -> Profiles:
+def read_profile_vectors(period: int) -> ProfileVectors:
     """All profiles after `period`; before period 0 there are none."""
     if period < 0:
         return {}
@@ -89,7 +89,7 @@ def table(jobs: Sequence[FollowJob], found: Sequence[Followed]) -> pl.DataFrame:
     """Profiles after the jobs, as vectors.parquet has them."""
     rows = [
         {
-            "profile": profile_id(job.how),
+            "profile": vector_id(job.how),
             "user_id": job.user,
             "cell": one.known.key,
             "vector": one.known.profile.vector.tolist(),
@@ -98,7 +98,7 @@ def table(jobs: Sequence[FollowJob], found: Sequence[Followed]) -> pl.DataFrame:
         }
         for job, one in zip(jobs, found, strict=True)
     ]
-    return pl.DataFrame(rows, schema=VECTORS)
+    return pl.DataFrame(rows, schema=PROFILE_VECTORS)
 
 
 def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[Followed]:
@@ -123,7 +123,7 @@ def _key(bench: Workbench, job: FollowJob) -> str:
     return cell_key(
         kind="profile",
         code=code_digest(
-            "spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/cells/vectors"
+            "spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/cells/profile_vectors"
         ),
         embedding=[bench.embedding, pick_device(bench.params.model.device).type],
         how=job.how,
