@@ -34,6 +34,7 @@ ARMS: dict[str, Any] = {
     "population": {"train": {"scope": "population", "data": "current"}, **PARAMETRIC},
     "population-buffer": {"train": {"scope": "population-transductive"}},
     "population-memory": {"train": {"scope": "population", "data": "current"}},
+    "population-cumulative": {"train": {"scope": "population", "data": "cumulative"}},
     "population-0": {"train": {"data": "current", "experts": FROZEN}},  # with a buffer
     "on-top": {"train": {"start": "population"}, **PARAMETRIC},
     "on-top-transductive": {"train": {"start": "population-transductive"}, **PARAMETRIC},
@@ -107,17 +108,16 @@ def test_the_buffer_of_a_user_holds_that_users_items_even_if_training_is_shared(
     assert all(owner[item] == user for user, item in kept.select("user_id", "interaction_id").iter_rows())
 
 
-def test_what_a_shared_lesson_learns_late_is_remembered(project: Path) -> None:
+@pytest.mark.parametrize("name", ["population-memory", "population-cumulative"])
+def test_what_a_shared_lesson_learns_late_is_remembered(project: Path, name: str) -> None:
     """Items of periods 1 and 2, those that waited for a later lesson among them; nothing of period 0."""
-    memory = load_params().arms["population-memory"].memory_id
+    memory = load_params().arms[name].memory_id
     held = pl.read_parquet(project / "data/consolidate/2/buffers.parquet").filter(pl.col("memory") == memory)
     rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in range(3))
-    learned = pl.concat(index(project, t, "population-memory") for t in (1, 2))["chosen"].explode()
+    learned = pl.concat(index(project, t, name) for t in (1, 2))["chosen"].explode()
     expected = rows.filter((pl.col("period") >= 1) & pl.col("interaction_id").is_in(learned.to_list()))
     assert set(held["interaction_id"]) == set(expected["interaction_id"])
-    late = expected.filter(
-        ~pl.col("interaction_id").is_in(index(project, 1, "population-memory")["chosen"][0])
-    )
+    late = expected.filter(~pl.col("interaction_id").is_in(index(project, 1, name)["chosen"][0]))
     assert (late["period"] == 1).any(), "something must have waited"
 
 
