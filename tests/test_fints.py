@@ -21,7 +21,7 @@ from spring.params import ParameterError, Params, parse
 from spring.retrieval import query_text
 from spring.strict import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
-from tasks.cells.steering import PairJob, Pool, extract, vector_file, write_vectors
+from tasks.cells.steering import PairJob, Pool, extract, vector_file
 from tasks.cells.steers import Steers
 from tasks.cells.workbench import Workbench
 from tasks.files import load_params
@@ -285,11 +285,6 @@ def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.Monkey
     )
     run(consolidate, monkeypatch, 1)
     assert vectors(project, 1).height > 0
-
-
-def test_one_user_alone_is_refused(project: Path) -> None:
-    with pytest.raises(ValueError, match="needs items of other users"):
-        write_vectors(Workbench(), {"user 0": []}, 0)
 
 
 def test_nothing_later_and_no_test_item_reaches_a_vector(
