@@ -15,6 +15,7 @@ number means: docs/statistics.md.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,13 @@ def all_metrics(
         "correlations": correlation_metrics(params, scores),
     }
     return metrics, measured, detected
+
+
+def read_metrics() -> dict[str, Any]:
+    """data/metrics.json; raises `FileNotFoundError` where nothing has been evaluated."""
+    if not METRICS_FILE.exists():
+        raise FileNotFoundError(f"{METRICS_FILE} is missing: run `dvc repro`, whose stage evaluate writes it")
+    return json.loads(METRICS_FILE.read_text(encoding="utf-8"))
 
 
 def settings(params: Params) -> dict[str, str]:

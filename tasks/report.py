@@ -22,7 +22,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from spring.params import Params
-from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, stream
+from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, read_metrics, stream
 from tasks.files import DATA, load_params, read_parquet, read_tests, sample_users, write_json, write_text
 from tasks.reporting.cost_plots import cost_panel
 from tasks.reporting.findings import tables
@@ -69,13 +69,6 @@ def main() -> None:
     from tasks.tracking import log_experiment  # wandb is slow to import and not needed to print
 
     log_experiment(params, metrics)
-
-
-def read_metrics() -> dict[str, Any]:
-    """data/metrics.json; raises `FileNotFoundError` where nothing has been evaluated."""
-    if not METRICS_FILE.exists():
-        raise FileNotFoundError(f"{METRICS_FILE} is missing: run `dvc repro`, whose stage evaluate writes it")
-    return json.loads(METRICS_FILE.read_text(encoding="utf-8"))
 
 
 def print_tables(params: Params, metrics: dict[str, Any]) -> None:

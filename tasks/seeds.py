@@ -28,7 +28,7 @@ import polars as pl
 from spring.params import ParameterError, Params
 from spring.strict import fingerprint
 from spring.transfer import Follow
-from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, settings
+from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, read_metrics, settings
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
@@ -78,7 +78,7 @@ def main() -> None:
 
 def keep(params: Params) -> None:
     """Copies what pooling needs of the run in data/; a kept run of the same seed is replaced."""
-    metrics = json.loads(METRICS_FILE.read_text(encoding="utf-8"))
+    metrics = read_metrics()
     if (metrics["experiment"], metrics["seed"]) != (params.experiment, params.seed):
         raise SeedError(
             f"{METRICS_FILE} is of {metrics['experiment']} with seed {metrics['seed']}, params.yaml says "
