@@ -106,7 +106,7 @@ def test_edits_of_ones_own_are_used_and_named_and_never_taken_back(params: Path,
 
 
 def test_an_unknown_name_is_refused_with_all_that_exist(params: Path) -> None:
-    with pytest.raises(ExperimentError, match=r"NAME is 'alc': must be one of acl, changelogs, "):
+    with pytest.raises(ExperimentError, match=r"NAME is 'alc': must be one of acl, acl-validation, "):
         start("alc")
 
 

@@ -26,7 +26,7 @@ from tasks.suites import (
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 ASKED = {"selection", "alpha", "retention", "lambda", "gate", "replay", "controls"}
-ASKED |= {"asls", "compare", "plus", "steering", "tune"}
+ASKED |= {"asls", "compare", "plus", "rate", "steering", "tune"}
 
 
 def with_suite(name: str) -> Params:
