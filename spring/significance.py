@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import nctdtr, ndtri, stdtrit
+from scipy.special import ncfdtr, ndtri, stdtrit
 
 EXACT_USERS = 16  # up to here all 2^N sign patterns are counted: 65,536, in a fraction of a second
 DRAWS = 100_000  # of sign patterns beyond: enough to stay below 0.05 when corrected for hundreds of arms
@@ -40,9 +40,10 @@ def permutation_p(differences: np.ndarray, *, seed: int, draws: int = DRAWS) -> 
     return (reached + 1) / (draws + 1)
 
 
-def smallest_p(users: int) -> float:
-    """The lowest p-value that `permutation_p` can give: all signs alike, one way or the other."""
-    return 2 / 2**users if users <= EXACT_USERS else 1 / (DRAWS + 1)
+def smallest_p(users: int, *, tests: int = 1) -> float:
+    """The lowest p-value that `permutation_p` can give, corrected for `tests`: all signs are alike."""
+    alone = 2 / 2**users if users <= EXACT_USERS else 1 / (DRAWS + 1)
+    return min(1.0, tests * alone)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -80,16 +81,18 @@ def users_needed(differences: np.ndarray, *, effect: float, power: float, alpha:
     standardised = abs(effect) / spread
     normal = ((ndtri(1 - alpha / 2) + ndtri(power)) / standardised) ** 2
     users = max(2, math.floor(normal))  # the normal approximation asks for too few
-    while t_test_power(users, effect=standardised, alpha=alpha) < power:
+    while not t_test_power(users, effect=standardised, alpha=alpha) >= power:  # NaN is no answer
         users += 1
     return users
 
 
 def t_test_power(users: int, *, effect: float, alpha: float) -> float:
-    """Probability that a two-sided paired t-test at `alpha` finds a standardised `effect` (d_z)."""
-    freedom, shift = users - 1, effect * math.sqrt(users)
-    critical = stdtrit(freedom, 1 - alpha / 2)
-    return float(1 - nctdtr(freedom, shift, critical) + nctdtr(freedom, shift, -critical))
+    """Probability that a two-sided paired t-test at `alpha` finds a standardised `effect` (d_z).
+
+    Of t squared, which has the noncentral F distribution: scipy's noncentral t is NaN for large effects.
+    """
+    critical = stdtrit(users - 1, 1 - alpha / 2)
+    return float(1 - ncfdtr(1, users - 1, users * effect**2, critical**2))
 
 
 def standard_deviation(differences: np.ndarray) -> float | None:

@@ -1,6 +1,6 @@
 """Whose adapter a user answers with in the control `adapter: swapped` [ours].
 
-What an adapter gains with a stranger's adapter in its place is the task, not the person.
+What is gained with a stranger's adapter is the task, not the person.
 """
 
 from __future__ import annotations

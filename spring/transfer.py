@@ -46,7 +46,8 @@ def forgetting(scores: np.ndarray) -> float:
     """How far earlier periods fell below their best: max_i scores[i, j] - scores[P-1, j], mean over j < P-1.
 
     F of Chaudhry et al., with the maximum over all states i < P-1. Where the last state is the best one it is
-    below zero. Being a maximum, it is above zero for noise alone: compare arms, not with zero.
+    below zero. Being a maximum, it is above zero for noise alone, and states before period j count too: a
+    memory that fills with other things forgets what was never learned: compare arms, not with zero.
     """
     scores = _checked(scores)
     return float((scores[:-1, :-1].max(axis=0) - scores[-1, :-1]).mean())
@@ -73,7 +74,8 @@ def personal(own: np.ndarray, swapped: np.ndarray) -> float:
     """What a user's own adapter gives beyond a stranger's: mean of own - swapped over periods >= 1 [ours].
 
     Both [P]: a metric on the tests of each period after learning it, under the user's adapter and under
-    another user's of the same period and arm. The rest of what an adapter gains is the task.
+    another user's of the same period and arm. A stranger's adapter may do harm besides, so that this is the
+    most that can be personal, and may exceed what the own adapter gains.
     """
     assert own.shape == swapped.shape, (own.shape, swapped.shape)
     return float((own - swapped)[1:].mean())
@@ -120,9 +122,11 @@ def delays(curves: Mapping[str, Sequence[Follow]]) -> dict[str, int | None]:
     """Arm -> periods until its excess is half of the largest of any arm; None where it never is [ours].
 
     One bar for all: half of an arm's own largest would call slow whoever goes on learning, and quick whoever
-    learns next to nothing.
+    learns next to nothing. Points of fewer than half of the changes do not set it.
     """
-    bar = max((point.excess for curve in curves.values() for point in curve), default=0.0) / 2
+    points = [point for curve in curves.values() for point in curve]
+    most = max((point.changes for point in points), default=0)
+    bar = max((point.excess for point in points if 2 * point.changes >= most), default=0.0) / 2
     return {
         arm: next((point.periods for point in curve if point.excess >= bar > 0), None)
         for arm, curve in curves.items()

@@ -10,8 +10,8 @@ What is kept holds no text, its own params.yaml and suite, and fingerprints in p
 published, and is read by what it was made with, whatever the suites have become.
 A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
 the same people under every seed: their values are averaged over seeds first, and users stay the unit. The
-matrix of transfer, which is dear, may be of some seeds alone: its measures are of their users. Costs
-and whatever else has no unit of its own are means over seeds.
+matrix of transfer, which is dear, may be of some seeds alone: its measures are of their users. Of seconds
+the median over seeds is taken, of other costs and whatever else has no unit of its own the mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import polars as pl
@@ -235,16 +237,25 @@ def follow_together(curves: list[dict[str, Any]]) -> list[Follow]:
     return found
 
 
-def average(values: list[Any]) -> Any:
-    """Means of numbers at the same place in equally built values; what is no number is the first one's."""
+def average(values: list[Any], middle: Callable[[list[Any]], float] = fmean) -> Any:
+    """Means of numbers at the same place in equally built values; what is no number is the first one's.
+
+    Of seconds the median: a machine that did other work beside one of the seeds made no method slower.
+    """
     first = values[0]
     if isinstance(first, dict):
-        return {key: average([value[key] for value in values if key in value]) for key in first}
+        return {
+            key: average(
+                [value[key] for value in values if key in value],
+                median if key.startswith("seconds") else middle,
+            )
+            for key in first
+        }
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if not numbers:
         return first
-    mean = sum(numbers) / len(numbers)
-    return round(mean) if all(isinstance(number, int) for number in numbers) else mean
+    found = middle(numbers)
+    return round(found) if all(isinstance(number, int) for number in numbers) else found
 
 
 if __name__ == "__main__":

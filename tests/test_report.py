@@ -28,7 +28,7 @@ from tasks.reporting.page import metric_reading, reading, transfer_reading
 from tasks.reporting.plots import METRIC_NAMES, followed, paired_panel, periods_panel
 from tasks.reporting.svg import GRID, Style
 from tasks.reporting.table import Table, as_plain, number, size
-from tasks.reporting.transfer_plots import measure_panel
+from tasks.reporting.transfer_plots import measure_panel, measure_title
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert('text')</script>"
@@ -777,9 +777,16 @@ def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
     """Filled: told apart from the arm compared with, which is not itself; no mark without a value."""
     means = {"base": 0.0, "good": 0.4, "worse": -0.2, "shared": None}
     styles = dict.fromkeys(means, Style("#0072b2", "o", "-"))
-    drawn = {arm: {"personal": dict.fromkeys(("mean", "low", "high"), value)} for arm, value in means.items()}
-    tested = {"good": {"personal": {"p_holm": 0.01}}, "worse": {"personal": {"p_holm": 0.2}}}
-    metrics = {"transfer": drawn, "transfer_paired": tested}
+    drawn = {
+        arm: {"personal": {"mean": value, "low": value, "high": value, "users": 8 if arm != "shared" else 0}}
+        for arm, value in means.items()
+    }
+    tested = {
+        "good": {"personal": {"p": 0.01, "p_holm": 0.02}},
+        "worse": {"personal": {"p": 0.2, "p_holm": 0.2}},
+        "shared": {"personal": {"p": None, "p_holm": None}},
+    }
+    metrics = {"transfer": drawn, "transfer_paired": tested, "users": 8}
     axes = Figure().subplots()
     measure_panel(axes, metrics, "personal", styles)
     marks = [
@@ -787,3 +794,15 @@ def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
     ]
     assert marks == [(0.0, "none"), (0.4, "#0072b2"), (-0.2, "none")]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(means)
+    assert axes.get_title() == "personal part"
+
+
+def test_a_measure_says_of_how_many_users_it_is_and_where_they_are_too_few() -> None:
+    """Six users can give p = 0.031, which two comparisons double."""
+    entry = {"personal": {"mean": 0.1, "users": 6}}
+    tested = {"good": {"personal": {"p": 0.03125}}, "worse": {"personal": {"p": 0.5}}}
+    metrics = {"transfer": {"base": entry, "good": entry}, "transfer_paired": tested, "users": 6}
+    assert measure_title(metrics, "personal") == "personal part (too few for any p < 0.05)"
+    del tested["worse"]
+    assert measure_title(metrics, "personal") == "personal part"
+    assert measure_title(metrics | {"users": 10}, "personal") == "personal part (n=6)"

@@ -168,6 +168,8 @@ def test_average() -> None:
         "c": "x",
     }
     assert average([100, 103]) == 102 and average([[1, 2], [1, 2]]) == [1, 2]
+    costs = [{"arms": {"x": {"seconds_train": seconds, "tokens": seconds}}} for seconds in (1.0, 2.0, 9.0)]
+    assert average(costs) == {"arms": {"x": {"seconds_train": 2.0, "tokens": 4.0}}}
 
 
 def test_other_settings_are_not_pooled(

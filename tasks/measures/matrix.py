@@ -174,6 +174,7 @@ def read_texts(params: Params) -> pl.DataFrame:
     rows = read_parquet(DATA / "transfer/texts.parquet").join(
         tests.select("interaction_id", "response"), on="interaction_id", how="left", validate="m:1"
     )
+    assert not rows["response"].null_count(), "a generated text answers no test item"
     pairs = list(rows.select("response", "text").iter_rows())
     scores = score_texts(pairs, synonyms=wordnet_is_installed())
     rows = rows.with_columns(pl.Series(name, values) for name, values in scores.items())
@@ -205,7 +206,9 @@ def read_untrained(params: Params) -> pl.DataFrame:
         scored = read_parquet(DATA / f"score_base/{period}.parquet")
         scored = scored.select("interaction_id", value=pl.col("logp") / pl.col("tokens"))
         rows = tests.select("user_id", "interaction_id", tested="period")
-        frames.append(rows.join(scored, on="interaction_id", how="left"))
+        rows = rows.join(scored, on="interaction_id", how="left", validate="1:1")
+        assert not rows["value"].null_count(), f"period {period} has test items without a base likelihood"
+        frames.append(rows)
     return pl.concat(frames).group_by("user_id", "tested").agg(pl.col("value").mean())
 
 
@@ -214,6 +217,7 @@ def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
     keys = ["user_id", "learned", "tested"] if len(periods) == 2 else ["user_id", "tested"]
     values = rows.sort(keys)["value"].to_numpy()
     shape = (len(users), *periods)
+    assert np.isfinite(values).all(), "a likelihood is missing or not finite"
     assert len(values) == np.prod(shape), (
         f"{len(values)} cells, not {shape}: run `dvc repro --force transfer`"
     )

@@ -49,14 +49,18 @@ def name_front(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
 
 
 def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost."""
+    """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost.
+
+    The arm that others are compared with lies on top, and has its name too.
+    """
     for arm, style in styles.items():
         found = metrics["arms"][arm]
         seconds = seconds_spent(found)
         low, mean, high = (found[metric][key] for key in ("low", "mean", "high"))
         if low is not None:
             axes.plot([seconds, seconds], [low, high], color=style.colour, linewidth=1.2, alpha=0.55)
-        axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7)
+        on_top = 4 if arm == metrics["against"] else None
+        axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7, zorder=on_top)
     spent = [seconds_spent(arm) for arm in metrics["arms"].values()]
     if min(spent) > 0 and max(spent) / min(spent) > 10:
         axes.set_xscale("log")
@@ -70,3 +74,6 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
     axes.set_xlabel(f"seconds of training, scoring and generation, {whose_cost(metrics)}")
     best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
     name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})
+    if (against := metrics["against"]) not in best:
+        point = seconds_spent(metrics["arms"][against]), metrics["arms"][against][metric]["mean"]
+        axes.annotate(against, point, xytext=(7, -9), textcoords="offset points", color=INK, fontsize=7)

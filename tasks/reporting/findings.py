@@ -189,11 +189,18 @@ def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                     "AUROC": with_interval(found["auroc"], "mean"),
                     "AP": with_interval(found["average_precision"], "mean"),
                     "AP by chance": number(found["chance"]["mean"]),
-                    "precision of selection": number(found["precision"]["mean"]),
-                    "of a blind one": number(found["blind"]["mean"]),
+                    "precision of selection": number(found["precision"]["mean"])
+                    + of_others(found, "precision"),
+                    "of a blind one": number(found["blind"]["mean"]) + of_others(found, "blind"),
                 }
             )
     return Table("drift", "Drift scores against the true labels, within a user's period", rows, shown)
+
+
+def of_others(found: dict[str, Any], name: str) -> str:
+    """The number of users of an entry, where it is not that of the row: who has no change has no AUROC."""
+    users = found[name]["users"]
+    return f" (n={users})" if users and users != found["auroc"]["users"] else ""
 
 
 def correlation_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

@@ -116,9 +116,11 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
 
 
 def whose_cost(metrics: dict[str, Any]) -> str:
-    """What costs are of: a run, or the mean of several seeds."""
+    """What costs are of: a run, or several seeds, of seconds the median and of the rest the mean."""
     seeds = len(metrics.get("seeds", ()))
-    return "all users and periods" + (f" of a seed (mean of {seeds})" if seeds > 1 else "")
+    return "all users and periods" + (
+        f" of a seed (of {seeds}: median seconds, else means)" if seeds > 1 else ""
+    )
 
 
 def as_markdown(table: Table) -> str:

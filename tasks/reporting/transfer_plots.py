@@ -7,14 +7,25 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, forest_axes, forest_row, significant
+from spring.significance import smallest_p
+from tasks.reporting.plots import (
+    METRIC_NAMES,
+    SIGNIFICANT,
+    TRANSFER_NAMES,
+    forest_axes,
+    forest_row,
+    significant,
+)
 from tasks.reporting.svg import INK, MUTED, SERIES, Style
 
 GAIN, LOSS = SERIES[0], SERIES[1]
 
 
 def measure_panel(axes: Axes, metrics: dict[str, Any], measure: str, styles: dict[str, Style]) -> None:
-    """Forest plot of one measure of transfer; filled: significantly not that of the arm compared with."""
+    """Forest plot of one measure of transfer; filled: significantly not that of the arm compared with.
+
+    The title says of how many users where they are not all, and where they are too few to fill any mark.
+    """
     arms = [arm for arm in styles if arm in metrics["transfer"]]
     if measure != "average":  # whose values are far below zero
         axes.axvline(0, color=MUTED, linewidth=1)
@@ -25,8 +36,17 @@ def measure_panel(axes: Axes, metrics: dict[str, Any], measure: str, styles: dic
             filled = tested is not None and significant(tested)
             forest_row(axes, place, found["mean"], found, styles[arm], filled=filled)
     forest_axes(axes, arms)
-    axes.set_title(TRANSFER_NAMES[measure])
-    axes.set_xlabel("nats per token")
+    axes.set_title(measure_title(metrics, measure))
+    axes.set_xlabel("nats per token" + (", less is better" if measure == "forgetting" else ""))
+
+
+def measure_title(metrics: dict[str, Any], measure: str) -> str:
+    """A measure's name, its users where they are not all, and whether they can tell any arm apart."""
+    users = max(found[measure]["users"] for found in metrics["transfer"].values())
+    tests = sum(found[measure]["p"] is not None for found in metrics["transfer_paired"].values())
+    said = [f"n={users}"] * (users < metrics["users"])
+    said += ["too few for any p < 0.05"] * (tests > 0 and smallest_p(users, tests=tests) >= SIGNIFICANT)
+    return TRANSFER_NAMES[measure] + (f" ({', '.join(said)})" if said else "")
 
 
 def largest_gain(metrics: dict[str, Any], metric: str) -> float:
