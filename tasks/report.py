@@ -41,7 +41,7 @@ from tasks.reporting.plots import (
 from tasks.reporting.published import published_table
 from tasks.reporting.svg import arm_styles, composite, draw, inline
 from tasks.reporting.table import Table, as_markdown, as_plain
-from tasks.reporting.transfer_plots import measure_panel, transfer_panel
+from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
 
 FOLDER = DATA / "report"
 SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cost")  # those with drawings
@@ -163,8 +163,8 @@ def all_panels(
         panels["cost"][f"{title} over cost"] = partial(
             cost_panel, metrics=metrics, metric=metric, styles=styles
         )
-    for name, title in TRANSFER_NAMES.items() if metrics["transfer"] else ():
-        panels["measures"][f"Transfer: {title}"] = partial(
+    for name in measured(metrics):
+        panels["measures"][f"Transfer: {TRANSFER_NAMES[name]}"] = partial(
             measure_panel, metrics=metrics, measure=name, styles=styles
         )
     for arm in (arm for arm in params.arms if arm in metrics["transfer"]):

@@ -25,10 +25,10 @@ from tasks.files import load_params
 from tasks.measures.costs import base_seconds
 from tasks.reporting.cost_plots import frontier
 from tasks.reporting.page import metric_reading, reading, transfer_reading
-from tasks.reporting.plots import METRIC_NAMES, followed, paired_panel, periods_panel
+from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired_panel, periods_panel
 from tasks.reporting.svg import GRID, Style
 from tasks.reporting.table import Table, as_plain, number, size
-from tasks.reporting.transfer_plots import measure_panel, measure_title
+from tasks.reporting.transfer_plots import measure_panel, measure_title, measured
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert('text')</script>"
@@ -802,7 +802,10 @@ def test_a_measure_says_of_how_many_users_it_is_and_where_they_are_too_few() -> 
     entry = {"personal": {"mean": 0.1, "users": 6}}
     tested = {"good": {"personal": {"p": 0.03125}}, "worse": {"personal": {"p": 0.5}}}
     metrics = {"transfer": {"base": entry, "good": entry}, "transfer_paired": tested, "users": 6}
-    assert measure_title(metrics, "personal") == "personal part (too few for any p < 0.05)"
+    assert measure_title(metrics, "personal") == "personal part\n(too few for any p < 0.05)"
     del tested["worse"]
     assert measure_title(metrics, "personal") == "personal part"
-    assert measure_title(metrics | {"users": 10}, "personal") == "personal part (n=6)"
+    assert measured({"transfer": {"base": {name: {"users": 0} for name in TRANSFER_NAMES} | entry}}) == [
+        "personal"
+    ]
+    assert measure_title(metrics | {"users": 10}, "personal") == "personal part\n(n=6)"

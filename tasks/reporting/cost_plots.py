@@ -76,4 +76,7 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
     name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})
     if (against := metrics["against"]) not in best:
         point = seconds_spent(metrics["arms"][against]), metrics["arms"][against][metric]["mean"]
-        axes.annotate(against, point, xytext=(7, -9), textcoords="offset points", color=INK, fontsize=7)
+        axes.annotate(
+            against, point, xytext=(9, -16), textcoords="offset points", color=INK, fontsize=7,
+            fontweight="bold", arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3},
+        )  # fmt: skip

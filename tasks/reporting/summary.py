@@ -17,13 +17,12 @@ from tasks.reporting.cost_plots import cost_panel
 from tasks.reporting.findings import tables
 from tasks.reporting.plots import (
     METRIC_NAMES,
-    TRANSFER_NAMES,
     arm_handles,
     paired_panel,
 )
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
-from tasks.reporting.transfer_plots import measure_panel, transfer_panel
+from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
 
 PRINTED = ("arms", "significance", "transfer")
 BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
@@ -58,7 +57,7 @@ def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
     ]
     if states:
         measures = [
-            partial(measure_panel, metrics=metrics, measure=name, styles=styles) for name in TRANSFER_NAMES
+            partial(measure_panel, metrics=metrics, measure=name, styles=styles) for name in measured(metrics)
         ]
         made["measures"] = composite(measures, (2.6, height), columns=3, shared=True)
         made["transfer"] = composite(states, (2.6, 0.8 + 0.28 * len(metrics["periods"])), columns=4)

@@ -21,6 +21,12 @@ from tasks.reporting.svg import INK, MUTED, SERIES, Style
 GAIN, LOSS = SERIES[0], SERIES[1]
 
 
+def measured(metrics: dict[str, Any]) -> list[str]:
+    """The measures that any arm has: without returning habits none is held."""
+    found = metrics["transfer"].values()
+    return [name for name in TRANSFER_NAMES if any(arm[name]["users"] for arm in found)]
+
+
 def measure_panel(axes: Axes, metrics: dict[str, Any], measure: str, styles: dict[str, Style]) -> None:
     """Forest plot of one measure of transfer; filled: significantly not that of the arm compared with.
 
@@ -46,7 +52,7 @@ def measure_title(metrics: dict[str, Any], measure: str) -> str:
     tests = sum(found[measure]["p"] is not None for found in metrics["transfer_paired"].values())
     said = [f"n={users}"] * (users < metrics["users"])
     said += ["too few for any p < 0.05"] * (tests > 0 and smallest_p(users, tests=tests) >= SIGNIFICANT)
-    return TRANSFER_NAMES[measure] + (f" ({', '.join(said)})" if said else "")
+    return TRANSFER_NAMES[measure] + (f"\n({', '.join(said)})" if said else "")
 
 
 def largest_gain(metrics: dict[str, Any], metric: str) -> float:
