@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,13 @@ from test_pipeline import adapter_bytes, cells, changed_state, experiment, index
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from test_variants import stagger
 
-from spring.params import ParameterError, Params, parse
+from spring.params import ParameterError, parse
 from tasks import adapt
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.workbench import Workbench, fit_of, user_folder
 from tasks.files import load_params
 from tasks.measures.costs import costs
+from tasks.suites import parse_with_suite
 
 ROOT = Path(__file__).parents[1]
 LORA = {"r": 2, "target_modules": ["gate_proj", "up_proj", "down_proj"]}
@@ -274,13 +274,10 @@ def test_unused_experts_stand_in_no_fingerprint_and_levels_share_their_lessons()
 
 
 def test_the_suite_has_the_three_levels() -> None:
-    suite = yaml.safe_load((ROOT / "suites/compare.yaml").read_text())
-    tree = copy.deepcopy(yaml.safe_load((ROOT / "params.yaml").read_text()))
-    tree["arms"] |= {name: arm for name, arm in suite["arms"].items() if name.startswith("proper")}
-    params: Params = parse(tree)
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"suite": "compare"}
     levels = {
         name: found.train.experts.level
-        for name, found in params.arms.items()
+        for name, found in parse_with_suite(tree, "params.yaml").arms.items()
         if found.train is not None and found.train.experts is not None
     }
     shared = {"proper-group": "group", "proper-population": "population"}
