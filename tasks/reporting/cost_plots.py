@@ -71,7 +71,7 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
     else:
         axes.set_xlim(0, 1.15 * max(spent) or 1)
     axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel(f"seconds of training, scoring and generation, {whose_cost(metrics)}")
+    axes.set_xlabel(f"seconds of training, scoring and generation,\n{whose_cost(metrics)}")
     best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
     name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})
     if (against := metrics["against"]) not in best:
