@@ -105,6 +105,19 @@ def test_edits_of_ones_own_are_used_and_named_and_never_taken_back(params: Path,
     assert params.read_text(encoding="utf-8") == text
 
 
+def test_rates_are_chosen_on_the_very_data_that_they_are_used_on() -> None:
+    """`acl-validation` differs from `acl` in what is held out, in no line that says what is read or cut."""
+    acl, validation = (
+        {
+            line
+            for line in (ROOT / "experiments" / name).read_text().splitlines()
+            if line.startswith(("-S ingest", "-S ~periods"))
+        }
+        for name in ("acl", "acl-validation")
+    )
+    assert acl == validation
+
+
 def test_an_unknown_name_is_refused_with_all_that_exist(params: Path) -> None:
     with pytest.raises(ExperimentError, match=r"NAME is 'alc': must be one of acl, acl-validation, "):
         start("alc")

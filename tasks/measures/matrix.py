@@ -217,7 +217,7 @@ def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
     keys = ["user_id", "learned", "tested"] if len(periods) == 2 else ["user_id", "tested"]
     values = rows.sort(keys)["value"].to_numpy()
     shape = (len(users), *periods)
-    assert np.isfinite(values).all(), "a likelihood is missing or not finite"
+    assert np.isfinite(values).all(), "a value is missing or not finite"
     assert len(values) == np.prod(shape), (
         f"{len(values)} cells, not {shape}: run `dvc repro --force transfer`"
     )

@@ -13,6 +13,7 @@ from tasks.reporting.svg import INK, MUTED, Style
 from tasks.reporting.table import whose_cost
 
 LINE = 8.5  # points from one name to the next
+LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3}  # from a name to its point
 
 
 def seconds_spent(arm: dict[str, Any]) -> float:
@@ -44,7 +45,7 @@ def name_front(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         lowest = max(y + 5, lowest + LINE)
         axes.annotate(
             name, point, xytext=(-9, lowest - y), textcoords="offset points", ha="right", color=INK,
-            fontsize=7, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3},
+            fontsize=7, arrowprops=LEADER,
         )  # fmt: skip
 
 
@@ -78,5 +79,5 @@ def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[st
         point = seconds_spent(metrics["arms"][against]), metrics["arms"][against][metric]["mean"]
         axes.annotate(
             against, point, xytext=(9, -16), textcoords="offset points", color=INK, fontsize=7,
-            fontweight="bold", arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3},
+            fontweight="bold", arrowprops=LEADER,
         )  # fmt: skip

@@ -118,7 +118,7 @@ def measure_cells(found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     for name, title in TRANSFER_NAMES.items():
         entry = found[name]
         row |= {f"{name}{end}": entry[key] for end, key in ENDS.items()}
-        some = f" (n={entry['users']})" if 0 < entry["users"] < found["average"]["users"] else ""
+        some = of_others(entry, found["average"])
         text[title] = with_interval(entry, "mean", signed=name != "average") + some
     return row, text
 
@@ -189,18 +189,21 @@ def drift_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                     "AUROC": with_interval(found["auroc"], "mean"),
                     "AP": with_interval(found["average_precision"], "mean"),
                     "AP by chance": number(found["chance"]["mean"]),
-                    "precision of selection": number(found["precision"]["mean"])
-                    + of_others(found, "precision"),
-                    "of a blind one": number(found["blind"]["mean"]) + of_others(found, "blind"),
+                    **{
+                        title: number(found[name]["mean"]) + of_others(found[name], found["auroc"])
+                        for title, name in (
+                            ("precision of selection", "precision"),
+                            ("of a blind one", "blind"),
+                        )
+                    },
                 }
             )
     return Table("drift", "Drift scores against the true labels, within a user's period", rows, shown)
 
 
-def of_others(found: dict[str, Any], name: str) -> str:
-    """The number of users of an entry, where it is not that of the row: who has no change has no AUROC."""
-    users = found[name]["users"]
-    return f" (n={users})" if users and users != found["auroc"]["users"] else ""
+def of_others(entry: dict[str, Any], usual: dict[str, Any]) -> str:
+    """The number of users of an entry, where it has some and not those of the row's usual one."""
+    return f" (n={entry['users']})" if entry["users"] not in (0, usual["users"]) else ""
 
 
 def correlation_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

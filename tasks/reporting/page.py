@@ -185,5 +185,5 @@ def render(
         excludes_zero=excludes_zero,
         interval=interval,
         smallest_p=smallest_p(metrics["users"]),
-        smallest_corrected=smallest_p(metrics["users"], tests=max(1, len(order) - 1)),
+        smallest_corrected=smallest_p(metrics["users"], tests=len(order) - 1),
     )
