@@ -35,9 +35,9 @@ from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, wri
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
 from tasks.measures.matrix import compare_measures, following, summarise
-from tasks.reporting.findings import significance_table
+from tasks.reporting.findings import significance_table, transfer_tests_table
 from tasks.reporting.summary import summarise_runs
-from tasks.reporting.table import as_plain
+from tasks.reporting.table import as_plain, paired_table
 from tasks.suites import FOLDER as SUITES
 
 FOLDER = DATA / "seeds"
@@ -67,7 +67,9 @@ def main() -> None:
         runs = read_kept(params, folder)
         if arguments.against:
             metrics = pool(compared_with(params, arguments.against), runs)
-            print(as_plain(significance_table(metrics, list(params.arms))))
+            for table in (paired_table, significance_table, transfer_tests_table):
+                if (found := table(metrics, list(params.arms))).rows:
+                    print(as_plain(found))
             return
         metrics = pool(params, runs)
     except (SeedError, ParameterError, FileNotFoundError) as error:

@@ -239,7 +239,11 @@ def test_any_arm_can_be_compared_with(
     shutil.rmtree(copy / "tables")
     monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "parametric"])
     seeds.main()
-    assert "+0.230  0.002" in capsys.readouterr().out and not (copy / "tables").exists()
+    told = capsys.readouterr().out
+    assert "+0.230 [+0.157, +0.314]" in told and "+0.230  0.002" in told and not (copy / "tables").exists()
+    monkeypatch.setattr("sys.argv", ["seeds", str(ROOT / "results/personas-controls"), "--against", "spring"])
+    seeds.main()
+    assert "Transfer against spring, paired by user" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "sprung"])
     with pytest.raises(SystemExit, match="--against sprung: no such arm; there are spring, open-gate"):
         seeds.main()
