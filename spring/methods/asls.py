@@ -19,7 +19,9 @@ relative to the user's own mean distance so far (`drift_rate`). The adapter is a
 moments each period as everywhere in this project; loss on the response after its query. Feedback weighs the
 loss, so its effect under AdamW is relative to the weights of the steps before; clipping the gradient would
 undo it, hence `grad_clip: null` in the suites. `learn: random` takes as many steps, each on an interaction
-drawn from those of the period so far.
+drawn from those of the period so far. Numbers, in the suites: rho 0.1 for both profiles, two steps an
+interaction, drift within a third and three times the rate, which is `suite_values.asls_lr`; feedback is the
+rating over 5; the profile is half of a memory's score, of four memories.
 
 The test items of a period come after its train items: what answers is the state after all of them. Nothing is
 shared between users. State of a user: adapter, profile [D] float32, two numbers.

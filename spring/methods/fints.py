@@ -22,13 +22,13 @@ Source: the paper, and the authors' code (github.com/KounianhuaDu/Fints) where t
 [code] Both answers are read behind the prompt that holds the others' items (`behind`); for each of these a
        random user is drawn first. Not followed: 0.15 instead of 0.2 for headlines, two rejected answers per
        item, and an "attention" activation that includes the residual it is added to.
-[ours] The layer is the same share of the model's depth. Rejected answers are greedy, under the arm's own
-       repetition penalty and length. The means leave the end of turn out. Embeddings are the project's (the
-       code: Contriever), of query and response on the one side and the query on the other. `distance` is the
-       cosine distance, and its weights are brought to sum one. An item for which no other user has an earlier
-       one, or whose pair is not kept, gives no vector; a query of a user without vectors is not steered.
-       `read: last-token` takes the end of the contrast prompt (query and answer): at the end of the query
-       alone both answers would give the same.
+[ours] The layer is the same share of the model's depth; c = 1. Rejected answers are greedy, under the arm's
+       own repetition penalty and length. The means leave the end of turn out. Embeddings are the project's
+       (the code: Contriever), of query and response on the one side and the query on the other. `distance` is
+       the cosine distance, and its weights are brought to sum one. An item for which no other user has an
+       earlier one, or whose pair is not kept, gives no vector; a query of a user without vectors is not
+       steered. `read: last-token` takes the end of the contrast prompt (query and answer): at the end of the
+       query alone both answers would give the same.
 """
 
 from __future__ import annotations

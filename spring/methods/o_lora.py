@@ -5,6 +5,9 @@ start, all of them summed; L = NLL + lambda1 * sum over layers and entries of |A
 0.5 (the sum of absolute values is that of the published code; its second weight, on the norm of the new
 adapter, is 0 there and left out). R rank of one period's adapter, D width, t period from 0.
 
+[ours] Rank, modules, optimizer and learning rate are the arm's. At the rate of params.yaml, ten times the
+paper's, and a handful of steps, A follows the penalty more than the loss; `o-lora-0` shows what it costs.
+
 An adapter of period t is one of rank R (t + 1), the older periods' ranks first: sum_i B_i A_i is one
 product of the A stacked by rows and the B by columns. lora_alpha grows alike, so that alpha / r, the weight
 of each period's part, stays the same. So it lies in one PEFT folder, and there is no state beside it.

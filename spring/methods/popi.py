@@ -3,7 +3,8 @@
 Source: Chen et al., "POPI: Personalizing LLMs via Optimized Natural Language Preference Inference", arXiv
 2510.17881: a model infers a short summary of preferences from a user's signals, and a generator reads it.
 -style: POPI trains both models by reinforcement learning; here the frozen base model does both. Its setting
-has no periods; that the summary is rewritten period by period is [ours], as are the wording and all numbers.
+has no periods; that the summary is rewritten period by period is [ours], as are the wording and the numbers
+of the suites: 10 items, each cut to 128 tokens, at most 96 tokens under a repetition penalty of 1.2.
 
     s_0 <- the model's greedy answer to WRITE with `items` random train items of period 0
     s_t <- the same to REWRITE, with s_(t-1) and `items` random train items of period t

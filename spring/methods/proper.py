@@ -28,6 +28,8 @@ user's own and reach nobody else.
 - W' is never written out: B_0 A_0 is applied beside the experts, in float32, so that W serves other arms;
 - learning rate, batches, decay, clipping and dropout are those of the arm at all levels; at level 3 dropout
   acts on A_u x, which the user's own path and the router read.
+
+The mixture in a batch of many users: spring/engine/experts.py. Levels 1 and 2: tasks/cells/levels.py.
 """
 
 from __future__ import annotations
