@@ -1,7 +1,8 @@
 """Means with bootstrap intervals over users, paired differences, rank correlations, and drift detection.
 
-Users are the unit of resampling, because items of one user are not independent. Intervals are percentile
-intervals (Efron, 1979): with few users they are too narrow, and they hold no variation between training runs.
+Users are the unit of resampling, because items of one user are not independent. Intervals are expanded
+percentile intervals (Hesterberg, 2015, The American Statistician 69(4)): plain ones are too narrow for few
+users. They hold no variation between training runs.
 Legend: N users, P periods, K columns.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 STABLE = "stable"  # the label of items with nothing to detect
 EVERY = "every"  # all kinds of real change together
@@ -40,13 +42,25 @@ def bootstrap_means(values: np.ndarray, *, resamples: int, seed: int) -> np.ndar
 
 
 def mean_interval(values: np.ndarray, *, resamples: int, confidence: float, seed: int) -> Interval:
-    """Mean of `values` [N] over users, with its percentile bootstrap interval."""
+    """Mean of `values` [N] over users, with its expanded percentile bootstrap interval."""
     mean = float(values.mean())
-    if len(values) < 2:
+    users = len(values)
+    if users < 2:
         return Interval(mean, None, None)
     means = bootstrap_means(values, resamples=resamples, seed=seed)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = tail_share(users, confidence=confidence)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(mean, float(low), float(high))
+
+
+def tail_share(users: int, *, confidence: float) -> float:
+    """Share of bootstrap means to leave out on either side, so that an interval of N users is as wide as a t's.
+
+    Plain percentiles take the normal's tail and a spread that is sqrt((N - 1) / N) of the sample's, so that
+    95 % intervals of normal data hold the truth in 85 % of samples of 5 users, 92 % of 15; these in 92 and 95 %
+    (Hesterberg, 2015). Below 4 users hardly anything is left out, which is still too little.
+    """
+    return float(ndtr(stdtrit(users - 1, (1 - confidence) / 2) * (users / (users - 1)) ** 0.5))
 
 
 def paired_difference(

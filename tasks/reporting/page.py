@@ -25,7 +25,7 @@ from tasks.reporting.svg import COLOURS, arm_styles, glyph
 from tasks.reporting.table import Table, excludes_zero, interval, number, with_interval
 from tasks.suites import read_suite
 
-FEW_USERS = 20  # below, percentile intervals are clearly too narrow
+FEW_USERS = 10  # below, even expanded bootstrap intervals are rough
 MOST_NAMED = 4  # arms named in one sentence; more are counted
 NOTE = (
     "Intervals and tests are over users only: they hold no variation between training runs (this is one "
@@ -60,7 +60,7 @@ def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, st
     if users == 1:
         few = "A single user gives no intervals at all. "
     elif users < FEW_USERS:
-        few = f"Intervals from only {users} users are rough and too narrow. "
+        few = f"Intervals from only {users} users are rough. "
     return [*said, ("Caution", few + NOTE)]
 
 
