@@ -34,6 +34,7 @@ def idle_keys(arm: Arm, change: Change) -> Iterator[str]:
     """One line per key that an arm sets for nothing: the key, its value, why, and the remedy."""
     yield from _idle_selection(arm, change)
     yield from _idle_mixing(arm, change)
+    yield from _idle_keeping(arm, change)
 
 
 def _idle_selection(arm: Arm, change: Change) -> Iterator[str]:
@@ -58,6 +59,11 @@ def _idle_mixing(arm: Arm, change: Change) -> Iterator[str]:
             f"decode.lmbda is {lmbda!r}: it weighs the path with context, and memory is null; leave it out "
             f"or 0, or give a block memory"
         )
+    if arm.memory is not None and arm.decode.lmbda == 1:
+        for key in ("confidence", "adaptive"):
+            value = change.made("decode", key)
+            if value is not None:
+                yield f"decode.{key} is {value!r}: decode.lmbda is 1: only one path is read; leave it out"
     why = "memory is null" if arm.memory is None else "decode.lmbda is 0" if arm.decode.lmbda == 0 else None
     if why is None:
         return
@@ -67,3 +73,23 @@ def _idle_mixing(arm: Arm, change: Change) -> Iterator[str]:
             yield f"{'.'.join(path)} is {value!r}: {why}, so that nothing is retrieved; leave it out"
     if change.made("retrieve", "gate") == "learned":
         yield f"retrieve.gate is 'learned': {why}, so that nothing is retrieved; leave it out"
+
+
+def _idle_keeping(arm: Arm, change: Change) -> Iterator[str]:
+    """Only a buffer has a capacity and a policy; some gates read a threshold, one learns from pairs."""
+    if arm.memory is not None and arm.memory.scope != "buffer":
+        for key in ("capacity", "policy"):
+            value = change.made("memory", key)
+            if value is not None:
+                yield (
+                    f"memory.{key} is {value!r}: only a buffer has one, and memory.scope is "
+                    f"{arm.memory.scope}; leave it out, or take memory.scope buffer"
+                )
+    gate = arm.retrieve.gate
+    for key, gates in (("sigma", ("strict", "soft")), ("pairs", ("learned",))):
+        value = change.made("retrieve", key)
+        if value is not None and gate not in gates:
+            yield (
+                f"retrieve.{key} is {value!r}: only gate {' or '.join(gates)} reads it, and retrieve.gate is "
+                f"{gate or 'null'}; leave it out"
+            )

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from spring.arm_params import Arm
+from spring.complaints import complaints
 from spring.idle import Change, idle_keys
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, Strict
@@ -169,7 +170,8 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(tree)
     except ValidationError as error:
-        raise ParameterError(f"{where} cannot be used, nothing was run:\n{complaints(error)}") from None
+        found = complaints(error, Params)
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n{found}") from None
     bad = [f"{key} is {value}: must be a number" for key, value in truths(tree, params)]
     for name, arm in params.arms.items():
         bad += [f"arms.{name}.{line}" for line in idle_keys(arm, Change(base, arms[name] or {}))]
@@ -187,13 +189,3 @@ def truths(written: Any, read: Any) -> Iterator[tuple[str, bool]]:
             yield from ((f"{key}.{inner}", truth) for inner, truth in truths(value, found))
         elif isinstance(value, bool) and not isinstance(found, bool):
             yield key, value
-
-
-def complaints(error: ValidationError) -> str:
-    """One line per bad key: its name, its value and what is allowed."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-        value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
-        lines.append(f"  {key}{value} {item['msg']}")
-    return "\n".join(lines)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from spring.strict import Name, PositiveInt, Share, Strict
 
 
@@ -59,6 +61,12 @@ class Ingest(Strict):
     changelogs: ChangelogsSource
     git: GitSource
     table: TableSource
+
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> Ingest:
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"ingest.min_chars is {self.min_chars}, more than max_chars, {self.max_chars}")
+        return self
 
     @property
     def task(self) -> str:

@@ -54,11 +54,11 @@ def mean_interval(values: np.ndarray, *, resamples: int, confidence: float, seed
 
 
 def tail_share(users: int, *, confidence: float) -> float:
-    """Share of bootstrap means to leave out on either side, so that an interval of N users is as wide as a t's.
+    """Share of bootstrap means left out on either side, so that an interval of N users is as wide as a t's.
 
     Plain percentiles take the normal's tail and a spread that is sqrt((N - 1) / N) of the sample's, so that
-    95 % intervals of normal data hold the truth in 85 % of samples of 5 users, 92 % of 15; these in 92 and 95 %
-    (Hesterberg, 2015). Below 4 users hardly anything is left out, which is still too little.
+    95 % intervals of normal data hold the truth in 85 % of samples of 5 users, 92 % of 15; these in 92 and
+    95 % (Hesterberg, 2015). Below 4 users hardly anything is left out, which is still too little.
     """
     return float(ndtr(stdtrit(users - 1, (1 - confidence) / 2) * (users / (users - 1)) ** 0.5))
 

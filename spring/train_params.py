@@ -71,11 +71,15 @@ class Train(Strict):
 
     @model_validator(mode="after")
     def _replay_fits_the_batch(self) -> Train:
-        replayed = round(self.replay_share * self.batch_size)
-        if self.replay_share > 0 and not 1 <= replayed < self.batch_size:
+        replayed = self.replay_share * self.batch_size
+        whole = 1 <= round(replayed) < self.batch_size and abs(replayed - round(replayed)) < 0.05
+        if self.replay_share > 0 and not whole:
+            near = {min(max(items, 1), self.batch_size - 1) for items in (int(replayed), int(replayed) + 1)}
+            shares = " or ".join(f"{items / self.batch_size:.3g}" for items in sorted(near) if items)
             raise ValueError(
-                f"train.replay_share {self.replay_share} is {replayed} of {self.batch_size} items a batch; "
-                f"between 1 and {self.batch_size - 1} must be replayed"
+                f"train.replay_share {self.replay_share} is {replayed:.3g} of {self.batch_size} items a "
+                "batch; it must be a whole number of them: "
+                f"{shares or 'take a larger batch_size'}"
             )
         return self
 

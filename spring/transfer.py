@@ -122,14 +122,13 @@ def delays(curves: Mapping[str, Sequence[Follow]]) -> dict[str, int | None]:
     """Arm -> periods until its excess is half of the largest of any arm; None where it never is [ours].
 
     One bar for all: half of an arm's own largest would call slow whoever goes on learning, and quick whoever
-    learns next to nothing. Points of fewer than half of the changes do not set it.
+    learns next to nothing. Points of fewer than half of the changes neither set the bar nor reach it.
     """
-    points = [point for curve in curves.values() for point in curve]
-    most = max((point.changes for point in points), default=0)
-    bar = max((point.excess for point in points if 2 * point.changes >= most), default=0.0) / 2
+    most = max((at.changes for curve in curves.values() for at in curve), default=0)
+    enough = {arm: [at for at in curve if 2 * at.changes >= most] for arm, curve in curves.items()}
+    bar = max((at.excess for curve in enough.values() for at in curve), default=0.0) / 2
     return {
-        arm: next((point.periods for point in curve if point.excess >= bar > 0), None)
-        for arm, curve in curves.items()
+        arm: next((at.periods for at in curve if at.excess >= bar > 0), None) for arm, curve in enough.items()
     }
 
 

@@ -195,8 +195,24 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
         "paired": compare_arms(params, means, METRICS),
+        "by_seed": by_seed(params, every),
         "transfer_paired": compare_measures(params, measured),
         "drift": drift_metrics(params, detected),
+    }
+
+
+def by_seed(params: Params, every: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Arm -> metric -> its difference from `evaluate.against` in each run."""
+    return {
+        arm: {
+            name: [
+                run["arms"][arm][name]["mean"] - run["arms"][params.evaluate.against][name]["mean"]
+                for run in every
+            ]
+            for name in METRICS
+        }
+        for arm in params.arms
+        if arm != params.evaluate.against
     }
 
 

@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from spring.params import ParameterError, Params, complaints, merge, parse
+from spring.complaints import complaints
+from spring.params import ParameterError, Params, merge, parse
 from spring.strict import Strict
 from tasks.tree import read_tree
 
@@ -116,7 +117,7 @@ def parse_suite(path: Path) -> Suite:
     try:
         return Suite.model_validate(tree)
     except ValidationError as error:
-        raise ParameterError(f"{path} cannot be used, nothing was run:\n{complaints(error)}") from None
+        raise ParameterError(f"{path} cannot be used, nothing was run:\n{complaints(error, Suite)}") from None
 
 
 def lay(tree: dict[str, Any], suite: Suite) -> dict[str, Any]:

@@ -614,7 +614,10 @@ def test_stages_do_not_import_torch() -> None:
 
 
 def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
-    """metrics.json with base at 0.3 and each arm's (difference, low, high) on every metric."""
+    """metrics.json with base at 0.3 and each arm's (difference, low, high) on every metric.
+
+    p_holm is 0.01 where low and high have one sign, unless they are as far as 0.1 apart: then 0.2.
+    """
     means = {"base": 0.3} | {arm: 0.3 + values[0] for arm, values in arms.items()}
     keys = ("difference", "low", "high")
     return {
@@ -622,7 +625,11 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
         "against": "base",
         "arms": {arm: {metric: {"mean": mean} for metric in METRIC_NAMES} for arm, mean in means.items()},
         "paired": {
-            arm: {metric: dict(zip(keys, values, strict=True)) for metric in METRIC_NAMES}
+            arm: {
+                metric: dict(zip(keys, values, strict=True))
+                | {"p_holm": 0.01 if values[1] * values[2] > 0 and values[2] - values[1] < 0.1 else 0.2}
+                for metric in METRIC_NAMES
+            }
             for arm, values in arms.items()
         },
         "drift": {},
@@ -636,18 +643,22 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
     [
         (
             {"a": (0.02, 0.01, 0.03)},
-            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base; the interval excludes "
-            "zero.",
+            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base; corrected p = 0.010.",
         ),
         (
             {"a": (0.02, -0.01, 0.05), "b": (0.01, 0.005, 0.015), "c": (-0.02, -0.03, -0.01)},
-            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base; the interval includes "
-            "zero, so these data do not tell the two apart. Other arms with the whole interval above zero: "
-            "b. Other arms with the whole interval below zero: c.",
+            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base; corrected p = 0.200, so "
+            "these data do not tell the two apart. Other arms above base (corrected p < 0.05): b. Other "
+            "arms below base (corrected p < 0.05): c.",
         ),
         (
             {"a": (-0.02, -0.03, -0.01)},
-            "No arm has a higher mean than base (0.300). Arms with the whole interval below zero: a.",
+            "No arm has a higher mean than base (0.300). Arms below base (corrected p < 0.05): a.",
+        ),
+        (
+            {"a": (0.2, 0.05, 0.35)},  # an interval above zero is not enough
+            "a has the highest mean, 0.500: +0.200 [+0.050, +0.350] against base; corrected p = 0.200, so "
+            "these data do not tell the two apart.",
         ),
     ],
 )

@@ -70,7 +70,15 @@ def test_a_suite_replaces_the_arms_has_a_group_of_its_own_and_writes_nothing() -
 
 @pytest.mark.parametrize(
     ("name", "adapters"),
-    [("lambda", 1), ("gate", 1), ("retention", 1), ("alpha", 4), ("replay", 7), ("plus", 6), ("controls", 9)],
+    [
+        ("lambda", 1),
+        ("gate", 1),
+        ("retention", 1),
+        ("alpha", 4),
+        ("replay", 7),
+        ("plus", 6),
+        ("controls", 10),
+    ],
 )
 def test_arms_that_train_alike_share_adapters(name: str, adapters: int) -> None:
     """Distinct recipes; `controls`: spring, random, current, oppu and population twice, on top and of 0."""
@@ -164,7 +172,7 @@ def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
         ({"arms": {"x": {"train": {"select": {"scorer": "magic"}}}}}, r"scorer is 'magic': .*'likelihood'"),
         ({"arm": {"retrieve": {"gate": "tight"}}, "arms": {"x": {}}}, r"gate is 'tight': .*'learned'"),
         ({"question": None, "arms": {"x": {}}}, r"question is None"),
-        ({"more": 1, "arms": {"x": {}}}, r"more is 1"),
+        ({"more": 1, "arms": {"x": {}}}, r"more: no such key; allowed are arm, arms"),
     ],
 )
 def test_bad_values_in_a_suite_are_named(

@@ -339,9 +339,12 @@ def test_small_or_empty_buffer() -> None:
     assert [len(batch) for batch in one] == [3] * 8
 
 
-@pytest.mark.parametrize("share", [0.9, 0.1])
-def test_a_replay_share_of_all_or_none_of_a_batch_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=rf"replay_share {share} is [02] of 2 items a batch"):
+@pytest.mark.parametrize("share", [0.9, 0.1, 0.4])
+def test_a_replay_share_that_no_batch_can_have_is_refused(share: float) -> None:
+    with pytest.raises(
+        ValueError,
+        match=rf"replay_share {share} is [0-9.]+ of 2 items a batch; it must be a whole number of them: 0.5",
+    ):
         recipe(batch_size=2, replay_share=share)
 
 

@@ -103,7 +103,10 @@ def test_delay_is_where_half_of_the_most_of_any_arm_is_reached() -> None:
     assert delays(curves) == {"quick": 0, "slow": 1, "hardly": None, "not": None}
     assert delays({"not": curves["not"], "none": []}) == {"not": None, "none": None}
     few = {"quick": [Follow(0, 0.6, 7)], "late": [Follow(0, 0.2, 7), Follow(1, 0.5, 6), Follow(2, 9.0, 2)]}
-    assert delays(few) == {"quick": 0, "late": 1}, "two changes of seven set no bar"
+    few["thin"] = [Follow(0, 0.2, 7), Follow(2, 0.9, 2)]
+    assert delays(few) == {"quick": 0, "late": 1, "thin": None}, (
+        "two changes of seven neither set a bar nor reach it"
+    )
 
 
 def test_held_is_what_is_left_when_a_habit_returns() -> None:

@@ -29,6 +29,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
         *(period_table(metrics, order, metric) for metric in METRIC_NAMES),
         paired_table(metrics, order),
         significance_table(metrics, order),
+        seeds_table(metrics, order),
         transfer_table(metrics, order),
         transfer_tests_table(metrics, order),
         generated_table(metrics, order),
@@ -61,6 +62,28 @@ def significance_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                 }
             )
     return Table("significance", f"Tests against {metrics['against']}, paired by user", rows, shown)
+
+
+def seeds_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """Arms x metrics: the difference in every seed, of pooled runs; no rows of a single one."""
+    rows, shown = [], []
+    seeds = metrics.get("seeds", [])
+    for arm in order if len(seeds) > 1 else ():
+        if arm not in metrics["by_seed"]:
+            continue
+        found = metrics["by_seed"][arm]
+        rows += [
+            {"arm": arm, "metric": metric, "seed": seed, "difference": difference}
+            for metric, differences in found.items()
+            for seed, difference in zip(seeds, differences, strict=True)
+        ]
+        text = {
+            title: ", ".join(number(value, signed=True) for value in found[metric])
+            for metric, title in METRIC_NAMES.items()
+        }
+        shown.append({"arm": arm} | text)
+    title = f"Differences from {metrics['against']} in seeds {', '.join(map(str, seeds))}"
+    return Table("seeds", title, rows, shown)
 
 
 def probability(p: float | None) -> str:

@@ -18,8 +18,8 @@ from spring.significance import smallest_p
 from spring.statistics import EVERY
 from tasks.files import load_start
 from tasks.reporting.descriptions import describe
-from tasks.reporting.findings import tables
-from tasks.reporting.plots import METRIC_NAMES, drift_keys, followed
+from tasks.reporting.findings import probability, tables
+from tasks.reporting.plots import METRIC_NAMES, SIGNIFICANT, drift_keys, followed, significant
 from tasks.reporting.published import published_table
 from tasks.reporting.svg import COLOURS, arm_styles, glyph
 from tasks.reporting.table import Table, excludes_zero, interval, number, with_interval
@@ -74,11 +74,7 @@ def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -
     else:
         found = paired[best[0]][metric]
         limits = interval(found["low"], found["high"], signed=True)
-        verdict = "the interval excludes zero"
-        if not limits:
-            verdict = "a single user gives no interval"
-        elif not excludes_zero(found):
-            verdict = "the interval includes zero, so these data do not tell the two apart"
+        verdict = told_apart(found, users=metrics["users"], tests=len(paired))
         have = "has" if len(best) == 1 else "have"
         text = (
             f"{names(best)} {have} the highest mean, {number(means[best[0]])}: "
@@ -86,13 +82,25 @@ def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -
         )
     for side, sign in (("above", 1), ("below", -1)):
         others = [arm for arm in order if arm in paired and arm not in best]
-        others = [arm for arm in others if excludes_zero(paired[arm][metric])]
+        others = [arm for arm in others if significant(paired[arm][metric])]
         others = [arm for arm in others if sign * paired[arm][metric]["difference"] > 0]
         if others:
             start = "Arms" if against in best else "Other arms"
             shown = names(others) if len(others) <= MOST_NAMED else f"{len(others)} of {len(order) - 1}"
-            text += f" {start} with the whole interval {side} zero: {shown}."
+            text += f" {start} {side} {against} (corrected p < {SIGNIFICANT}): {shown}."
     return text
+
+
+def told_apart(found: dict[str, Any], *, users: int, tests: int) -> str:
+    """Whether two arms can be told apart, by the corrected p-value, and whether so few users ever could."""
+    if found["p_holm"] is None:
+        return "a single user gives no p-value"
+    text = f"corrected p {probability(found['p_holm'])}".replace("p 0", "p = 0").replace("p 1", "p = 1")
+    if significant(found):
+        return text
+    floor = smallest_p(users, tests=tests)
+    never = f" (with {users} users it cannot be below {floor:.2g})" if floor >= SIGNIFICANT else ""
+    return f"{text}{never}, so these data do not tell the two apart"
 
 
 def transfer_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
@@ -182,7 +190,7 @@ def render(
         parameters=parameters(params),
         suite=read_suite(params.suite),
         published=published_table(params, metrics),
-        excludes_zero=excludes_zero,
+        significant=significant,
         interval=interval,
         smallest_p=smallest_p(metrics["users"]),
         smallest_corrected=smallest_p(metrics["users"], tests=len(order) - 1),

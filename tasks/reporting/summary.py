@@ -20,6 +20,7 @@ from tasks.reporting.plots import (
     arm_handles,
     paired_panel,
 )
+from tasks.reporting.published import published_table
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
 from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
@@ -30,7 +31,8 @@ BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
 
 def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path) -> None:
     """Writes `folder`/tables and /plots; prints the tables of `PRINTED`."""
-    for table in tables(metrics, list(params.arms)):
+    beside = published_table(params, metrics)
+    for table in [*tables(metrics, list(params.arms)), *([beside] if beside else [])]:
         if not table.shown:  # transfer, say, where that is off
             continue
         write_text(as_markdown(table), folder / f"tables/{table.name}.md")

@@ -1,0 +1,69 @@
+"""What is wrong with a parameter file, in words: one line per bad key, with its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
+CHOICES = (
+    "literal_error",
+    "union_tag_invalid",
+    "model_type",
+    "model_attributes_type",
+)  # where null may be what was meant
+
+
+def complaints(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line per error of `model`'s validation."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == UNKNOWN:
+            lines.append(f"  {key}: no such key; {instead(item['loc'], model)}")
+        elif item["type"] == MISSING:
+            lines.append(f"  {key} is missing")
+        else:
+            value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
+            null = ", or null" if item["type"] in CHOICES and NoneType in at(item["loc"], model) else ""
+            lines.append(f"  {key}{value} {item['msg']}{null}")
+    return "\n".join(lines)
+
+
+def instead(place: Sequence[str | int], model: type[BaseModel]) -> str:
+    """What to write for an unknown key: the nearest of those allowed there, or the block where it belongs."""
+    *above, last = place
+    allowed = sorted(fields(at(above, model)))
+    near = get_close_matches(str(last), allowed, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    homes = [name for name in allowed if last in fields(at([*above, name], model))]
+    return f"it belongs in {homes[0]}" if homes else f"allowed are {', '.join(allowed)}"
+
+
+def at(place: Iterable[str | int], model: type[BaseModel]) -> set[Any]:
+    """The types that a key may have: its field's, followed from the top; parts that are no fields (names in a
+    mapping, pydantic's marks of a union's members) are passed over.
+    """
+    here: set[Any] = {model}
+    for part in place:
+        inner = fields(here)
+        if part in inner:
+            here = members(inner[str(part)])
+    return here
+
+
+def fields(types: Iterable[Any]) -> dict[str, Any]:
+    """Name -> annotation of the fields of all models among `types`."""
+    models = [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return {name: field.annotation for kind in models for name, field in kind.model_fields.items()}
+
+
+def members(annotation: Any) -> set[Any]:
+    """The plain types that an annotation is made of."""
+    inner = get_args(annotation)
+    return {annotation} if not inner else set().union(*(members(part) for part in inner if part != ...))
