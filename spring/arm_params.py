@@ -70,7 +70,7 @@ class Retrieve(Strict):
 class Adaptive(Strict):
     """Drop the second path once both distributions agree [ours]."""
 
-    threshold: Annotated[float, Field(gt=0, lt=0.69)]  # Jensen-Shannon divergence, nats, at most ln 2
+    threshold: Annotated[float, Field(gt=0, le=0.7)]  # Jensen-Shannon divergence, nats, at most ln 2
     patience: PositiveInt  # tokens in a row
 
 

@@ -46,14 +46,17 @@ def instead(place: Sequence[str | int], model: type[BaseModel]) -> str:
 
 
 def at(place: Iterable[str | int], model: type[BaseModel]) -> set[Any]:
-    """The types that a key may have: its field's, followed from the top; parts that are no fields (names in a
-    mapping, pydantic's marks of a union's members) are passed over.
+    """The types that a key may have: its field's, followed from the top.
+
+    Parts that are no fields are names in a mapping, or pydantic's marks of a union's members (`cope`).
     """
     here: set[Any] = {model}
     for part in place:
         inner = fields(here)
         if part in inner:
             here = members(inner[str(part)])
+        else:
+            here = {kind for kind in here if (part,) in map(get_args, fields([kind]).values())} or here
     return here
 
 

@@ -195,24 +195,26 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
         "paired": compare_arms(params, means, METRICS),
-        "by_seed": by_seed(params, every),
+        "by_seed": by_seed(params, [tables["users"] for _, tables in runs.values()]),
         "transfer_paired": compare_measures(params, measured),
         "drift": drift_metrics(params, detected),
     }
 
 
-def by_seed(params: Params, every: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Arm -> metric -> its difference from `evaluate.against` in each run."""
-    return {
-        arm: {
-            name: [
-                run["arms"][arm][name]["mean"] - run["arms"][params.evaluate.against][name]["mean"]
-                for run in every
-            ]
-            for name in METRICS
+def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, list[float]]]:
+    """Arm -> metric -> mean difference from `evaluate.against` in each run, from their tables of users."""
+    found = [
+        {
+            arm: over_periods(users, arm).select(pl.col(METRICS).mean()).row(0, named=True)
+            for arm in params.arms
         }
+        for users in every
+    ]
+    against = params.evaluate.against
+    return {
+        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in METRICS}
         for arm in params.arms
-        if arm != params.evaluate.against
+        if arm != against
     }
 
 

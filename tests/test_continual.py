@@ -348,7 +348,7 @@ def test_cama_keeps_what_exceeds_the_mean_of_the_period_before() -> None:
         ({"rule": {**EWC, "gamma": 2}}, r"gamma is 2: .*less than or equal to 1"),
         ({"rule": {**O_LORA, "lambda1": -1}}, r"lambda1 is -1: .*greater than or equal to 0"),
         ({"rule": {**SURPRISE, "decay": 1}}, r"decay is 1: .*less than 1"),
-        ({"rule": {**SURPRISE, "lmbda": 1}}, r"surprise\.lmbda is 1: .*not permitted"),
+        ({"rule": {**SURPRISE, "lmbda": 1}}, r"surprise\.lmbda: no such key; allowed are decay, method"),
         ({"rule": O_LORA, "start": "base"}, "o-lora needs train.start: previous, not base"),
         ({"replay_draw": "sar"}, "replay_draw sar needs train.replay_share > 0"),
         ({"data": "sure"}, "data is 'sure': .*'confident'"),

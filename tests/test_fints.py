@@ -106,7 +106,7 @@ def test_draws_are_spread_over_users_and_keep_to_those_that_stay() -> None:
             "steer.weights is 'best'.*'uniform', 'softmax' or 'distance'",
         ),
         ({"method": "fints", "read": "prompt"}, "steer.read is 'prompt'"),
-        ({"method": "fints", "strength": 2}, "steer.strength is 2"),
+        ({"method": "fints", "strength": 2}, "steer.strength: no such key; allowed are behind, c, layer"),
     ],
 )
 def test_senseless_steering_is_refused(steer: dict[str, Any], named: str) -> None:

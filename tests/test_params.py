@@ -79,7 +79,7 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
             0.3,
             "is 1.2 of 4 items a batch; it must be a whole number of them: 0.25 or 0.5",
         ),
-        ("arm.decode.adaptive", {"threshold": 1, "patience": 3}, "less than 0.69"),
+        ("arm.decode.adaptive", {"threshold": 1, "patience": 3}, "less than or equal to 0.7"),
         ("arms.spring", {"train": {"replay_share": 0.5}, "memory": None}, "needs memory.scope: buffer"),
         ("arm.train.scope", "everyone", "scope is 'everyone': Input should be 'user', 'population'"),
         ("arms.spring", {"adapter": "swapped", "train": None}, "swapped needs an adapter per user"),

@@ -317,7 +317,7 @@ def test_no_arm_depends_on_another_user(
         ({"by": "horoscope"}, "arms.rival.profile"),
         ({**EACH, "items": 0}, "items is 0"),
         ({**EACH, "scope": "buffer"}, "scope is 'buffer'"),
-        ({**CARRIED, "scope": "period"}, "scope is 'period'"),
+        ({**CARRIED, "scope": "period"}, "popi.scope: no such key; allowed are by, item_tokens, items"),
         ({**EACH, "max_new_tokens": 768}, "arms.rival.profile.max_new_tokens is 768; a profile must be"),
     ],
 )

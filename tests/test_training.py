@@ -307,7 +307,7 @@ def test_progress_counts_every_token(make_model: Callable[..., Any]) -> None:
 # --- batches ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("share", "replayed"), [(0.25, 1), (0.5, 2), (0.7, 3), (0.0, 0)])
+@pytest.mark.parametrize(("share", "replayed"), [(0.25, 1), (0.5, 2), (0.75, 3), (0.0, 0)])
 def test_replay_batches(share: float, replayed: int) -> None:
     """Batches of 4: every new text once per epoch, `replayed` of the buffer beside, none twice in a batch."""
     fresh, old = texts(count=9, seed=0), texts(count=6, seed=1)
