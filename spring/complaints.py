@@ -10,12 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
-CHOICES = (
-    "literal_error",
-    "union_tag_invalid",
-    "model_type",
-    "model_attributes_type",
-)  # where null may be what was meant
+# where null may be what was meant
+CHOICES = ("literal_error", "union_tag_invalid", "model_type", "model_attributes_type")
 
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> str:

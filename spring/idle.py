@@ -52,7 +52,7 @@ def _idle_selection(arm: Arm, change: Change) -> Iterator[str]:
 
 
 def _idle_mixing(arm: Arm, change: Change) -> Iterator[str]:
-    """Without memory, or at lambda 0, nothing is retrieved and no second path is read."""
+    """Without memory, or at lambda 0, nothing is retrieved; then, and at lambda 1, a single path is read."""
     lmbda = change.made("decode", "lmbda")
     if arm.memory is None and lmbda:
         yield (

@@ -21,7 +21,6 @@ TRAININGS = (
     *("proper", "proper-group", "proper-population", "current-ffn"),
     *BUFFERED,
 )
-HISTORY = {"scope": "history"}
 ANSWERS: dict[str, dict[str, Any]] = {
     "alone": {"decode": {"lmbda": 0.0}},
     "mixed": {},  # SPRInG's retrieval and mixing

@@ -95,7 +95,8 @@ def told_apart(found: dict[str, Any], *, users: int, tests: int) -> str:
     """Whether two arms can be told apart, by the corrected p-value, and whether so few users ever could."""
     if found["p_holm"] is None:
         return "a single user gives no p-value"
-    text = f"corrected p {probability(found['p_holm'])}".replace("p 0", "p = 0").replace("p 1", "p = 1")
+    p = probability(found["p_holm"])
+    text = f"corrected p {p if p.startswith('<') else f'= {p}'}"
     if significant(found):
         return text
     floor = smallest_p(users, tests=tests)
