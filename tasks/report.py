@@ -38,7 +38,7 @@ from tasks.reporting.plots import (
     paired_panel,
     periods_panel,
 )
-from tasks.reporting.published import published_table
+from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite, draw, inline
 from tasks.reporting.table import Table, as_markdown, as_plain
 from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
@@ -91,8 +91,7 @@ def print_tables(params: Params, metrics: dict[str, Any]) -> None:
 
 def build(params: Params, metrics: dict[str, Any]) -> None:
     """Writes data/report/."""
-    published = published_table(params, metrics)
-    write_tables([*tables(metrics, list(params.arms)), *([published] if published else [])])
+    write_tables(tables_and_published(params, metrics))
     drift_arm, drift_rows = sample_drift(params)
     panels = all_panels(params, metrics, drift_rows)
     styles = arm_styles(params)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from spring.params import Params
+from tasks.reporting.findings import tables
 from tasks.reporting.table import Table, number
 from tasks.suites import read_published, read_suite
 
 TASKS = {"abstract": "abstracts", "review": "reviews"}
 METRICS = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L"}
+
+
+def tables_and_published(params: Params, metrics: dict[str, Any]) -> list[Table]:
+    """All tables of metrics.json, and the paper's own beside them where it has one."""
+    beside = published_table(params, metrics)
+    return [*tables(metrics, list(params.arms)), *([beside] if beside else [])]
 
 
 def published_table(params: Params, metrics: dict[str, Any]) -> Table | None:

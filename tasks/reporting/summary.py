@@ -14,13 +14,12 @@ from typing import Any
 from spring.params import Params
 from tasks.files import write_text
 from tasks.reporting.cost_plots import cost_panel
-from tasks.reporting.findings import tables
 from tasks.reporting.plots import (
     METRIC_NAMES,
     arm_handles,
     paired_panel,
 )
-from tasks.reporting.published import published_table
+from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
 from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
@@ -31,8 +30,7 @@ BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
 
 def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path) -> None:
     """Writes `folder`/tables and /plots; prints the tables of `PRINTED`."""
-    beside = published_table(params, metrics)
-    for table in [*tables(metrics, list(params.arms)), *([beside] if beside else [])]:
+    for table in tables_and_published(params, metrics):
         if not table.shown:  # transfer, say, where that is off
             continue
         write_text(as_markdown(table), folder / f"tables/{table.name}.md")
