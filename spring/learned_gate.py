@@ -75,6 +75,42 @@ class LearnedGate:
         return np.where(found > OPEN, found, 0.0)
 
 
+def foretold(pairs: Any, gains: Any, times: Any) -> tuple[Floats, Floats]:
+    """P(gain > 0) of each pair as the gate gave it at its time, and the share of gains so far. [K] each.
+
+    Learned from the pairs of strictly earlier queries alone (Dawid 1984, prequential). NaN where the gate was
+    still closed. `times` are those of the queries, [K], in any order.
+    """
+    times, helped = np.asarray(times), np.asarray(gains, dtype=np.float64) > 0
+    order = np.argsort(times, kind="stable")
+    said, shares = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    for time in np.unique(times):
+        known = order[: np.searchsorted(times[order], time)]
+        gate = LearnedGate([pairs[i] for i in known], np.asarray(gains)[known])
+        if gate.closed:
+            continue
+        now = np.flatnonzero(times == time)
+        said[now] = gate.probabilities([pairs[i] for i in now])
+        shares[now] = helped[known].mean()
+    return said, shares
+
+
+def brier(probabilities: Any, happened: Any) -> float:
+    """Mean squared error of probabilities of what happened or not, both [K] (Brier 1950); lower is better."""
+    return float(np.mean((np.asarray(probabilities) - np.asarray(happened)) ** 2))
+
+
+def calibration_error(probabilities: Any, happened: Any, *, bins: int = 5) -> float:
+    """Expected calibration error over bins of equally many pairs (Naeini et al. 2015), in [0, 1].
+
+    Chance alone lifts it above 0, the more the fewer pairs a bin has.
+    """
+    probabilities, happened = np.asarray(probabilities, dtype=np.float64), np.asarray(happened)
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), min(bins, len(probabilities)))
+    gaps = [len(part) * abs(probabilities[part].mean() - happened[part].mean()) for part in parts]
+    return float(sum(gaps) / len(probabilities))
+
+
 def _regression() -> Pipeline:
     from sklearn.linear_model import LogisticRegression  # here: takes seconds, and few arms need it
     from sklearn.pipeline import make_pipeline

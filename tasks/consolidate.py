@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from spring import drift
-from spring.arm_params import Arm, Memory
+from spring.arm_params import Arm
 from spring.replay import UNSCORED, Candidates, consolidate
 from spring.retrieval import document_text
 from spring.train_params import Select
@@ -42,6 +42,13 @@ BUFFERS: dict[str, Any] = {
     "rank": pl.Int32,
     "seen": pl.Int32,  # interactions offered to this buffer so far
     "seconds": pl.Float64,  # of scoring the candidates, shared out among those that are kept
+}
+CANDIDATES: dict[str, Any] = {
+    "memory": pl.String,
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "score": pl.Float64,  # S', the drift score under the updated adapter
+    "loss": pl.Float64,  # under the updated adapter, by `select.normalise`
 }
 CALIBRATION = {"gate_scores": GATE_SCORES, "transductive": GATE_SCORES, "gains": GAINS}
 DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
@@ -73,7 +80,7 @@ def main() -> None:
         library = Library(bench, earlier, buffers, period - 1)
         pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], Profiles(profiles), period)
         history = pl.concat([earlier, history]).sort("user_id", maintain_order=True)
-    buffers = update_buffers(bench, history, buffers, period)
+    buffers, candidates = update_buffers(bench, history, buffers, period)
     if period == max(bench.params.periods):
         tell_what_decided_nothing(bench.memories, buffers)
     library = Library(bench, history, buffers, period)
@@ -86,6 +93,7 @@ def main() -> None:
     write_vectors(bench, by_user(history), period)
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
+    write_parquet(candidates, out / "candidates.parquet")
     write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")
     write_parquet(write_profiles(bench, by_user(history), profiles, period), out / "profiles.parquet")
     for name, rows in fresh.items():
@@ -105,8 +113,11 @@ def move_profiles(bench: Workbench, users: dict[str, list[Row]], period: int) ->
 
 def update_buffers(
     bench: Workbench, history: pl.DataFrame, before: pl.DataFrame, period: int
-) -> pl.DataFrame:
-    """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), scored under the updated adapter."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), and all of C^(t) (`CANDIDATES`).
+
+    Both are scored under the updated adapter.
+    """
     past = by_user(history)
     chosen, before_that = read_chosen(period), read_chosen(period - 1)
     adapters = bench.adapters(period)
@@ -131,12 +142,16 @@ def update_buffers(
             cases.append((name, arm, user, candidates))
     jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]
     found = score(bench, jobs, f"consolidate@{period}")
-    kept = [
-        row
-        for (name, arm, user, candidates), scores in zip(cases, found, strict=True)
-        for row in _keep(bench, name, arm, user, candidates, scores, period)
-    ]
-    return pl.DataFrame(kept, schema=BUFFERS)
+    kept, offered = [], []
+    for (name, arm, user, rows), under in zip(cases, found, strict=True):
+        scored = _scored(bench, arm, rows, under)
+        names = {"memory": name, "user_id": user}
+        kept += [names | row for row in _keep(bench, arm, user, rows, scored, under.seconds, period)]
+        offered += [
+            names | {"interaction_id": row["interaction_id"], "score": score, "loss": loss}
+            for row, score, loss in zip(rows, scored.scores, scored.losses, strict=True)
+        ]
+    return pl.DataFrame(kept, schema=BUFFERS), pl.DataFrame(offered, schema=CANDIDATES)
 
 
 def read_chosen(period: int) -> dict[tuple[str, str | None], set[str]]:
@@ -164,51 +179,53 @@ def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -
         )
 
 
-def _keep(
-    bench: Workbench,
-    name: str,
-    arm: Arm,
-    user: str,
-    rows: list[Row],
-    scored: Scores,
-    period: int,
-) -> list[dict[str, Any]]:
-    """The rows of buffers.parquet of one user and memory."""
-    memory: Memory | None = arm.memory
+def _scored(bench: Workbench, arm: Arm, rows: list[Row], under: Scores) -> Candidates:
+    """What one user's buffer may keep, with all that policies ask of it; `under` the updated adapter."""
+    memory = arm.memory
     assert memory is not None
     select = arm.train.select if arm.train else DEFAULT_SELECT
     logp_base = np.array([row["logp"] for row in rows], dtype=np.float64)
     tokens = np.array([row["tokens"] for row in rows], dtype=np.int32)
-    known: dict[str, Any] = {"logp_adap": scored.logp, "tokens": tokens, "normalise": select.normalise}
+    known: dict[str, Any] = {"logp_adap": under.logp, "tokens": tokens, "normalise": select.normalise}
     embeddings = None
     if memory.policy in EMBEDDED:
         embeddings = bench.embedder.embed([document_text(row["query"], row["response"]) for row in rows])
-    seen = max((row["held"]["seen"] for row in rows if row["held"]), default=0)
-    scores = drift.drift_score(logp_base=logp_base, **known, alpha=select.alpha)
-    candidates = Candidates(
-        scores=scores,
+    return Candidates(
+        scores=drift.drift_score(logp_base=logp_base, **known, alpha=select.alpha),
         losses=drift.loss(**known),
         novelties=drift.novelty(logp_base=logp_base, **known),
         times=[row["timestamp"] for row in rows],
         previous_rank=[row["held"]["rank"] if row["held"] else -1 for row in rows],
-        seen=seen,
+        seen=max((row["held"]["seen"] for row in rows if row["held"]), default=0),
         embeddings=embeddings,
     )
+
+
+def _keep(
+    bench: Workbench,
+    arm: Arm,
+    user: str,
+    rows: list[Row],
+    candidates: Candidates,
+    seconds: float,
+    period: int,
+) -> list[dict[str, Any]]:
+    """The rows of buffers.parquet of one user and memory, less its name and theirs."""
+    memory = arm.memory
+    assert memory is not None
     moment = -1 if memory.policy == "reservoir" else period  # one stream through all periods
     ranked = consolidate(
         candidates, policy=memory.policy, capacity=memory.capacity, seed=bench.seed(user, moment + BUFFER)
     )
-    offered = seen + sum(row["held"] is None for row in rows)
+    offered = candidates.seen + sum(row["held"] is None for row in rows)
     return [
         {
-            "memory": name,
-            "user_id": user,
             "interaction_id": rows[i]["interaction_id"],
             "from_period": rows[i]["period"],
-            "score": scores[i],
+            "score": candidates.scores[i],
             "rank": rank,
             "seen": offered,
-            "seconds": 0.0 if memory.policy in UNSCORED else scored.seconds / len(ranked),
+            "seconds": 0.0 if memory.policy in UNSCORED else seconds / len(ranked),
         }
         for rank, i in enumerate(ranked.tolist())
     ]

@@ -28,7 +28,14 @@ from spring.strict import fingerprint
 from tasks.files import DATA, atomic, load_params, read_parquet, read_tests, write_json, write_parquet
 from tasks.measures.comparison import as_json, compare_arms, interval_settings
 from tasks.measures.costs import costs
-from tasks.measures.detection import correlation_metrics, detect, drift_metrics, read_scores
+from tasks.measures.detection import (
+    correlation_metrics,
+    detect,
+    drift_metrics,
+    read_candidates,
+    read_scores,
+)
+from tasks.measures.gates import gate_metrics
 from tasks.measures.matrix import compare_measures, transfer_metrics
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
@@ -178,7 +185,8 @@ def all_metrics(
         "transfer": transfer,
         "transfer_paired": compare_measures(params, measured),
         "drift": drift_metrics(params, detected),
-        "correlations": correlation_metrics(params, scores),
+        "correlations": correlation_metrics(params, scores, read_candidates(stream(params))),
+        "gates": gate_metrics(params),
     }
     return metrics, measured, detected
 

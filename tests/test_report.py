@@ -148,6 +148,10 @@ def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
     first = rows.filter(pl.col("interaction_id").str.ends_with("-0-0")).select("interaction_id")
     held = pl.concat(first.with_columns(memory=pl.lit(memory), seconds=0.25) for memory in memories)
     write(held, folder / f"{period}/buffers.parquet")
+    turns = pl.col("interaction_id").str.split("-").list.last().cast(pl.Float64)
+    keys = rows.select("user_id", "interaction_id", score=turns, loss=-turns)
+    offered = pl.concat(keys.with_columns(memory=pl.lit(memory)) for memory in memories)
+    write(offered, folder / f"{period}/candidates.parquet")
 
 
 def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
@@ -366,7 +370,8 @@ def test_correlations_are_those_within_periods(finished: Path) -> None:
         "novelty ~ quality": -1, "novelty ~ hardness": 1, "novelty ~ drift score": 1,
         "quality ~ hardness": -1, "quality ~ drift score": -1, "hardness ~ drift score": 1,
     }  # fmt: skip
-    assert found["spring"] == pytest.approx(signs)
+    assert found["spring"] == pytest.approx(signs | {"S' ~ loss": -1})
+    assert found["spring-parametric"] == pytest.approx(signs)  # keeps nothing
 
 
 def test_tests_are_corrected_for_the_arms_within_a_metric(finished: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from spring.arm_params import Arm
 from spring.drift import loss
 from spring.params import Params
-from spring.statistics import detection, rank_correlations
+from spring.statistics import detection, rank_correlations, spearman
 from tasks.cells.workbench import recipe_of
 from tasks.files import DATA, read_parquet
 from tasks.measures.comparison import interval_of
@@ -67,29 +67,61 @@ def drift_metrics(params: Params, detected: pl.DataFrame) -> dict[str, Any]:
     return found
 
 
-def correlation_metrics(params: Params, scores: pl.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Per arm that selects: rank correlations of the score and its parts (the paper's appendix).
+def read_candidates(periods: Iterable[int]) -> pl.DataFrame:
+    """What every buffer was offered, scored after learning; with the period."""
+    return pl.concat(
+        read_parquet(DATA / f"consolidate/{t}/candidates.parquet").with_columns(period=pl.lit(t))
+        for t in periods
+    )
 
-    Hardness is the loss under the previous adapter. Ranks are those within a user's period, which is where
-    the selection ranks; the mean is taken over periods, then over users.
+
+def correlation_metrics(
+    params: Params, scores: pl.DataFrame, candidates: pl.DataFrame
+) -> dict[str, dict[str, float | None]]:
+    """Per arm that selects: rank correlations of the score and its parts, and of what a buffer ranks by.
+
+    Hardness is the loss under the previous adapter. S' and the loss under the updated adapter, of an arm with
+    a buffer, are the paper's pair (its appendix). Ranks are those within a user's period, which is where the
+    selection and the buffer rank; the mean is taken over periods, then over users.
     """
     return {
-        name: mean_correlations(arm, scores.filter(pl.col("recipe") == arm.recipe))
+        name: before_learning(arm, scores.filter(pl.col("recipe") == arm.recipe))
+        | after_learning(candidates.filter(pl.col("memory") == (arm.memory_id or "")))
         for name, arm in selecting(params).items()
     }
 
 
-def mean_correlations(arm: Arm, scores: pl.DataFrame) -> dict[str, float | None]:
-    """One recipe's correlations; None for a pair of which one is constant in every period."""
+def before_learning(arm: Arm, scores: pl.DataFrame) -> dict[str, float | None]:
+    """Correlations of the drift score and its parts, of one recipe."""
     normalise = recipe_of(arm).select.normalise
     found = []
-    for (user, period), rows in scores.group_by("user_id", "period", maintain_order=True):
+    for user, rows in by_period(scores):
         columns = {name: rows[name].to_numpy() for name in ("novelty", "quality")}
         columns["hardness"] = loss(logp_adap=rows["logp_adap"], tokens=rows["tokens"], normalise=normalise)
         columns["drift score"] = rows["drift_score"].to_numpy()
-        found.append({"user_id": user, "period": period} | rank_correlations(columns))
+        found.append({"user_id": user} | rank_correlations(columns))
+    return over_users(found)
+
+
+def after_learning(candidates: pl.DataFrame) -> dict[str, float | None]:
+    """The correlation of S' with the loss under the updated adapter, of one buffer's candidates."""
+    return over_users(
+        [
+            {"user_id": user, "S' ~ loss": spearman(rows["score"].to_numpy(), rows["loss"].to_numpy())}
+            for user, rows in by_period(candidates)
+        ]
+    )
+
+
+def by_period(rows: pl.DataFrame) -> list[tuple[Any, pl.DataFrame]]:
+    """Each user's rows of each period, with the user."""
+    groups = rows.group_by("user_id", "period", maintain_order=True)
+    return [(user, group) for (user, _), group in groups]
+
+
+def over_users(found: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Means over periods, then over users; None for a pair of which one is constant in every period."""
     if not found:
         return {}
-    table = pl.DataFrame(found, schema_overrides=dict.fromkeys(list(found[0])[2:], pl.Float64))
-    table = table.drop("period")
+    table = pl.DataFrame(found, schema_overrides=dict.fromkeys(list(found[0])[1:], pl.Float64))
     return table.group_by("user_id").mean().drop("user_id").mean().row(0, named=True)

@@ -37,6 +37,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
         follow_table(metrics, order),
         drift_table(metrics, order),
         correlation_table(metrics, order),
+        gates_table(metrics, order),
         cost_table(metrics, order),
     ]
 
@@ -232,12 +233,38 @@ def of_others(entry: dict[str, Any], usual: dict[str, Any]) -> str:
 def correlation_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     """Rank correlations of the drift score and its parts, for arms that select."""
     arms = [arm for arm in order if metrics["correlations"].get(arm)]
-    rows = [{"arm": arm, **metrics["correlations"][arm]} for arm in arms]
+    pairs = list(dict.fromkeys(pair for arm in arms for pair in metrics["correlations"][arm]))
+    rows = [{"arm": arm} | {pair: metrics["correlations"][arm].get(pair) for pair in pairs} for arm in arms]
     shown = [
-        {
-            "arm": row["arm"],
-            **{name: number(value, digits=2, signed=True) for name, value in row.items() if name != "arm"},
-        }
+        {"arm": row["arm"]} | {pair: number(row[pair], digits=2, signed=True) for pair in pairs}
         for row in rows
     ]
     return Table("correlations", "Rank correlations within a user's period", rows, shown)
+
+
+def gates_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
+    """What learned gates foretold and what was true; no rows where runs were kept before it was measured."""
+    rows, shown = [], []
+    for arm in (arm for arm in order if arm in metrics.get("gates", {})):
+        found = metrics["gates"][arm]
+        rows.append({"arm": arm, **found})
+        shown.append(
+            {
+                "arm": arm,
+                "pairs": f"{found['pairs']:,}",
+                "before it could tell": f"{found['closed']:,}",
+                "helped": share(found["helped"]),
+                "expected": share(found["expected"]),
+                "let in": share(found["passed"]),
+                "helped of those": share(found["helped_of_passed"]),
+                "Brier": number(found["brier"]),
+                "Brier of the plain share": number(found["brier_of_share"]),
+                "calibration error": number(found["calibration_error"]),
+            }
+        )
+    return Table("gates", "What learned gates foretold", rows, shown)
+
+
+def share(value: float | None) -> str:
+    """A share as text."""
+    return ABSENT if value is None else f"{value:.0%}"

@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from spring.learned_gate import OPEN
 from spring.params import Params
 from spring.significance import smallest_p
 from spring.statistics import EVERY
@@ -193,6 +194,7 @@ def render(
         published=published_table(params, metrics),
         significant=significant,
         interval=interval,
+        open=OPEN,
         smallest_p=smallest_p(metrics["users"]),
         smallest_corrected=smallest_p(metrics["users"], tests=len(order) - 1),
     )
