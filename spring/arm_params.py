@@ -30,7 +30,7 @@ class Memory(Strict):
 class Retrieve(Strict):
     """Retrieval and relevance gate (Eq. 5, 6)."""
 
-    by: Literal["bm25", "dense", "hybrid"]
+    by: Literal["bm25", "okapi", "dense", "hybrid"]
     top_k: PositiveInt
     gate: Literal["strict", "soft", "learned"] | None
     # quantile of past scores, or a number; .inf: the gate stays closed
@@ -58,7 +58,7 @@ class Retrieve(Strict):
 
     @model_validator(mode="after")
     def _profile_has_scores_to_mix_with(self) -> Retrieve:
-        if self.profile is not None and (self.by == "bm25" or self.calibrated):
+        if self.profile is not None and (self.by in ("bm25", "okapi") or self.calibrated):
             raise ValueError(
                 f"retrieve.profile mixes cosines into scores of at most 1, and no past scores of that kind "
                 f"are kept for a gate: it needs by: dense or hybrid, not {self.by}, and weight: gate, with "

@@ -4,7 +4,7 @@ N is the number of documents of one user, D the width of an embedding.
 
 [paper] The top 2 of the buffer by BM25.
 [ours]  Document text = query + response. `dense` and `hybrid`. The BM25 variant, which the paper does not
-name: see `Bm25`.
+name: see `Bm25`; `okapi` is the other that it may mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-By = Literal["bm25", "dense", "hybrid"]
+By = Literal["bm25", "okapi", "dense", "hybrid"]
+LEXICAL = ("bm25", "okapi")  # need no embeddings
 
 WORD = re.compile(r"\w+")
 FAISS_GPU_MAX_K = 2048  # faiss refuses to return more results per query on a GPU
@@ -83,10 +84,32 @@ class Bm25:
         known = [self.vocabulary[word] for word in tokenise(query) if word in self.vocabulary]
         return self.index.get_scores_from_ids(known) if known else np.zeros(self.n)
 
+    def idf(self) -> Floats:
+        """Of every word of the vocabulary. [V]."""
+        df = np.array(list(self.df.values()), dtype=np.float64)
+        return np.log1p((self.n - df + 0.5) / (df + 0.5))
+
     def upper_bound(self, query: str) -> float:
         """Sum of the idf of the query's words, known or not: no document can reach it."""
         df = np.array([self.df[word] for word in tokenise(query)], dtype=np.float64)
         return float(np.log1p((self.n - df + 0.5) / (df + 0.5)).sum())
+
+
+class Okapi(Bm25):
+    """BM25 as the package rank_bm25 has it (`BM25Okapi`): k1 = 1.5, b = 0.75, epsilon = 0.25.
+
+    The idf is ln((N - df + 0.5) / (df + 0.5)), and where that is negative a quarter of its mean over the
+    vocabulary; the factor k1 + 1 is in. For comparison with results of that package: scores may be negative.
+    """
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        super().__init__(documents)
+        if self.vocabulary:
+            df = np.array(list(self.df.values()), dtype=np.float64)
+            idf = np.log(self.n - df + 0.5) - np.log(df + 0.5)
+            idf[idf < 0] = 0.25 * idf.mean()
+            entries = np.diff(self.index.scores["indptr"])[: len(idf)]  # of every word
+            self.index.scores["data"] *= np.repeat(2.5 * idf / self.idf(), entries)
 
 
 class Dense:
@@ -148,8 +171,8 @@ class Hybrid:
 
 def build_index(by: By, documents: Sequence[str], embeddings: Any) -> Index:
     """The index that `by` names."""
-    if by == "bm25":
-        return Bm25(documents)
+    if by in LEXICAL:
+        return Bm25(documents) if by == "bm25" else Okapi(documents)
     assert embeddings is not None and len(embeddings) == len(documents), (
         "one embedding per document is needed"
     )

@@ -19,6 +19,7 @@ import argparse
 import json
 import re
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from tasks.tree import read_tree
 
 FOLDER = Path(__file__).parents[1] / "suites"
 PUBLISHED = FOLDER / "published.json"  # the figures of the paper
+VALUE = re.compile(r"\$\{(.*?)\}")
 MAIN = "main"  # keeps the arms, and the name of the experiment, of params.yaml
 
 
@@ -137,7 +139,7 @@ def valued(part: Any, values: dict[str, Any]) -> Any:
     """A part of a suite with the values that it names as `${name}`; `ParameterError` where one is missing."""
     if isinstance(part, dict):
         return {key: valued(inner, values) for key, inner in part.items()}
-    named = re.fullmatch(r"\$\{(.*)\}", part) if isinstance(part, str) else None
+    named = VALUE.fullmatch(part) if isinstance(part, str) else None
     if named is None:
         return part
     if named[1] not in values:
@@ -149,12 +151,28 @@ def valued(part: Any, values: dict[str, Any]) -> Any:
     return values[named[1]]
 
 
+def check_values(values: dict[str, Any]) -> None:
+    """`ParameterError` for values that no suite names: a misspelt one would change nothing."""
+    named = {
+        name for path in FOLDER.glob("*.yaml") for name in VALUE.findall(path.read_text(encoding="utf-8"))
+    }
+    for name in values:
+        if name not in named:
+            near = get_close_matches(name, named, n=1)
+            raise ParameterError(
+                f"params.yaml cannot be used, nothing was run:\n  suite_values.{name}: no suite names it; "
+                + (f"did you mean {near[0]}?" if near else f"they name {', '.join(sorted(named))}")
+            )
+
+
 def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Params:
     """Checks a parsed parameter file together with its suite, which another file may hold as it was."""
     if not isinstance(tree, dict):
         raise ParameterError(f"{where} holds no parameters")
     name = tree.get("suite")
     over = parse_suite(suite) if suite else read_suite(name)
+    if suite is None:
+        check_values(tree.get("suite_values") or {})
     return parse(
         lay(tree, over), where=where if name == MAIN else f"{where} with {suite or f'suites/{name}.yaml'}"
     )

@@ -56,8 +56,9 @@ def test_a_suite_may_ask_for_the_matrix_of_transfer(tmp_path: Path, monkeypatch:
     suite = {"question": "Why?", "published": None, "evaluate": {"against": "x"}, "arms": {"x": {}}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite | {"transfer": "likelihood"}))
     monkeypatch.setattr(suites, "FOLDER", tmp_path)
-    assert with_suite("mine").transfer == "likelihood"
-    asked = TREE | {"suite": "mine", "transfer": "generation"}
+    mine = TREE | {"suite": "mine", "suite_values": {}}
+    assert parse_with_suite(mine | {"transfer": None}, "params.yaml").transfer == "likelihood"
+    asked = mine | {"transfer": "generation"}
     assert parse_with_suite(asked, "params.yaml").transfer == "generation"
 
 
@@ -154,6 +155,14 @@ def test_a_value_that_params_yaml_lacks_is_named() -> None:
         parse_with_suite(tree, "params.yaml")
 
 
+def test_a_value_that_no_suite_names_is_refused() -> None:
+    """A misspelt one would change nothing, and the number would be taken for another's."""
+    for name, said in {"bufer": "did you mean buffer", "x": "they name asls_lr, buffer"}.items():
+        tree = TREE | {"suite_values": TREE["suite_values"] | {name: 3}}
+        with pytest.raises(ParameterError, match=rf"suite_values\.{name}: no suite names it; {said}"):
+            parse_with_suite(tree, "params.yaml")
+
+
 def test_an_unknown_suite_is_refused_with_all_that_exist() -> None:
     with pytest.raises(
         ParameterError, match=r"nothing was run:\n  suite is 'lamda': must be one of alpha, .*selection"
@@ -182,7 +191,7 @@ def test_bad_values_in_a_suite_are_named(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
     monkeypatch.setattr(suites, "FOLDER", tmp_path)
     with pytest.raises(ParameterError, match=named) as error:
-        with_suite("mine")
+        parse_with_suite(TREE | {"suite": "mine", "suite_values": {}}, "params.yaml")
     assert "nothing was run" in str(error.value) and "mine.yaml" in str(error.value)
 
 

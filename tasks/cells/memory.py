@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from spring.methods.asls import Profiled, liking
-from spring.retrieval import Retriever, document_text
+from spring.retrieval import LEXICAL, Retriever, document_text
 from tasks.cells.profile_vectors import ProfileVectors, vector_id
 from tasks.cells.workbench import Row, Workbench, by_user
 
@@ -75,7 +75,7 @@ class Library:
         if key not in self._shelves:
             rows = self.rows(memory, user)
             documents = [document_text(row["query"], row["response"]) for row in rows]
-            embed = None if by == "bm25" else self.bench.embedder.embed
+            embed = None if by in LEXICAL else self.bench.embedder.embed
             vectors = embed(documents) if embed and documents else None
             times = [row["timestamp"] for row in rows]
             prior: dict[str, Any] = {}
