@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args
@@ -14,11 +14,19 @@ UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
 CHOICES = ("literal_error", "union_tag_invalid", "model_type", "model_attributes_type")
 
 
-def complaints(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line per error of `model`'s validation."""
+Place = tuple[str | int, ...]
+
+
+def complaints(
+    error: ValidationError, model: type[BaseModel], *, written: Callable[[Place], Place] = lambda place: place
+) -> str:
+    """One line per error of `model`'s validation, one for a value that many arms have from one place.
+
+    `written` says where the file has what was checked at a place.
+    """
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        key = ".".join(str(part) for part in written(item["loc"])) or "(whole file)"
         if item["type"] == UNKNOWN:
             lines.append(f"  {key}: no such key; {instead(item['loc'], model)}")
         elif item["type"] == MISSING:
@@ -27,7 +35,16 @@ def complaints(error: ValidationError, model: type[BaseModel]) -> str:
             value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
             null = ", or null" if item["type"] in CHOICES and NoneType in at(item["loc"], model) else ""
             lines.append(f"  {key}{value} {item['msg']}{null}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def holds(tree: Any, place: Place) -> bool:
+    """Whether parsed YAML has a key; parts of `place` that mark a union's members (`cope`) are in no file."""
+    if not isinstance(tree, dict) or place[0] not in tree:
+        return False
+    for part in place[:-1]:
+        tree = tree.get(part, tree) if isinstance(tree, dict) else tree
+    return isinstance(tree, dict) and place[-1] in tree
 
 
 def instead(place: Sequence[str | int], model: type[BaseModel]) -> str:

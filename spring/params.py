@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from spring.arm_params import Arm
-from spring.complaints import complaints
+from spring.complaints import Place, complaints, holds
 from spring.idle import Change, idle_keys
 from spring.source_params import Ingest
 from spring.strict import Name, PositiveInt, Strict
@@ -167,10 +167,18 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
             f"DVC makes no stages of unquoted ones"
         )
     tree["arms"] = {name: merge(base, change or {}) for name, change in arms.items()}
+
+    def written(place: Place) -> Place:
+        """`arm`, for what an arm has from there."""
+        key = place[2:]
+        if place[:1] != ("arms",) or not key or holds(arms[place[1]], key) or not holds(base, key):
+            return place
+        return ("arm", *key)
+
     try:
         params = Params.model_validate(tree)
     except ValidationError as error:
-        found = complaints(error, Params)
+        found = complaints(error, Params, written=written)
         raise ParameterError(f"{where} cannot be used, nothing was run:\n{found}") from None
     bad = [f"{key} is {value}: must be a number" for key, value in truths(tree, params)]
     for name, arm in params.arms.items():

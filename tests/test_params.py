@@ -100,7 +100,7 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
             {"decode": {"max_new_tokens": 768}},
             "decode.max_new_tokens is 768; an answer must be",
         ),
-        ("arm.train.lr", INF, "arms.spring.train.lr is inf: Input should be a finite number"),
+        ("arm.train.lr", INF, "arm.train.lr is inf: Input should be a finite number"),
         ("arm.train.weight_decay", INF, "train.weight_decay is inf"),
         ("arm.train.grad_clip", INF, "train.grad_clip is inf"),
         ("model.memory_gb", INF, "model.memory_gb is inf"),
@@ -260,3 +260,19 @@ def test_learned_gates_are_shared_by_state_and_search():
     assert arms["spring"].gate_id is None
     assert arms["learned"].gate_id == arms["lighter"].gate_id
     assert len({arms[name].gate_id for name in ("learned", "wider", "untrained")}) == 3
+
+
+def test_what_every_arm_starts_from_is_told_once_and_where_it_stands():
+    """Not once for every arm that has it from there; an arm's own value under the arm's name."""
+    tree = copy.deepcopy(TREE)
+    tree["arm"]["memory"]["policy"] = "magic"
+    tree["arm"]["train"]["foo"] = 1
+    tree["arm"]["decode"]["by"] = {"by": "cad", "alpha": -1}
+    tree["arms"]["spring"] = {"decode": {"lmbda": 3}, "memory": {"policy": "mine"}}
+    with pytest.raises(ParameterError) as error:
+        parse(tree)
+    lines = str(error.value).splitlines()[1:]
+    keys = [line.split()[0].rstrip(":") for line in lines]
+    assert len(keys) == len(set(keys)) and "arms.spring.memory.policy" in keys
+    assert {"arm.memory.policy", "arm.train.foo", "arms.spring.decode.lmbda"} < set(keys)
+    assert not [key for key in keys if key.startswith("arms.") and not key.startswith("arms.spring")]
