@@ -55,7 +55,7 @@ experiment: setup ## run another experiment: make experiment NAME=acl (without N
 
 .PHONY: ablate compare
 ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS="0 1 2"] (without SUITE: list them)
-	@python -m tasks.suites $(SUITE)
+	@python -m tasks.suites $(SUITE) $(if $(SUITE),$(SEEDS))
 	@test -z "$(SUITE)" || test -n "$(SEEDS)" || { $(call run,-S suite=$(SUITE)); python -m tasks.report --print; }
 	@test -z "$(SUITE)" || test -z "$(SEEDS)" || { for seed in $(SEEDS); do \
 	  $(call run,-S suite=$(SUITE) -S seed=$$seed); python -m tasks.seeds --keep || exit 1; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from types import NoneType
@@ -12,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
 # where null may be what was meant
 CHOICES = ("literal_error", "union_tag_invalid", "model_type", "model_attributes_type")
-
-
+# at the end of a place: pydantic's mark of a member of a union of plain types
+MEMBER = re.compile(r"literal\[.*\]|(constrained-)?(int|float|str|bool)")
 Place = tuple[str | int, ...]
 
 
@@ -24,18 +25,22 @@ def complaints(
 
     `written` says where the file has what was checked at a place.
     """
-    lines = []
+    lines: dict[str, list[str]] = {}  # what is wrong -> what would be right, each once
     for item in error.errors():
-        key = ".".join(str(part) for part in written(item["loc"])) or "(whole file)"
+        *above, last = item["loc"] or ("",)
+        place = tuple(above) if MEMBER.fullmatch(str(last)) else item["loc"]
+        key = ".".join(str(part) for part in written(place)) or "(whole file)"
         if item["type"] == UNKNOWN:
-            lines.append(f"  {key}: no such key; {instead(item['loc'], model)}")
+            lines[f"  {key}: no such key; {instead(place, model)}"] = []
         elif item["type"] == MISSING:
-            lines.append(f"  {key} is missing")
+            lines[f"  {key} is missing"] = []
         else:
             value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
-            null = ", or null" if item["type"] in CHOICES and NoneType in at(item["loc"], model) else ""
-            lines.append(f"  {key}{value} {item['msg']}{null}")
-    return "\n".join(dict.fromkeys(lines))
+            null = ", or null" if item["type"] in CHOICES and NoneType in at(place, model) else ""
+            allowed = lines.setdefault(f"  {key}{value}", [])
+            if (said := item["msg"] + null) not in allowed:
+                allowed.append(said)
+    return "\n".join(" ".join([wrong, ", or: ".join(allowed)]).rstrip() for wrong, allowed in lines.items())
 
 
 def holds(tree: Any, place: Place) -> bool:

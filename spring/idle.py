@@ -59,7 +59,8 @@ def _idle_mixing(arm: Arm, change: Change) -> Iterator[str]:
             f"decode.lmbda is {lmbda!r}: it weighs the path with context, and memory is null; leave it out "
             f"or 0, or give a block memory"
         )
-    if arm.memory is not None and arm.decode.lmbda == 1:
+    scaled = arm.retrieve.gate in ("soft", "learned") or arm.retrieve.weight == "score"
+    if arm.memory is not None and arm.decode.lmbda == 1 and not scaled:
         for key in ("confidence", "adaptive"):
             value = change.made("decode", key)
             if value is not None:

@@ -141,6 +141,12 @@ class Params(Strict):
                     f"arms.{name}.memory.first_period is {arm.memory.first_period}; it must be at most "
                     f"{last}, the last period, since a buffer that starts later stays empty"
                 )
+            if arm.train and arm.train.replay_share > 0 and arm.memory and arm.memory.first_period == last:
+                raise ValueError(
+                    f"arms.{name}.train.replay_share is {arm.train.replay_share}, but nothing would ever be "
+                    f"replayed: memory.first_period is {last}, the last period, and what is kept is learned "
+                    f"again in later ones"
+                )
         return self
 
 
@@ -169,18 +175,20 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     tree["arms"] = {name: merge(base, change or {}) for name, change in arms.items()}
 
     def written(place: Place) -> Place:
-        """`arm`, for what an arm has from there."""
+        """`arm`, for what an arm has from there, or lacks because it is missing there."""
         key = place[2:]
-        if place[:1] != ("arms",) or not key or holds(arms[place[1]], key) or not holds(base, key):
+        if place[:1] != ("arms",) or not key or holds(arms[place[1]], key):
             return place
-        return ("arm", *key)
+        own = not holds(base, key) and len(key) > 1 and holds(arms[place[1]], key[:-1])
+        return place if own else ("arm", *key)
 
     try:
         params = Params.model_validate(tree)
     except ValidationError as error:
         found = complaints(error, Params, written=written)
         raise ParameterError(f"{where} cannot be used, nothing was run:\n{found}") from None
-    bad = [f"{key} is {value}: must be a number" for key, value in truths(tree, params)]
+    flags = {".".join(map(str, written(place))): value for place, value in truths(tree, params)}
+    bad = [f"{key} is {value}: must be a number" for key, value in flags.items()]
     for name, arm in params.arms.items():
         bad += [f"arms.{name}.{line}" for line in idle_keys(arm, Change(base, arms[name] or {}))]
     if bad:
@@ -189,11 +197,11 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     return params
 
 
-def truths(written: Any, read: Any) -> Iterator[tuple[str, bool]]:
-    """(key, value) where true or false was written for a number, which pydantic takes for 1 or 0."""
+def truths(written: Any, read: Any) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """(place, value) where true or false was written for a number, which pydantic takes for 1 or 0."""
     for key, value in written.items():
         found = read.get(key) if isinstance(read, dict) else getattr(read, key)
         if isinstance(value, dict) and found is not None:
-            yield from ((f"{key}.{inner}", truth) for inner, truth in truths(value, found))
+            yield from (((key, *inner), truth) for inner, truth in truths(value, found))
         elif isinstance(value, bool) and not isinstance(found, bool):
-            yield key, value
+            yield (key,), value

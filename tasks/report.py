@@ -2,7 +2,7 @@
 
     report.html   one page that needs nothing else: no network, no other file
     tables/       arms, periods-METRIC, paired, significance, transfer, transfer-tests, transfer-generated,
-                  transfer-matrix, follow, drift, correlations, cost and published as JSON, CSV and Markdown
+                  transfer-matrix, follow, drift, correlations, gates, cost, published: JSON, CSV, Markdown
     plots/        periods, paired, measures, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def print_tables(params: Params, metrics: dict[str, Any]) -> None:
-    """The tables of arms x metrics, over all periods and per period, and where the report lies.
+    """The tables of arms x metrics, over all periods and per period, differences, and where the report lies.
 
     Raises `ReportError` where params.yaml has become another experiment's.
     """
@@ -83,7 +83,7 @@ def print_tables(params: Params, metrics: dict[str, Any]) -> None:
             f"params.yaml has now ({params.experiment}, seed {params.seed}): run `make repro`"
         )
     for table in tables(metrics, list(params.arms)):
-        if table.name == "arms" or table.name.startswith("periods-"):
+        if table.name in ("arms", "paired") or table.name.startswith("periods-"):
             print(as_plain(table))
     page = FOLDER / "report.html"
     print(f"Report: {page.resolve() if page.exists() else 'not yet written, run `dvc repro report`'}")

@@ -4,7 +4,8 @@
     published  the paper's own table of it: its name in suites/published.json, and which row each arm is
     arm        changes to what every arm starts from
     evaluate   changes to how arms are compared
-    transfer   whether every state is put to every period's tests, where params.yaml leaves that off
+    transfer   what every state is put to every period's tests for, where params.yaml asks for less
+    hold_out   validation: the arms are settings to choose between, so that no test item may be looked at
     arms       the arms, each its difference from `arm`; they replace those of params.yaml
 
 A value may be `${name}`: then it is that of `suite_values` in params.yaml, for what other data and models
@@ -73,6 +74,7 @@ class Suite(Strict):
     arm: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
     transfer: Literal["likelihood", "generation"] | None = None
+    hold_out: Literal["validation"] | None = None
     arms: dict[str, dict[str, Any]] | None = None
 
     @model_validator(mode="after")
@@ -125,10 +127,10 @@ def parse_suite(path: Path) -> Suite:
 def lay(tree: dict[str, Any], suite: Suite) -> dict[str, Any]:
     """A parsed params.yaml with `suite` laid over it; `tree` stays as it is."""
     values = tree.get("suite_values") or {}
-    laid = merge(tree, {"arm": valued(suite.arm, values), "evaluate": suite.evaluate})
+    laid = merge(tree, {"arm": valued(suite.arm, values), "evaluate": valued(suite.evaluate, values)})
     if suite.arms is not None:
         laid |= {"arms": valued(suite.arms, values)}
-    if suite.transfer is not None and tree.get("transfer") is None:
+    if suite.transfer == "generation" or tree.get("transfer") is None:
         laid |= {"transfer": suite.transfer}
     if tree.get("suite") != MAIN:
         laid |= {"experiment": f"{tree.get('experiment')}-{tree.get('suite')}"}  # a group of its own in W&B
@@ -139,6 +141,8 @@ def valued(part: Any, values: dict[str, Any]) -> Any:
     """A part of a suite with the values that it names as `${name}`; `ParameterError` where one is missing."""
     if isinstance(part, dict):
         return {key: valued(inner, values) for key, inner in part.items()}
+    if isinstance(part, list):
+        return [valued(inner, values) for inner in part]
     named = VALUE.fullmatch(part) if isinstance(part, str) else None
     if named is None:
         return part
@@ -151,8 +155,13 @@ def valued(part: Any, values: dict[str, Any]) -> Any:
     return values[named[1]]
 
 
-def check_values(values: dict[str, Any]) -> None:
+def check_values(values: Any) -> None:
     """`ParameterError` for values that no suite names: a misspelt one would change nothing."""
+    if not isinstance(values, dict):
+        raise ParameterError(
+            f"params.yaml cannot be used, nothing was run:\n"
+            f"  suite_values is {values!r}: must be a block of names and values"
+        )
     named = {
         name for path in FOLDER.glob("*.yaml") for name in VALUE.findall(path.read_text(encoding="utf-8"))
     }
@@ -165,6 +174,17 @@ def check_values(values: dict[str, Any]) -> None:
             )
 
 
+def check_hold_out(tree: dict[str, Any], suite: Suite) -> None:
+    """`ParameterError` where settings would be chosen by test items."""
+    held_out = (tree.get("split") or {}).get("hold_out")
+    if suite.hold_out is not None and held_out != suite.hold_out:
+        raise ParameterError(
+            f"params.yaml cannot be used, nothing was run:\n"
+            f"  split.hold_out is {held_out!r}: suite {tree['suite']} chooses between settings, which test "
+            f"items must not decide; it must be {suite.hold_out!r}, as with NAME=validation"
+        )
+
+
 def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Params:
     """Checks a parsed parameter file together with its suite, which another file may hold as it was."""
     if not isinstance(tree, dict):
@@ -173,6 +193,7 @@ def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Par
     over = parse_suite(suite) if suite else read_suite(name)
     if suite is None:
         check_values(tree.get("suite_values") or {})
+        check_hold_out(tree, over)
     return parse(
         lay(tree, over), where=where if name == MAIN else f"{where} with {suite or f'suites/{name}.yaml'}"
     )
@@ -182,13 +203,20 @@ def main() -> None:
     """Lists suites, or the arms of one."""
     parser = argparse.ArgumentParser(prog="python -m tasks.suites", description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", help="the suite to check")
-    name = parser.parse_args().name
+    parser.add_argument("seeds", nargs="*", help="seeds to check")
+    arguments = parser.parse_args()
+    name = arguments.name
+    if wrong := [seed for seed in arguments.seeds if not seed.isdecimal()]:
+        sys.exit(f"error: nothing was run: seed {wrong[0]!r} must be a whole number from 0 on")
     try:
         if not name:
             for one in suite_names():
                 print(f"{one:10} {read_suite(one).question}")
             return
-        params = parse_with_suite(read_tree(Path("params.yaml")) | {"suite": name}, "params.yaml")
+        tree = read_tree(Path("params.yaml")) | {"suite": name}
+        if needed := read_suite(name).hold_out:  # another experiment may set it
+            tree["split"] |= {"hold_out": needed}
+        params = parse_with_suite(tree, "params.yaml")
     except (ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(f"{name}: {read_suite(name).question}\narms: {', '.join(params.arms)}")

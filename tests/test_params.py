@@ -41,6 +41,7 @@ ADAPTIVE = {"threshold": 0.01, "patience": 3}
 PROFILE = {"rho": 0.1, "feedback": None, "weight": 0.5}
 RANKED = {"by": "dense", "gate": None, "profile": PROFILE}
 WHOLE = {**TREE["arm"]["train"], "data": "current"}  # a block train in which nothing is left out
+LATE = {"train": {"replay_share": 0.5}, "memory": {"first_period": 4}}
 INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
 
 
@@ -48,6 +49,10 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
     ("path", "value", "named"),
     [
         ("arm.decode.lmbda", 2, "decode.lmbda is 2"),
+        ("arm.retrieve.sigma", "q1", r"  arm.retrieve.sigma is 'q1': Input should be 'q2' or 'q3', or: "),
+        ("arm.train.replay_share", True, "  arm.train.replay_share is True: "),
+        ("arm.train.experts", {"name": "proper"}, "  arm.train.experts.count is missing"),
+        ("arms.spring", LATE, "arms.spring.train.replay_share is 0.5, but nothing would ever be replayed"),
         ("arm.train.select.share", 0, "train.select.share is 0"),
         ("arm.train.select.scorer", "magic", "train.select.scorer is 'magic'"),
         ("arm.memory.capacity", 0, "memory.capacity is 0"),
@@ -72,7 +77,7 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ),
         ("transfer", False, "transfer is False: Input should be 'likelihood' or 'generation', or null"),
         ("arm.train.rule", False, "from, or null"),
-        ("arm.decode", {"lmbda": 0.5}, "arms.spring.decode.max_new_tokens is missing"),
+        ("arm.decode", {"lmbda": 0.5}, "arm.decode.max_new_tokens is missing"),
         ("ingest.min_chars", 30000, "ingest.min_chars is 30000, more than max_chars, 20000"),
         (
             "arm.train.replay_share",
@@ -107,7 +112,7 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("evaluate.detect", INF, "evaluate.detect is inf"),
         # what would pass for something else
         ("arms.spring", {"decode": {"lmbda": True}}, "arms.spring.decode.lmbda is True: must be a number"),
-        ("arm.train.replay_share", False, "arms.oppu-each.train.replay_share is False: must be a number"),
+        ("arm.train.replay_share", False, "arm.train.replay_share is False: must be a number"),
         ("seed", True, "seed is True: must be a number"),
         # what would do nothing
         ("arms.spring", {"train": FROZEN}, "train.start previous (is base)"),
@@ -173,6 +178,10 @@ def test_bad_values_are_named(path, value, named):
         ("arms.x", {"memory": {"first_period": 4}}),
         ("arms.x", {"memory": {"scope": "history", "first_period": 9}}),  # of a buffer
         ("arms.x", {"decode": {"max_new_tokens": 767}}),
+        # at lambda 1 two paths are read where what passes the gate weighs less than 1
+        ("arms.x", {"retrieve": {"gate": "soft"}, "decode": {"lmbda": 1.0, "confidence": "entropy"}}),
+        ("arms.x", {"retrieve": {"weight": "score"}, "decode": {"lmbda": 1.0, "adaptive": ADAPTIVE}}),
+        ("arms.x", {"train": {"replay_share": 0.5}, "memory": {"first_period": 3}}),
         ("arm.train.lr", "1e-4"),  # YAML reads it as text
         ("tracking.log_text", True),
     ],

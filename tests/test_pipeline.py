@@ -368,7 +368,7 @@ def test_replayed_items_take_part_in_training(project, monkeypatch, tiny_model_f
     assert all(a > b for a, b in zip(with_replay, without, strict=True))
 
 
-@pytest.mark.parametrize("by", ["dense", "hybrid"])
+@pytest.mark.parametrize("by", ["okapi", "dense", "hybrid"])
 def test_other_retrieval_memory_and_gate(project, monkeypatch, tiny_model_folder, by):
     """A soft gate scales lambda; the memory of one period holds its train items only."""
     arm = {"memory": {"scope": "period"}, "retrieve": {"by": by, "gate": "soft", "sigma": 0.2}}

@@ -30,7 +30,9 @@ ASKED |= {"asls", "compare", "plus", "rate", "steering", "tune"}
 
 
 def with_suite(name: str) -> Params:
-    return parse_with_suite(TREE | {"suite": name}, "params.yaml")
+    hold_out = read_suite(name).hold_out or "test"
+    split = TREE["split"] | {"hold_out": hold_out}
+    return parse_with_suite(TREE | {"suite": name, "split": split}, "params.yaml")
 
 
 def test_the_suites_that_were_asked_for_are_there() -> None:
@@ -153,6 +155,51 @@ def test_a_value_that_params_yaml_lacks_is_named() -> None:
         ParameterError, match=r"suite_values\.buffer is missing: .*\$\{buffer\}; there are asls_lr"
     ):
         parse_with_suite(tree, "params.yaml")
+
+
+def test_a_suite_that_needs_generations_gets_them_and_other_suites_leave_the_matrix_to_params_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `-S transfer=null` leaves it out."""
+    suite = {"question": "Why?", "published": None, "evaluate": {"against": "x"}, "arms": {"x": {}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite | {"transfer": "generation"}))
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    tree = TREE | {"suite_values": {}}
+    assert parse_with_suite(tree | {"suite": "mine"}, "params.yaml").transfer == "generation"
+    assert parse_with_suite(tree | {"suite": "plain"}, "params.yaml").transfer == "likelihood"
+    assert parse_with_suite(tree | {"suite": "plain", "transfer": None}, "params.yaml").transfer is None
+
+
+@pytest.mark.parametrize("name", ["tune", "rate"])
+def test_settings_are_not_chosen_by_test_items(name: str) -> None:
+    with pytest.raises(ParameterError, match=r"split\.hold_out is 'test': .*must be 'validation'"):
+        parse_with_suite(TREE | {"suite": name}, "params.yaml")
+
+
+def test_values_are_put_wherever_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In lists and in the block evaluate too."""
+    suite = {"question": "Why?", "published": None, "evaluate": {"against": "x", "detect": "${d}"}}
+    suite |= {"arms": {"x": {"train": {"lora": {"target_modules": ["q_proj", "${t}"]}}}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
+    monkeypatch.setattr(suites, "FOLDER", tmp_path)
+    tree = TREE | {"suite": "mine", "suite_values": {"d": 0.02, "t": "v_proj"}}
+    params = parse_with_suite(tree, "params.yaml")
+    train = params.arms["x"].train
+    assert params.evaluate.detect == 0.02 and train is not None
+    assert list(train.lora.target_modules) == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("values", [5, "buffer", ["buffer"]])
+def test_values_must_be_a_block(values: object) -> None:
+    with pytest.raises(ParameterError, match=r"suite_values is .*must be a block"):
+        parse_with_suite(TREE | {"suite_values": values}, "params.yaml")
+
+
+def test_seeds_are_checked_before_the_first_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tasks.suites", "lambda", "0", "x"])
+    with pytest.raises(SystemExit, match="nothing was run: seed 'x'"):
+        suites.main()
 
 
 def test_a_value_that_no_suite_names_is_refused() -> None:

@@ -37,6 +37,7 @@ GAINS: dict[str, Any] = {
     "known_at": pl.Datetime("us", "UTC"),  # time of the query, whose reference comes with it
     **dict.fromkeys(FEATURES, pl.Float64),
     "gain": pl.Float64,  # nats per response token
+    "seconds": pl.Float64,  # of measuring it
 }
 
 
@@ -113,9 +114,10 @@ def gain_pairs(
             "known_at": row["timestamp"],
             **vars(seen),
             "gain": gain,
+            "seconds": of_user.seconds / len(pairs),
         }
-        for (name, user, pairs), values in zip(found, measured, strict=True)
-        for (row, _, seen), gain in zip(pairs, values, strict=True)
+        for (name, user, pairs), of_user in zip(found, measured, strict=True)
+        for (row, _, seen), gain in zip(pairs, of_user.values, strict=True)
     ]
     return pl.DataFrame(rows_out, schema=GAINS)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from spring.store import cell_key, code_digest
@@ -31,8 +32,16 @@ class GainJob:
     profile: str = ""
 
 
-def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[float]]:
-    """For every job and pair, in order: log p with the item minus log p without, nats per response token."""
+@dataclass(frozen=True)
+class Gains:
+    """Of the pairs of a job, in order: log p with the item minus log p without, nats per response token."""
+
+    values: list[float]
+    seconds: float  # of reading the texts
+
+
+def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[Gains]:
+    """The gains of every job's pairs."""
     keys = fill(
         bench,
         jobs,
@@ -44,7 +53,7 @@ def gains(bench: Workbench, jobs: Sequence[GainJob], what: str) -> list[list[flo
         what=what,
         unit="pair",
     )
-    return [json.loads((bench.store.path(key) / "gains.json").read_text()) for key in keys]
+    return [Gains(**json.loads((bench.store.path(key) / "gains.json").read_text())) for key in keys]
 
 
 def _key(bench: Workbench, job: GainJob) -> str:
@@ -74,13 +83,17 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, GainJob], done: 
             texts |= dict.fromkeys(text for both in read[key] for text in both)
         check_length(base.model, max(map(len, texts)))
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        began = perf_counter()
         found = token_logps(base.model, bank, list(texts), budget=budget)
+        pace = (perf_counter() - began) / sum(map(len, texts))  # seconds per token
     mean = {text: float(logps.mean(dtype=float)) for text, logps in zip(texts, found, strict=True)}
     with bench.store.batch() as batch:
         for key, pairs in read.items():
-            cell = [mean[given] - mean[alone] for alone, given in pairs]
+            own = {text for both in pairs for text in both}
+            values = [mean[given] - mean[alone] for alone, given in pairs]
+            cell = {"values": values, "seconds": pace * sum(map(len, own))}
             (batch.cell(key) / "gains.json").write_text(json.dumps(cell))
-            done(len(cell))
+            done(len(values))
 
 
 def _texts(bench: Workbench, pair: tuple[Row, Row], slot: int, profile: str) -> tuple[Text, Text]:

@@ -30,8 +30,8 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     """What one arm took over all periods, as if it shared no training; and how often its gate let text in.
 
     `seconds_train`: adapters, what they start from, profiles in words, and steering vectors. `seconds_score`:
-    likelihoods that decide what to learn and what to keep. Embeddings and the pairs of a learned gate are in
-    neither.
+    likelihoods that decide what to learn, what to keep and, behind a learned gate, what to let in. Embeddings
+    are in neither.
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
     trained = pl.concat(
@@ -47,7 +47,9 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "seconds_train": float(trained["seconds"].sum())
         + profile_seconds(params, arm)
         + steer_seconds(params, arm),
-        "seconds_score": float(trained["seconds_score"].sum()) + buffer_seconds(params, arm),
+        "seconds_score": float(trained["seconds_score"].sum())
+        + buffer_seconds(params, arm)
+        + gate_seconds(params, arm),
         "seconds_generate": float(generations["seconds"].sum()),
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
@@ -79,6 +81,15 @@ def buffer_seconds(params: Params, name: str) -> float:
     kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
     adapted = sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
     return adapted + sum(base_seconds(params.arms[name], t) for t in params.periods)
+
+
+def gate_seconds(params: Params, name: str) -> float:
+    """Seconds that the pairs of an arm's learned gate took to judge, all users and periods; 0 without one."""
+    gate = params.arms[name].gate_id
+    if gate is None:
+        return 0.0
+    pairs = read_parquet(DATA / f"consolidate/{max(params.periods)}/gains.parquet")
+    return float(pairs.filter(pl.col("gate") == gate)["seconds"].sum())
 
 
 def base_seconds(arm: Arm, period: int) -> float:
