@@ -7,7 +7,8 @@ What each number means and what it cannot say: docs/statistics.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ncfdtr, ndtri, stdtrit
@@ -30,14 +31,40 @@ def permutation_p(differences: np.ndarray, *, seed: int, draws: int = DRAWS) -> 
         return None
     observed = abs(float(differences.mean())) - TIE * float(np.abs(differences).mean())  # also near zero
     if users <= EXACT_USERS:
-        patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
-        return float((np.abs((2 * patterns - 1) @ differences) / users >= observed).mean())
-    random = np.random.default_rng(seed)
-    chunk, reached = max(1, PATTERNS_AT_ONCE // users), 0
-    for start in range(0, draws, chunk):
-        signs = 2 * random.integers(0, 2, size=(min(chunk, draws - start), users)) - 1
-        reached += int((np.abs(signs @ differences) / users >= observed).sum())
+        return float((np.abs(all_signs(users) @ differences) / users >= observed).mean())
+    reached = sum(
+        int((np.abs(signs @ differences) / users >= observed).sum())
+        for signs in drawn_signs(users, draws=draws, seed=seed)
+    )
     return (reached + 1) / (draws + 1)
+
+
+@lru_cache(maxsize=1)
+def all_signs(users: int) -> np.ndarray:
+    """Every sign pattern, 1 and -1. [2^N, N], kept: arms are compared by the dozen."""
+    return 2.0 * ((np.arange(2**users)[:, None] >> np.arange(users)) & 1) - 1
+
+
+def drawn_signs(users: int, *, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Seeded sign patterns in chunks, `draws` in all, each [chunk, N]; a single chunk is kept."""
+    chunk = max(1, PATTERNS_AT_ONCE // users)
+    if draws <= chunk:
+        yield few_signs(users, draws, seed)
+        return
+    random = np.random.default_rng(seed)
+    for start in range(0, draws, chunk):
+        yield signs_of(random, min(chunk, draws - start), users)
+
+
+@lru_cache(maxsize=1)
+def few_signs(users: int, draws: int, seed: int) -> np.ndarray:
+    """Seeded sign patterns. [draws, N]."""
+    return signs_of(np.random.default_rng(seed), draws, users)
+
+
+def signs_of(random: np.random.Generator, draws: int, users: int) -> np.ndarray:
+    """Sign patterns, 1 and -1. [draws, N]."""
+    return 2.0 * random.integers(0, 2, size=(draws, users)) - 1
 
 
 def smallest_p(users: int, *, tests: int = 1) -> float:
