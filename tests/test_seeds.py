@@ -17,6 +17,8 @@ from tasks.evaluate import METRICS, settings
 from tasks.files import load_params
 from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
+from tasks.reporting.published import tables_and_published
+from tasks.reporting.table import as_markdown
 from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together
 
 ROOT = Path(__file__).parents[1]
@@ -250,8 +252,8 @@ def test_any_arm_can_be_compared_with(
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
-def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every user of every arm of the suite they were made with; tables and plots are theirs."""
+def test_published_runs_can_be_pooled(folder: Path) -> None:
+    """Every user of every arm of the suite they were made with; the tables are theirs."""
     params = params_of(folder)
     assert params.experiment == folder.name
     runs = read_kept(params, folder)
@@ -259,17 +261,28 @@ def test_published_runs_can_be_pooled(folder: Path, tmp_path: Path, monkeypatch:
         users = tables["users"]
         assert users.height == metrics["users"] * len(params.arms) * len(metrics["periods"])
         assert users["user_id"].str.contains(r"^[0-9a-f]{12}$").all()
-    copy = tmp_path / folder.name
+    found = pool(params, runs)
+    assert found["seeds"] == list(runs) and set(found["arms"]) == set(params.arms)
+    made = {
+        f"{table.name}.md": as_markdown(table) for table in tables_and_published(params, found) if table.shown
+    }
+    assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["personas-controls", "personas-plus"])
+def test_published_runs_are_drawn_as_they_lie_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command that results/README.md gives."""
+    folder, copy = ROOT / "results" / name, tmp_path / name
     shutil.copytree(folder, copy)
-    for name in ("tables", "plots"):
-        shutil.rmtree(copy / name)
+    for part in ("tables", "plots"):
+        shutil.rmtree(copy / part)
     monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
     seeds.main()
-    found = json.loads((copy / "metrics.json").read_text())
-    assert found["seeds"] == list(runs) and set(found["arms"]) == set(params.arms)
-    for name in ("tables", "plots"):
-        written = {path.name: path.read_text() for path in (copy / name).iterdir()}
-        assert written == {path.name: path.read_text() for path in (folder / name).iterdir()}
+    for part in ("tables", "plots"):
+        written = {path.name: path.read_text() for path in (copy / part).iterdir()}
+        assert written == {path.name: path.read_text() for path in (folder / part).iterdir()}
 
 
 def test_prompts_of_other_tasks_part_no_runs() -> None:
