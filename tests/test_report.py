@@ -587,7 +587,7 @@ def test_print_shows_tables_and_place(
     assert "ROUGE-1 per period" in printed and "period 2" in printed
     assert printed.rstrip().endswith(f"Report: {finished / 'data/report/report.html'}")
     lines = [line for line in printed.splitlines() if line.startswith("spring ")]
-    assert len(lines) == 1 + len(METRIC_NAMES)
+    assert len(lines) == 2 + len(METRIC_NAMES)  # values, differences, and each metric over periods
 
 
 @pytest.mark.parametrize(
