@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -84,15 +84,14 @@ class Bm25:
         known = [self.vocabulary[word] for word in tokenise(query) if word in self.vocabulary]
         return self.index.get_scores_from_ids(known) if known else np.zeros(self.n)
 
-    def idf(self) -> Floats:
-        """Of every word of the vocabulary. [V]."""
-        df = np.array(list(self.df.values()), dtype=np.float64)
-        return np.log1p((self.n - df + 0.5) / (df + 0.5))
+    def odds(self, words: Iterable[str]) -> Floats:
+        """(N - df + 0.5) / (df + 0.5) of each word, known or not: what an idf is made of."""
+        df = np.array([self.df[word] for word in words], dtype=np.float64)
+        return (self.n - df + 0.5) / (df + 0.5)
 
     def upper_bound(self, query: str) -> float:
         """Sum of the idf of the query's words, known or not: no document can reach it."""
-        df = np.array([self.df[word] for word in tokenise(query)], dtype=np.float64)
-        return float(np.log1p((self.n - df + 0.5) / (df + 0.5)).sum())
+        return float(np.log1p(self.odds(tokenise(query))).sum())
 
 
 class Okapi(Bm25):
@@ -105,11 +104,11 @@ class Okapi(Bm25):
     def __init__(self, documents: Sequence[str]) -> None:
         super().__init__(documents)
         if self.vocabulary:
-            df = np.array(list(self.df.values()), dtype=np.float64)
-            idf = np.log(self.n - df + 0.5) - np.log(df + 0.5)
+            odds = self.odds(self.vocabulary)
+            idf = np.log(odds)
             idf[idf < 0] = 0.25 * idf.mean()
             entries = np.diff(self.index.scores["indptr"])[: len(idf)]  # of every word
-            self.index.scores["data"] *= np.repeat(2.5 * idf / self.idf(), entries)
+            self.index.scores["data"] *= np.repeat(2.5 * idf / np.log1p(odds), entries)
 
 
 class Dense:
