@@ -23,9 +23,10 @@ class Strict(BaseModel):
 def added(silent: Any) -> Any:
     """A key that came after results existed: at `silent` it is left out of fingerprints and cell keys.
 
-    So results from before it stay valid, and arms that do not use it keep their adapters.
+    So results from before it stay valid, and arms that do not use it keep their adapters; in parameter files
+    from before it, it is `silent`.
     """
-    return Field(exclude_if=lambda value: value == silent)
+    return Field(default=silent, exclude_if=lambda value: value == silent)
 
 
 def fingerprint(value: Any, length: int = 12) -> str:

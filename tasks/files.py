@@ -6,9 +6,11 @@ data/ingest/                    interactions.parquet, labels.parquet, quarantine
 data/split/{t}.parquet          interactions of period t with their part: train or test
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
-data/consolidate/{t}/           history.parquet, buffers.parquet; profiles.parquet (in words) and
-                                vectors.parquet; for gates: gate_scores.parquet, transductive.parquet,
-                                gains.parquet; for steering: steers.parquet, steers/STEER/USER.safetensors
+                                ({t} is base before anything is learned, here and below)
+data/consolidate/{t}/           history.parquet, buffers.parquet, candidates.parquet; profiles.parquet
+                                (in words) and vectors.parquet; for gates: gate_scores.parquet,
+                                transductive.parquet, gains.parquet; for steering: steers.parquet,
+                                steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv

@@ -32,7 +32,8 @@ def words(arms: dict[str, Any], **start: Any) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("name", suite_names())
 def test_no_two_arms_of_a_suite_read_alike_and_none_is_long(name: str) -> None:
-    tree = TREE | {"suite": name}
+    split = TREE["split"] | {"hold_out": read_suite(name).hold_out or "test"}
+    tree = TREE | {"suite": name, "split": split}
     described = describe(
         parse_with_suite(tree, "params.yaml").arms, lay(tree, read_suite(tree["suite"]))["arm"]
     )

@@ -285,3 +285,21 @@ def test_what_every_arm_starts_from_is_told_once_and_where_it_stands():
     assert len(keys) == len(set(keys)) and "arms.spring.memory.policy" in keys
     assert {"arm.memory.policy", "arm.train.foo", "arms.spring.decode.lmbda"} < set(keys)
     assert not [key for key in keys if key.startswith("arms.") and not key.startswith("arms.spring")]
+
+
+def test_a_file_from_before_a_key_was_added_is_read_as_it_was_meant():
+    """With the value that leaves everything as it was; its arms are the same, down to their recipes."""
+    tree = copy.deepcopy(TREE)
+    for block, key in (
+        ("decode", "rule"),
+        ("train", "online"),
+        ("train", "replay_draw"),
+        ("retrieve", "profile"),
+    ):
+        del tree["arm"][block][key]
+    del tree["arm"]["steer"]
+    before, now = parse(tree).arms["spring"], parse(TREE).arms["spring"]
+    assert before == now and before.recipe == now.recipe
+    del tree["arm"]["decode"]["lmbda"]
+    with pytest.raises(ParameterError, match=r"arm\.decode\.lmbda is missing"):
+        parse(tree)
