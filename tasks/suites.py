@@ -185,6 +185,12 @@ def check_hold_out(tree: dict[str, Any], suite: Suite) -> None:
         )
 
 
+def as_suite_needs(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A parsed params.yaml under a suite, with the items held out that it needs, as an experiment may set."""
+    needed = read_suite(name).hold_out
+    return merge(tree, {"suite": name} | ({"split": {"hold_out": needed}} if needed else {}))
+
+
 def parse_with_suite(tree: Any, where: str, *, suite: Path | None = None) -> Params:
     """Checks a parsed parameter file together with its suite, which another file may hold as it was."""
     if not isinstance(tree, dict):
@@ -213,10 +219,7 @@ def main() -> None:
             for one in suite_names():
                 print(f"{one:10} {read_suite(one).question}")
             return
-        tree = read_tree(Path("params.yaml")) | {"suite": name}
-        if needed := read_suite(name).hold_out:  # another experiment may set it
-            tree["split"] |= {"hold_out": needed}
-        params = parse_with_suite(tree, "params.yaml")
+        params = parse_with_suite(as_suite_needs(read_tree(Path("params.yaml")), name), "params.yaml")
     except (ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     print(f"{name}: {read_suite(name).question}\narms: {', '.join(params.arms)}")

@@ -9,7 +9,7 @@ import pytest
 
 from spring.params import merge, parse
 from tasks.reporting.descriptions import describe
-from tasks.suites import lay, parse_with_suite, read_suite, suite_names
+from tasks.suites import as_suite_needs, lay, parse_with_suite, read_suite, suite_names
 from tasks.tree import read_tree
 
 TREE = read_tree(Path(__file__).parents[1] / "params.yaml")
@@ -32,8 +32,7 @@ def words(arms: dict[str, Any], **start: Any) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("name", suite_names())
 def test_no_two_arms_of_a_suite_read_alike_and_none_is_long(name: str) -> None:
-    split = TREE["split"] | {"hold_out": read_suite(name).hold_out or "test"}
-    tree = TREE | {"suite": name, "split": split}
+    tree = as_suite_needs(TREE, name)
     described = describe(
         parse_with_suite(tree, "params.yaml").arms, lay(tree, read_suite(tree["suite"]))["arm"]
     )

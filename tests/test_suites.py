@@ -15,6 +15,7 @@ from tasks.experiments import lay_experiment
 from tasks.files import load_params
 from tasks.reporting.published import published_table
 from tasks.suites import (
+    as_suite_needs,
     lay,
     parse_with_suite,
     published_rows,
@@ -30,9 +31,7 @@ ASKED |= {"asls", "compare", "plus", "rate", "steering", "tune"}
 
 
 def with_suite(name: str) -> Params:
-    hold_out = read_suite(name).hold_out or "test"
-    split = TREE["split"] | {"hold_out": hold_out}
-    return parse_with_suite(TREE | {"suite": name, "split": split}, "params.yaml")
+    return parse_with_suite(as_suite_needs(TREE, name), "params.yaml")
 
 
 def test_the_suites_that_were_asked_for_are_there() -> None:
