@@ -46,10 +46,10 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "pass_rate": (generations["contexts"].list.len() > 0).mean() if params.arms[arm].retrieves else None,
         "seconds_train": float(trained["seconds"].sum())
         + profile_seconds(params, arm)
-        + steer_seconds(params, arm),
+        + seconds_of("steers", "steer", params.arms[arm].steer_id, last),
         "seconds_score": float(trained["seconds_score"].sum())
         + buffer_seconds(params, arm)
-        + gate_seconds(params, arm),
+        + seconds_of("gains", "gate", params.arms[arm].gate_id, last),
         "seconds_generate": float(generations["seconds"].sum()),
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
@@ -83,15 +83,6 @@ def buffer_seconds(params: Params, name: str) -> float:
     return adapted + sum(base_seconds(params.arms[name], t) for t in params.periods)
 
 
-def gate_seconds(params: Params, name: str) -> float:
-    """Seconds that the pairs of an arm's learned gate took to judge, all users and periods; 0 without one."""
-    gate = params.arms[name].gate_id
-    if gate is None:
-        return 0.0
-    pairs = read_parquet(DATA / f"consolidate/{max(params.periods)}/gains.parquet")
-    return float(pairs.filter(pl.col("gate") == gate)["seconds"].sum())
-
-
 def base_seconds(arm: Arm, period: int) -> float:
     """What the base model took to score the items offered to a buffer in `period`, if nothing else paid.
 
@@ -110,13 +101,12 @@ def base_seconds(arm: Arm, period: int) -> float:
     return float(offered["seconds"].sum())
 
 
-def steer_seconds(params: Params, name: str) -> float:
-    """Seconds that an arm's steering vectors took to make, all users and periods; 0 without any."""
-    steer = params.arms[name].steer_id
-    if steer is None:
+def seconds_of(table: str, column: str, key: str | None, last: int) -> float:
+    """Seconds of the rows of data/consolidate/`last`/`table` whose `column` is `key`; 0 without a key."""
+    if key is None:
         return 0.0
-    rows = read_parquet(DATA / f"consolidate/{max(params.periods)}/steers.parquet")
-    return float(rows.filter(pl.col("steer") == steer)["seconds"].sum())
+    rows = read_parquet(DATA / f"consolidate/{last}/{table}.parquet")
+    return float(rows.filter(pl.col(column) == key)["seconds"].sum())
 
 
 def profile_bytes(arm: Arm, last: int) -> int:

@@ -16,6 +16,7 @@ from tasks.reporting.table import (
     number,
     paired_table,
     period_table,
+    share,
     with_interval,
 )
 
@@ -263,8 +264,3 @@ def gates_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
             }
         )
     return Table("gates", "What learned gates foretold", rows, shown)
-
-
-def share(value: float | None) -> str:
-    """A share as text."""
-    return ABSENT if value is None else f"{value:.0%}"

@@ -27,6 +27,11 @@ def number(value: float | None, *, digits: int = 3, signed: bool = False) -> str
     return ABSENT if value is None else f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
+def share(value: float | None) -> str:
+    """A share as text."""
+    return ABSENT if value is None else f"{value:.0%}"
+
+
 def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
     """An interval as text; empty where there is none."""
     return "" if low is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
@@ -109,7 +114,7 @@ def cost_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
                 "rows per token": number(found["rows_per_step"], digits=2),
                 "adapters": size(found["adapter_bytes"]) if found["adapter_bytes"] else ABSENT,
                 "memory": size(found["memory_bytes"]) if found["memory_bytes"] else ABSENT,
-                "queries with context": ABSENT if found["pass_rate"] is None else f"{found['pass_rate']:.0%}",
+                "queries with context": share(found["pass_rate"]),
             }
         )
     return Table("cost", f"Cost, {whose_cost(metrics)}", rows, shown)
