@@ -12,6 +12,7 @@ from spring.methods.cope import Cope
 from spring.methods.fints import Fints
 from spring.methods.pag import Pag
 from spring.methods.popi import Popi
+from spring.retrieval import LEXICAL, By
 from spring.strict import PositiveInt, Share, Strict, added, fingerprint
 from spring.train_params import Train
 
@@ -30,7 +31,7 @@ class Memory(Strict):
 class Retrieve(Strict):
     """Retrieval and relevance gate (Eq. 5, 6)."""
 
-    by: Literal["bm25", "okapi", "dense", "hybrid"]
+    by: By
     top_k: PositiveInt
     gate: Literal["strict", "soft", "learned"] | None
     # quantile of past scores, or a number; .inf: the gate stays closed
@@ -58,7 +59,7 @@ class Retrieve(Strict):
 
     @model_validator(mode="after")
     def _profile_has_scores_to_mix_with(self) -> Retrieve:
-        if self.profile is not None and (self.by in ("bm25", "okapi") or self.calibrated):
+        if self.profile is not None and (self.by in LEXICAL or self.calibrated):
             raise ValueError(
                 f"retrieve.profile mixes cosines into scores of at most 1, and no past scores of that kind "
                 f"are kept for a gate: it needs by: dense or hybrid, not {self.by}, and weight: gate, with "
