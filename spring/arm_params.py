@@ -126,8 +126,17 @@ class Arm(Strict):
 
     @model_validator(mode="after")
     def _buffer_is_there_to_replay(self) -> Arm:
-        if self.train and self.train.replay_share > 0 and (not self.memory or self.memory.scope != "buffer"):
+        if self.replays and (not self.memory or self.memory.scope != "buffer"):
             raise ValueError("train.replay_share > 0 needs memory.scope: buffer to draw from")
+        return self
+
+    @model_validator(mode="after")
+    def _rejected_answers_are_answers(self) -> Arm:
+        if self.steer is not None and self.rejecting.max_new_tokens == 1:
+            raise ValueError(
+                "steer contrasts responses with answers of one token, which are none: take more than 1 as "
+                "steer.max_new_tokens (null: as decode.max_new_tokens)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -180,18 +189,23 @@ class Arm(Strict):
         return self.memory is not None and self.decode.lmbda > 0
 
     @property
+    def replays(self) -> bool:
+        """Whether part of what is trained is drawn from the memory."""
+        return self.train is not None and self.train.replay_share > 0
+
+    @property
     def recipe(self) -> str | None:
         """Names the adapters of this arm; arms with the same recipe share them."""
         if self.train is None:
             return None
-        if self.train.replay_share == 0:
+        if not self.replays:
             return self.train.recipe
         return fingerprint({"train": self.train, "memory": self.memory})
 
     @property
     def memory_id(self) -> str | None:
-        """Names the memory of this arm; arms with the same memory share it."""
-        if self.memory is None:
+        """Names the memory of this arm; arms with the same memory share it. Null: none, or it is not used."""
+        if self.memory is None or not (self.retrieves or self.replays):
             return None
         if self.memory.scope != "buffer":
             return fingerprint({"scope": self.memory.scope})
@@ -200,7 +214,7 @@ class Arm(Strict):
     @property
     def gate_id(self) -> str | None:
         """Names the pairs that a learned gate is trained on; null for the other gates."""
-        if self.memory_id is None or not self.retrieves or self.retrieve.gate != "learned":
+        if not self.retrieves or self.retrieve.gate != "learned":
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
         read = {"profile": self.profile} if self.profile else {}
@@ -216,4 +230,10 @@ class Arm(Strict):
         """Names the steering vectors of this arm; arms that differ in how they use them share them."""
         if self.steer is None:
             return None
-        return fingerprint({"steer": self.steer.extraction, "rejected": self.decode.single})
+        return fingerprint({"steer": self.steer.extraction, "rejected": self.rejecting})
+
+    @property
+    def rejecting(self) -> Decode:
+        """How the rejected answers of steering vectors are written."""
+        own = self.steer.max_new_tokens if self.steer else None
+        return self.decode.single.model_copy(update={"max_new_tokens": own} if own else {})

@@ -46,27 +46,25 @@ def features(
 class LearnedGate:
     """P(gain > 0) by logistic regression on standardised features.
 
-    Its log loss is a proper score, so its probabilities are calibrated as far as the features carry. Without
-    both a pair that helped and one that did not there is nothing to learn: the gate is `closed`.
+    Its log loss is a proper score, so its probabilities are calibrated as far as the features carry. Where
+    every one of K pairs helped, each is (K + 1) / (K + 2), by Laplace's rule; where none did, or there is
+    none, the gate is `closed`.
     """
 
     def __init__(self, pairs: Any, gains: Any) -> None:
         gains = np.asarray(gains, dtype=np.float64)
         assert len(pairs) == len(gains), (len(pairs), len(gains))
         helped = gains > 0
+        self.closed = not helped.any()  # nothing passes, for want of a pair that helped
+        self.always = (len(helped) + 1) / (len(helped) + 2)  # of every pair, if there is no model
         self.model: Pipeline | None = None
         if helped.any() and not helped.all():
             self.model = _regression().fit(_matrix(pairs), helped)
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing passes, for want of pairs of both kinds."""
-        return self.model is None
-
     def probabilities(self, pairs: Any) -> Floats:
         """P(gain > 0) of each pair; 0 where the gate is closed. [K]."""
         if self.model is None or not len(pairs):
-            return np.zeros(len(pairs))
+            return np.full(len(pairs), 0.0 if self.closed else self.always)
         return np.asarray(self.model.predict_proba(_matrix(pairs))[:, 1])
 
     def weights(self, pairs: Any) -> Floats:

@@ -52,8 +52,9 @@ def check_rows(rows: Iterable[RawRow | Skip], *, min_chars: int, max_chars: int)
 
     `min_chars` bounds responses, `max_chars` responses and query fields. Texts come out in Unicode's NFC,
     with line feeds for line ends and without white space around them; user ids are left as they are. Of
-    several rows with one interaction id the first stays; of a user's identical texts of `LONG_TEXT`
-    characters and more the earliest, because its copies would leak from training into the test items.
+    several rows with one interaction id the first stays; of identical texts of `LONG_TEXT` characters and
+    more the earliest, whoever's they are, because its copies would leak from training into the test items:
+    from a user's own, or from another user's where arms learn from all of them.
     """
     kept: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
@@ -216,9 +217,9 @@ def _writable(text: str | None) -> str | None:
 
 
 def _part_repeats(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Parts a user's long texts that say again what an earlier one said; `frame` is in time order."""
-    nth = pl.int_range(pl.len()).over("user_id", "response")
-    again = frame.with_columns(again=(nth > 0) & (pl.col("response").str.len_chars() >= LONG_TEXT))
+    """Parts long texts that say again what an earlier one said, of whichever user."""
+    nth = pl.struct("timestamp", "row").rank("ordinal").over("response")
+    again = frame.with_columns(again=(nth > 1) & (pl.col("response").str.len_chars() >= LONG_TEXT))
     repeated = again.filter("again").select(
         "row",
         "where",

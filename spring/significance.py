@@ -19,6 +19,13 @@ PATTERNS_AT_ONCE = 4_000_000  # signs drawn per chunk: about 32 MB
 TIE = 1e-9  # relative: means of equal sums may differ in their last bits
 
 
+def differences_of(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """values - others, [N] each; what only rounding tells apart is 0."""
+    differences = values - others
+    rounding = TIE * np.maximum(np.abs(values), np.abs(others))
+    return np.where(np.abs(differences) <= rounding, 0.0, differences)
+
+
 def permutation_p(differences: np.ndarray, *, seed: int, draws: int = DRAWS) -> float | None:
     """Two-sided p-value of a mean difference of zero, by flipping signs [N] (Fisher, 1935).
 
@@ -105,7 +112,7 @@ def users_needed(differences: np.ndarray, *, effect: float, power: float, alpha:
     spread = standard_deviation(differences)
     if not spread or effect == 0:
         return None
-    standardised = abs(effect) / spread
+    standardised = min(abs(effect) / spread, 1e6)  # beyond, two users are enough, and the power is NaN
     normal = ((ndtri(1 - alpha / 2) + ndtri(power)) / standardised) ** 2
     users = max(2, math.floor(normal))  # the normal approximation asks for too few
     while not t_test_power(users, effect=standardised, alpha=alpha) >= power:  # NaN is no answer

@@ -73,15 +73,16 @@ def check_leakage(frame: pl.DataFrame) -> int:
 
     Refused: an interaction id twice; an item earlier than one of the period before it; a train item later
     than a test item of its period; a test item whose response, of `LONG_TEXT` characters or more, stands
-    word for word in a train item of the same user from its own or an earlier period.
+    word for word in a train item of the same user from its own or an earlier period, or in any train item of
+    another user: some arms learn from all users.
     """
     twice = frame.filter(pl.col("interaction_id").is_duplicated())["interaction_id"].unique().sort()
     _refuse(twice, "interaction ids stand twice", "make them unique in the source")
     _refuse(_find_disorder(frame), "items are out of time order", "split again from data/ingest")
-    repeats = _find_repeats(frame)
-    long = repeats.filter(pl.col("response").str.len_chars() >= LONG_TEXT)["interaction_id"]
-    _refuse(long, "test items repeat a train item's text", "remove one of each pair from the source")
-    return repeats.height
+    long = frame.filter(pl.col("response").str.len_chars() >= LONG_TEXT)
+    copies = pl.concat([f(long)["interaction_id"] for f in (_find_repeats, _find_copies)]).unique().sort()
+    _refuse(copies, "test items repeat a train item's text", "remove one of each pair from the source")
+    return _find_repeats(frame).height
 
 
 def _refuse(items: pl.Series, what: str, remedy: str) -> None:
@@ -107,3 +108,10 @@ def _find_repeats(frame: pl.DataFrame) -> pl.DataFrame:
     first = train.agg(known=pl.col("period").min())
     test = frame.filter(pl.col("part") == "test").join(first, on=["user_id", "response"])
     return test.filter(pl.col("known") <= pl.col("period")).sort("interaction_id")
+
+
+def _find_copies(frame: pl.DataFrame) -> pl.DataFrame:
+    """Test items whose response a train item of another user has, in whatever period."""
+    train = frame.filter(pl.col("part") == "train").select("response", other="user_id").unique()
+    test = frame.filter(pl.col("part") == "test").join(train, on="response")
+    return test.filter(pl.col("user_id") != pl.col("other"))

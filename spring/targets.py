@@ -1,4 +1,4 @@
-"""Which layers of a model adapters can lie on, by the last part of their names (`q_proj`)."""
+"""What a model can be asked for: layers that adapters lie on (`q_proj`), and how long a text may be."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ def read_layers(folder: Path) -> list[str]:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         return layers_of(AutoModelForCausalLM.from_config(config))
+
+
+def check_positions(folder: Path, max_length: int) -> None:
+    """Raises `ModelError` if `max_length` is beyond what the model of `folder` reads, both in tokens."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    if most and max_length > most:
+        raise ModelError(
+            f"model.max_length is {max_length} tokens, and the model reads {most}: take at most that, less "
+            f"what retrieved context adds to it"
+        )
 
 
 def check_targets(arms: Mapping[str, Arm], there: Collection[str], *, model_id: str) -> None:

@@ -62,6 +62,9 @@ class Train(Strict):
     ]  # what training does besides; null: nothing
     lora: Lora
     lr: Annotated[float, Field(gt=0)]
+    shared_lr: Annotated[
+        Annotated[float, Field(gt=0)] | None, added(None)
+    ]  # of what all users share beneath a user's own adapter (`start: population`, `experts`); null: `lr`
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_ratio: Share
     epochs: PositiveInt
@@ -153,6 +156,15 @@ class Train(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shared_rate_has_a_shared_lesson(self) -> Train:
+        if self.shared_lr is not None and not (self.start_shared or self.experts):
+            raise ValueError(
+                f"train.shared_lr {self.shared_lr:g} is of what all users share beneath a user's adapter: "
+                f"without train.start population or train.experts there is nothing of the kind: leave it null"
+            )
+        return self
+
     @property
     def shared(self) -> bool:
         """Whether one lesson is for all users."""
@@ -195,7 +207,8 @@ class Train(Strict):
     def _of_all(self, scope: str, **changes: Any) -> Train:
         everything: dict[str, Any] = {"scope": scope, "start": "previous", "data": "current", "online": None}
         plain: dict[str, Any] = {"replay_share": 0.0, "replay_draw": "uniform", "rule": None}
-        return self.model_copy(update=everything | plain | changes)
+        rate: dict[str, Any] = {"lr": self.shared_lr or self.lr, "shared_lr": None}
+        return self.model_copy(update=everything | plain | rate | changes)
 
     @property
     def recipe(self) -> str:

@@ -37,6 +37,11 @@ SCORES: dict[str, Any] = {
     "drift_score": pl.Float64,
     "selected": pl.Boolean,
 }
+CONFIDENCES: dict[str, Any] = {  # of this period's items under the adapter that they met (CAMA)
+    "recipe": pl.String,
+    "user_id": pl.String,
+    "confidence": pl.Float64,
+}
 CURVES: dict[str, Any] = {
     "recipe": pl.String,
     "user_id": pl.String,
@@ -134,8 +139,6 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
             case.chosen = case.past + case.rows
         elif case.train.data == "current" or period == 0:
             case.chosen = case.rows
-        if case.train.data == "confident" and period == 0:  # the base model's confidence, for period 1
-            case.seconds_score = sum(row["seconds"] for row in case.rows)
     selecting = [case for case in cases if case.train.data == "drift" and period > 0]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
@@ -145,28 +148,34 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
         if scorer in drift.ASK_ADAPTER:
             case.seconds_score += found.seconds
         select(bench, case, found.logp, period)
-    if period > 0:
-        choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
+    choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
 
 
 def choose_confident(bench: Workbench, cases: list[Case], period: int) -> None:
-    """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA)."""
-    earlier = bench.adapters(period - 2)  # before period 1 that is the base model
-    before = [[row for row in case.past if row["period"] == period - 1] for case in cases]
-    jobs = [
-        job
-        for case, old in zip(cases, before, strict=True)
-        for job in (
-            ScoreJob(case.rows, case.previous),
-            ScoreJob(old, earlier.of(case.recipe, str(case.user))),  # asked and paid for a period ago
-        )
-    ]
-    found = iter(score(bench, jobs, f"adapt@{period} confidence"))
-    for case in cases:
-        both = next(found), next(found)
-        new, old = (cama.confidence(one.logp, one.tokens) for one in both)
-        case.seconds_score = both[0].seconds
-        case.chosen = [case.rows[i] for i in cama.keep_confident(new, old)]
+    """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA).
+
+    And `confidences`, which the next period asks for. In period 0 they are the base model's, and all is kept.
+    """
+    if period == 0:
+        for case in cases:
+            case.seconds_score = sum(row["seconds"] for row in case.rows)
+            logp, tokens = (np.array([row[name] for row in case.rows]) for name in ("logp", "tokens"))
+            note_confidences(case, cama.confidence(logp, tokens))
+        return
+    before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+    jobs = [ScoreJob(case.rows, case.previous) for case in cases]
+    for case, found in zip(cases, score(bench, jobs, f"adapt@{period} confidence"), strict=True):
+        mine = before.filter((pl.col("recipe") == case.recipe) & (pl.col("user_id") == case.user))
+        sure = cama.confidence(found.logp, found.tokens)
+        case.seconds_score = found.seconds
+        case.chosen = [case.rows[i] for i in cama.keep_confident(sure, mine["confidence"].to_numpy())]
+        note_confidences(case, sure)
+
+
+def note_confidences(case: Case, sure: np.ndarray) -> None:
+    """Keeps for the next period how sure the adapter was of this one's items."""
+    common = {"recipe": case.recipe, "user_id": case.user}
+    case.confidences = [common | {"confidence": float(value)} for value in sure]
 
 
 def select(bench: Workbench, case: Case, logp_adap: np.ndarray, period: int) -> None:
@@ -243,6 +252,8 @@ def write(placed: list[Placed], period: int) -> None:
             )
     write_parquet(pl.DataFrame(index, schema=INDEX), out / "index.parquet")
     write_parquet(pl.DataFrame(curves, schema=CURVES), out / "curves.parquet")
+    sure = [row for one in placed for row in one.case.confidences]
+    write_parquet(pl.DataFrame(sure, schema=CONFIDENCES), out / "confidences.parquet")
     scores = [row for one in placed for row in one.case.scores]
     write_parquet(pl.DataFrame(scores, schema=SCORES), out / "scores.parquet")
 

@@ -5,12 +5,13 @@ data/ingest.json                what became of every row; data/ingest-quarantine
 data/ingest/                    interactions.parquet, labels.parquet, quarantine.parquet, left_out.parquet
 data/split/{t}.parquet          interactions of period t with their part: train or test
 data/score_base/{t}.parquet     log-likelihoods under the base model
-data/adapt/{t}/                 scores.parquet, curves.parquet, index.parquet, adapters/RECIPE/USER/
+data/adapt/{t}/                 scores.parquet, confidences.parquet, curves.parquet, index.parquet,
+                                adapters/RECIPE/USER/
                                 ({t} is base before anything is learned, here and below)
 data/consolidate/{t}/           history.parquet, buffers.parquet, candidates.parquet; profiles.parquet
                                 (in words) and vectors.parquet; for gates: gate_scores.parquet,
                                 transductive.parquet, gains.parquet; for steering: steers.parquet,
-                                steers/STEER/USER.safetensors
+                                steer_seconds.parquet, steers/STEER/USER.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv

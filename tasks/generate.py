@@ -103,12 +103,12 @@ def adapter_for(
 
 
 def tell_closed(gates: dict[str, Gate], period: int) -> None:
-    """Says which learned gates stayed closed for want of pairs."""
+    """Says which learned gates stayed closed for want of a pair that helped."""
     for name, gate in gates.items():
         if gate.closed:
             print(
-                f"generate@{period}: the learned gate of {name} stays closed for {gate.closed} queries: no "
-                f"past pairs of both kinds, with and without a gain",
+                f"generate@{period}: the learned gate of {name} stays closed for {gate.closed} queries: "
+                f"no memory is known to have helped before them",
                 file=sys.stderr,
             )
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from spring.model import prepare, read_place
-from spring.targets import check_targets, read_layers
+from spring.targets import check_positions, check_targets, read_layers
 from tasks.files import DATA, load_params, write_json
 
 
 def main() -> None:
     """Converts or points to the model, and writes the state of period `base`: no adapters, no memory.
 
-    Raises `ModelError` for an arm whose adapters would lie on layers that the model does not have.
+    Raises `ModelError` for an arm whose adapters would lie on layers that the model does not have, and for a
+    `model.max_length` beyond its positions.
     """
     params = load_params()
     model = params.model
     prepare(model.id, revision=model.revision, folder=DATA / "model")
-    check_targets(params.arms, read_layers(read_place(DATA / "model")), model_id=model.id)
+    place = read_place(DATA / "model")
+    check_positions(place, model.max_length)
+    check_targets(params.arms, read_layers(place), model_id=model.id)
     for stage in ("adapt", "consolidate"):
         write_json({"model": model.id, "revision": model.revision}, DATA / stage / "base" / "start.json")
 

@@ -66,8 +66,8 @@ def one(p: np.ndarray, q: np.ndarray | None, rule: Rule, *, choosing: bool) -> n
         return odds / odds.sum()
     kept = p >= rule.plausible * p.max()
     score = np.where(kept, p / q**rule.alpha, 0.0)
-    inside = score / score.sum()
-    return inside if choosing else np.where(kept, inside * p[kept].sum(), p)
+    inside = score / score.sum() * p[kept].sum()
+    return inside if choosing else np.where(kept, inside, p)
 
 
 def expected(query: Query, rule: Rule, plain: dict[int, Any], *, penalty: float, most: int) -> list[int]:
@@ -108,12 +108,13 @@ def test_cope_without_context_reads_the_bare_prompt(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [Cope(by="cope", alpha=0, plausible=1e-9), Cad(by="cad", alpha=0)], ids=["cope", "cad"]
+    "rule", [Cope(by="cope", alpha=0, plausible=0.1), Cad(by="cad", alpha=0)], ids=["cope", "cad"]
 )
-def test_alpha_0_is_the_plain_path(rule: Rule, setup: Setup) -> None:
-    """The adapter alone, or the path with context alone: tokens and likelihood."""
-    found = run(setup, asked(), decode(rule=rule))
-    plain = run(setup, asked(), decode())
+@pytest.mark.parametrize("penalty", [1.0, 1.05])
+def test_alpha_0_is_the_plain_path(rule: Rule, penalty: float, setup: Setup) -> None:
+    """The adapter alone, or the path with context alone: tokens and likelihood, under the same penalty."""
+    found = run(setup, asked(), decode(rule=rule, penalty=penalty))
+    plain = run(setup, asked(), decode(penalty=penalty))
     assert [a.tokens for a in found] == [a.tokens for a in plain]
     for a, b in zip(found, plain, strict=True):
         np.testing.assert_allclose(a.reference, b.reference, atol=2e-5)
@@ -128,7 +129,7 @@ def test_by_hand() -> None:
     p, q = torch.tensor([[[0.5, 0.4, 0.1]], [[0.8, 0.1, 0.1]]]).log()
     cope = Cope(by="cope", alpha=1, plausible=0.5)
     inside = torch.tensor([[5 / 37, 32 / 37]])
-    torch.testing.assert_close(cope.choose(p, q).exp(), torch.cat([inside, torch.zeros(1, 1)], 1))
+    torch.testing.assert_close(cope.choose(p, q).exp(), torch.cat([inside * 0.9, torch.zeros(1, 1)], 1))
     torch.testing.assert_close(cope.judge(p, q).exp(), torch.cat([inside * 0.9, torch.tensor([[0.1]])], 1))
     cad = Cad(by="cad", alpha=1).choose(p, q).exp()
     torch.testing.assert_close(cad, torch.tensor([[0.3125, 1.6, 0.1]]) / 2.0125)

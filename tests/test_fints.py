@@ -116,6 +116,17 @@ def test_senseless_steering_is_refused(steer: dict[str, Any], named: str) -> Non
         Fints(**steer)
 
 
+def test_rejected_answers_of_one_token_are_refused_unless_they_have_a_length_of_their_own() -> None:
+    """As where settings are chosen by likelihood, and answers are cut off after a token."""
+    tree = changed("arms.base", {"train": None, "memory": None, "steer": {"method": "fints"}})
+    whole = parse(tree).arms["base"]
+    tree["arm"]["decode"]["max_new_tokens"] = 1
+    with pytest.raises(ParameterError, match=r"answers of one token.*steer\.max_new_tokens"):
+        parse(tree)
+    tree["arms"]["base"]["steer"]["max_new_tokens"] = whole.decode.max_new_tokens
+    assert parse(tree).arms["base"].steer_id == whole.steer_id
+
+
 def test_arms_without_it_keep_their_names_and_arms_that_use_vectors_otherwise_share_them() -> None:
     def arms(steer: object) -> Params:
         return parse(changed("arms.base", {"train": None, "memory": None, "steer": steer}))
@@ -178,7 +189,8 @@ def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(
     pairs = list((project / ".cells").rglob("pair.json"))
     too_alike = [pair for pair in pairs if not (pair.parent / "vectors.safetensors").exists()]
     assert len(pairs) == 42 and vectors(project, 2).height == 42 - len(too_alike)
-    assert (vectors(project, 2)["seconds"] > 0).all()
+    spent = pl.read_parquet(project / "data/consolidate/2/steer_seconds.parquet")
+    assert spent.height == 9 and (spent["seconds"] > 0).all()  # three users, three periods
 
 
 def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(project: Path) -> None:

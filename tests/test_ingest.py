@@ -155,17 +155,18 @@ def test_of_one_id_the_first_usable_row_stays() -> None:
     assert checked.quarantine.select("row", "reason").rows() == [(1, Reason.EMPTY), (3, Reason.DUPLICATE_ID)]
 
 
-def test_of_a_users_repeated_long_texts_the_earliest_stays() -> None:
+def test_of_repeated_long_texts_the_earliest_stays_whoever_wrote_it() -> None:
     long, short = "x" * LONG_TEXT, "y" * (LONG_TEXT - 1)
 
     def row(number: int, user: str, day: int, text: str) -> RawRow:
         name, time = str(number), f"2020-01-{day:02d}"
         return replace(GOOD, row=number, user_id=user, interaction_id=name, timestamp=time, response=text)
 
-    said = [("a", 9, long), ("a", 5, long), ("b", 9, long), ("a", 1, short), ("a", 2, short)]
+    said = [("a", 9, long), ("a", 5, long), ("b", 9, long), ("a", 1, short), ("b", 2, short)]
     checked = check(*(row(number, *what) for number, what in enumerate(said, start=1)))
-    assert checked.quarantine.select("row", "field", "reason").rows() == [(1, "response", Reason.REPEATED)]
-    assert checked.interactions["interaction_id"].to_list() == ["4", "5", "2", "3"]
+    refused = [(row, "response", Reason.REPEATED) for row in (1, 3)]
+    assert checked.quarantine.select("row", "field", "reason").rows() == refused
+    assert checked.interactions["interaction_id"].to_list() == ["4", "2", "5"]
 
 
 def test_order_is_user_time_row() -> None:

@@ -46,12 +46,18 @@ def test_probabilities_are_calibrated_where_the_rule_is_noisy() -> None:
     )
 
 
-@pytest.mark.parametrize("gains", [[], [1.0, 2.0], [-1.0, 0.0]])
-def test_without_both_kinds_it_stays_closed(gains: list[float]) -> None:
+@pytest.mark.parametrize("gains", [[], [-1.0, 0.0]])
+def test_without_a_pair_that_helped_it_stays_closed(gains: list[float]) -> None:
     """A gain of exactly 0 is none."""
     gate = LearnedGate([pair(1.0 + i) for i in range(len(gains))], gains)
     assert gate.closed
     assert gate.weights([pair(9.0), pair(1.0)]).tolist() == [0, 0]
+
+
+def test_where_every_pair_helped_all_pass() -> None:
+    """By Laplace's rule: of two pairs two, so three of four."""
+    gate = LearnedGate([pair(1.0), pair(2.0)], [1.0, 2.0])
+    assert not gate.closed and gate.weights([pair(9.0), pair(-9.0)]).tolist() == [0.75, 0.75]
 
 
 def test_nothing_retrieved_is_nothing_weighed() -> None:
@@ -107,7 +113,7 @@ def test_what_a_gate_foretold_is_measured_on_the_pairs_it_could_tell() -> None:
     assert found["brier"] < 0.02 and found["brier_of_share"] == pytest.approx(0.25)
     table = gates_table({"gates": {"learned": found}}, ["parametric", "learned"])
     assert table.shown[0]["helped of those"] == "100%" and len(table.rows) == 1
-    none = measure(pairs.filter(pl.col("gain") > 0))
+    none = measure(pairs.filter(pl.col("gain") < 0))
     assert none["pairs"] == none["closed"] == 40 and none["brier"] is None and none["helped"] is None
     assert gates_table({"gates": {"learned": none}}, ["learned"]).shown[0]["Brier"] == "–"
     assert gates_table({}, ["learned"]).rows == []  # kept before it was measured

@@ -89,6 +89,8 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("arm.train.scope", "everyone", "scope is 'everyone': Input should be 'user', 'population'"),
         ("arms.spring", {"adapter": "swapped", "train": None}, "swapped needs an adapter per user"),
         ("arms.spring", {"adapter": "swapped", "train": SHARED}, "swapped needs an adapter"),
+        ("arm.train.shared_lr", 0.01, "train.shared_lr 0.01 is of what all users share"),
+        ("arm.train.shared_lr", 0, "train.shared_lr is 0"),
         ("arms.spring", {"train": {"scope": "population"}}, "train.data drift would lose: take current"),
         ("arms.spring", {"train": {"scope": "population", "start": "population"}}, "take previous or base"),
         ("arms.spring", {"retrieve": {"sigma_from": "transductive", "sigma": 1.0}}, "sigma: q2 or q3"),

@@ -85,3 +85,5 @@ def test_a_foundation_is_a_population_recipe_and_is_shared() -> None:
     made = foundations(cases)
     assert [(one.recipe, one.user) for one in made] == [(population.recipe, "a"), (population.recipe, "b")]
     assert on_top.foundation == population
+    slower = recipe(start="population", lr=0.1, shared_lr=0.01)
+    assert slower.lr == 0.1 and slower.foundation == recipe(scope="population", data="current", lr=0.01)

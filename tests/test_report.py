@@ -292,7 +292,10 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
     assert [base_seconds(arm(data="current"), t) for t in (0, 1)] == [10.0, 10.0]
     assert base_seconds(arm(data="current", policy="loss"), 1) == base_seconds(arm("recent"), 0) == 0.0
     untrained = arm().model_copy(update={"train": None})
-    assert base_seconds(untrained, 1) == 11.0
+    assert base_seconds(untrained, 1) == 0.0  # the buffer's own seconds are those of the base model
+    late = pl.DataFrame({"recipe": recipes, "chosen": [[], ["0-0", "0-1", "1-1"]]})  # 0-1 again, 0-0 at last
+    write(late, Path("data/adapt/1/index.parquet"))
+    assert base_seconds(arm(data="current"), 1) == 11.0
     assert base_seconds(arm().model_copy(update={"memory": None}), 0) == 0.0
 
 

@@ -10,7 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spring import significance
-from spring.significance import cohens_dz, holm, permutation_p, t_test_power, users_needed
+from spring.significance import (
+    cohens_dz,
+    differences_of,
+    holm,
+    permutation_p,
+    t_test_power,
+    users_needed,
+)
 
 
 def test_permutation_by_hand() -> None:
@@ -87,6 +94,14 @@ def test_no_spread_and_no_effect_need_no_number() -> None:
     assert users_needed(np.array([1.0, 1.0]), effect=0.1, **settings) is None
     assert users_needed(np.array([1.0]), effect=0.1, **settings) is None
     assert users_needed(np.array([1.0, 2.0]), effect=0.0, **settings) is None
+
+
+def test_what_only_rounding_tells_apart_is_equal() -> None:
+    """Without that, differences of 1e-16 have a spread, against which any effect is infinite."""
+    values, others = np.array([0.3, 0.2, 0.5]), np.array([0.1 + 0.2, 0.2, 0.4])
+    assert differences_of(values, others).tolist() == pytest.approx([0, 0, 0.1], abs=1e-12)
+    assert differences_of(values, others)[0] == 0
+    assert users_needed(np.array([0, 0, 0, 1e-16]), effect=0.01, power=0.8, alpha=0.05) == 2
 
 
 def test_power_against_simulation() -> None:

@@ -165,9 +165,17 @@ def test_a_short_text_seen_in_training_is_counted(clean: pl.DataFrame) -> None:
     assert check_leakage(changed(changed(clean, "a-0", response=short), "a-5", response=short)) == 1
 
 
-def test_a_text_of_another_user_or_a_later_period_is_no_leakage(clean: pl.DataFrame) -> None:
-    assert check_leakage(changed(changed(clean, "a-0", response=LONG), "b-5", response=LONG)) == 0
+@pytest.mark.parametrize("train", ["a-0", "a-4"])
+def test_a_long_text_that_another_user_learns_is_leakage(clean: pl.DataFrame, train: str) -> None:
+    """Arms that learn from all users would have read it, in the transductive ones whatever its period."""
+    planted = changed(changed(clean, train, response=LONG), "b-2", response=LONG)
+    with pytest.raises(LeakageError, match="repeat a train item's text: b-2"):
+        check_leakage(planted)
+
+
+def test_a_text_of_a_later_period_or_another_users_query_is_no_leakage(clean: pl.DataFrame) -> None:
     assert check_leakage(changed(changed(clean, "a-3", response=LONG), "a-2", response=LONG)) == 0
+    assert check_leakage(changed(changed(clean, "a-5", response=LONG), "b-5", response=LONG)) == 0
 
 
 def test_validation_never_shows_a_test_item():

@@ -86,6 +86,15 @@ def test_decoding_suites_share_the_adapters_of_the_main_experiment() -> None:
         assert spring in {arm.recipe for arm in with_suite(name).arms.values()}
 
 
+def test_a_memory_that_nothing_reads_is_none() -> None:
+    """It would be filled for nothing, and its cost charged to an arm that does not need it."""
+    arms, replay = with_suite("lambda").arms, with_suite("replay").arms
+    assert arms["lambda-0"].memory is not None and arms["lambda-0"].memory_id is None
+    assert arms["lambda-0.1"].memory_id is not None
+    assert replay["no-retrieval"].memory_id is None
+    assert replay["replay-50-no-retrieval"].memory_id is not None
+
+
 def test_arms_of_two_suites_that_mean_the_same_share_all_they_learn_and_keep() -> None:
     plus, controls, replay = (with_suite(name).arms for name in ("plus", "controls", "replay"))
     for mine, theirs in (

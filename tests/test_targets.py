@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from test_pipeline import run, write_params
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.device import ModelError
-from spring.targets import layers_of, read_layers
+from spring.targets import check_positions, layers_of, read_layers
 from tasks import model
 from tasks.cells.workbench import Workbench
 
@@ -46,6 +47,13 @@ def test_a_misspelt_layer_beside_a_good_one_stops_the_stage(
     write_params(project, tiny_model_folder, arms=targets("q_proj", "v_proj"))
     run(model, monkeypatch)
     assert Workbench().base.digest
+
+
+def test_texts_longer_than_the_model_reads_are_refused(tiny_model_folder: Path) -> None:
+    most = json.loads((tiny_model_folder / "config.json").read_text())["max_position_embeddings"]
+    check_positions(tiny_model_folder, most)
+    with pytest.raises(ModelError, match=rf"model\.max_length is {most + 1} tokens, .* reads {most}"):
+        check_positions(tiny_model_folder, most + 1)
 
 
 def test_an_arm_that_came_after_the_stage_is_refused_when_the_model_is_loaded(

@@ -276,7 +276,7 @@ def test_a_learned_gate_is_fitted_on_what_was_known_at_the_query(project: Path) 
     """Of two queries the earlier one must not profit from pairs between them; without any it stays closed."""
     arm = load_params().arms["learned"]
     when = [pl.datetime(2024, 1, day, time_zone="UTC") for day in (2, 3, 4, 5)]
-    gains = [1.0, -1.0, 1.0, -1.0]
+    gains = [-1.0, 1.0, -1.0, 1.0]
     pairs = pl.select(
         gate=pl.lit(arm.gate_id),
         known_at=pl.concat_list(when).explode(),

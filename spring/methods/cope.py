@@ -69,15 +69,18 @@ class Cope(Strict):
         return [(query.slot, prompt), (BASE, prompt)]
 
     def choose(self, user: Tensor, base: Tensor) -> Tensor:
-        """log of the softmax of the score, -inf outside V_head. log p [B, V] each -> [B, V]."""
-        score = (user - self.alpha * base).masked_fill(~self._plausible(user), -math.inf)
-        return score.log_softmax(1)
+        """log p of the next token: as in `judge` within V_head, -inf outside. log p [B, V] each -> [B, V].
+
+        The head keeps its mass m, so that the repetition penalty weighs as much as in every other arm.
+        """
+        kept = self._plausible(user)
+        score = (user - self.alpha * base).masked_fill(~kept, -math.inf)
+        mass = user.masked_fill(~kept, -math.inf).logsumexp(1, keepdim=True)
+        return score.log_softmax(1) + mass
 
     def judge(self, user: Tensor, base: Tensor) -> Tensor:
         """log p by which references are judged: finite everywhere. log p [B, V] each -> [B, V]."""
-        kept = self._plausible(user)
-        mass = user.masked_fill(~kept, -math.inf).logsumexp(1, keepdim=True)
-        return (self.choose(user, base) + mass).where(kept, user)
+        return self.choose(user, base).where(self._plausible(user), user)
 
     def _plausible(self, user: Tensor) -> Tensor:
         """Whether a token is in V_head. [B, V] -> [B, V]."""

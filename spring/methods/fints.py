@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from spring.strict import PositiveInt, PositiveShare, Strict
+from spring.strict import PositiveInt, PositiveShare, Strict, added
 
 TEMPERATURE = 0.1  # of `softmax`
 EXTRACTION = {"method", "others", "rouge_below", "layer", "read", "behind"}
@@ -61,6 +61,7 @@ class Fints(Strict):
     top_k: PositiveInt = 5
     weights: Literal["uniform", "softmax", "distance"] = "uniform"
     c: float = 1.0  # below 0: away from the user, a control
+    max_new_tokens: Annotated[PositiveInt | None, added(None)]  # of rejected answers; null: the arm's
 
     @field_validator("c")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 
 import numpy as np
 import polars as pl
@@ -30,11 +31,13 @@ class Gate:
     ) -> None:
         self.arm = arm
         mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
-        self.past = past.filter(mine).sort("known_at")
+        past = past.filter(mine).sort("known_at")
+        self.times, self.scores = past["known_at"].to_list(), past["score"].to_numpy()
         self.pairs = pairs.filter(pl.col("gate") == (arm.gate_id or "")).sort("known_at", maintain_order=True)
         self.transductive = transductive.filter(mine)["score"].to_numpy()
         self.closed = 0  # queries that a learned gate had nothing to learn from for
-        self._learned: dict[int, LearnedGate] = {}
+        self._learned: dict[int, LearnedGate] = {}  # by how many pairs are known
+        self._set: dict[int, tuple[float, float | None]] = {}  # sigma and scale, by how many scores are known
 
     def request(self, row: Row, library: Library, user: str) -> Request:
         """One test query with the context that passes the gate."""
@@ -44,8 +47,8 @@ class Gate:
         known = self.known(row)
         shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)
         items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-        sigma = find_sigma(known, arm.retrieve.sigma)
-        weights = self.weights(row, items, scores, known, sigma)
+        sigma, scale = self.set_by(known)
+        weights = self.weights(row, items, scores, known, sigma, scale)
         context = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
         late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
         assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
@@ -57,17 +60,30 @@ class Gate:
         """Retrieval scores that calibrate the gate for a query."""
         if self.arm.retrieve.sigma_from == "transductive":
             return self.transductive
-        return self.past.filter(pl.col("known_at") <= row["timestamp"])["score"].to_numpy()
+        return self.scores[: bisect_right(self.times, row["timestamp"])]
+
+    def set_by(self, known: np.ndarray) -> tuple[float, float | None]:
+        """Sigma, and the width of a soft gate; they change only when more scores are known."""
+        if len(known) not in self._set:
+            scale = scale_from(known) if self.arm.retrieve.gate == "soft" else None
+            self._set[len(known)] = find_sigma(known, self.arm.retrieve.sigma), scale
+        return self._set[len(known)]
 
     def weights(
-        self, row: Row, items: list[Row], scores: np.ndarray, known: np.ndarray, sigma: float
+        self,
+        row: Row,
+        items: list[Row],
+        scores: np.ndarray,
+        known: np.ndarray,
+        sigma: float,
+        scale: float | None,
     ) -> np.ndarray:
         """Weight of each retrieved item; it enters the context if above 0."""
         gate = self.arm.retrieve.gate
         if gate == "learned":
             weights = self.learned(row).weights(describe(row, items, scores, known))
         else:
-            weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale_from(known))
+            weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale)
         if self.arm.retrieve.weight == "score":
             return np.where(weights > 0, standing(scores, known), 0.0)
         return weights

@@ -29,6 +29,7 @@ class Case:
     replay: list[Row]  # the buffer, for recipes that replay
     previous: Adapter | None
     scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
+    confidences: list[dict[str, Any]] = field(default_factory=list)  # rows of confidences.parquet
     seconds_score: float = 0.0  # what it took to decide what to learn
     chosen: list[Row] = field(default_factory=list)
     until: datetime | None = None  # no item of a shared lesson is later
@@ -70,6 +71,7 @@ def _merge(members: list[Case], until: datetime, before: datetime | None) -> Cas
         past=[row for case in members for row in case.past],
         replay=_by_time([row for case in members for row in case.replay]),
         scores=[row for case in members for row in case.scores],
+        confidences=[row for case in members for row in case.confidences],
         seconds_score=sum(case.seconds_score for case in members),
         chosen=_by_time([row for case in members for row in case.chosen]),
         until=until,

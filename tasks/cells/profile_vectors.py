@@ -125,6 +125,7 @@ def _key(bench: Workbench, job: FollowJob) -> str:
         code=code_digest(
             "spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/cells/profile_vectors"
         ),
+        libraries=bench.identity["libraries"],
         embedding=[bench.embedding, pick_device(bench.params.model.device).type],
         how=job.how,
         before=job.before.key if job.before else None,

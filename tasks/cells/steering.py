@@ -1,6 +1,7 @@
 """Steering vectors in the making (spring/methods/fints.py): once per past item, in cells, and carried on.
 
 data/consolidate/{t}/steers.parquet    which there are, and the embeddings that they are found by
+data/consolidate/{t}/steer_seconds.parquet    what making them took
 data/consolidate/{t}/steers/STEER/USER.safetensors    attn and mlp [N, D], in the order of `place`
 """
 
@@ -39,9 +40,14 @@ STEERS: dict[str, Any] = {
     "period": pl.Int32,
     "timestamp": pl.Datetime("us", "UTC"),
     "rouge": pl.Float64,  # ROUGE-L of the pair
-    "seconds": pl.Float64,  # of the period's pairs, those without a vector too, shared out among the vectors
     "place": pl.Int32,  # of the vectors in the user's file
     "embedding": pl.List(pl.Float32),
+}
+STEER_SECONDS: dict[str, Any] = {
+    "steer": pl.String,
+    "user_id": pl.String,
+    "period": pl.Int32,
+    "seconds": pl.Float64,  # of the period's pairs, also of those without a vector
 }
 SITES = ("attn", "mlp")
 MADE_WITH = (
@@ -53,7 +59,7 @@ MADE_WITH = (
 )
 PAIRS = 64  # pairs read at the same time; they become visible together
 Users = Mapping[str, Sequence[Row]]
-Made = tuple[Row, Path, float]  # an item, the cell of its vectors, and seconds
+Made = tuple[Row, Path]  # an item, and the cell of its vectors
 
 
 @dataclass(frozen=True)
@@ -74,19 +80,24 @@ def write_vectors(bench: Workbench, users: Users, period: int) -> None:
     """This period's vectors, behind those of the periods before; `users` holds all train rows so far."""
     out, before = (DATA / "consolidate" / str(t) for t in (period, period - 1))
     shutil.rmtree(out / "steers", ignore_errors=True)
-    index = pl.DataFrame(schema=STEERS)
+    index, spent = pl.DataFrame(schema=STEERS), pl.DataFrame(schema=STEER_SECONDS)
     if period > 0:
-        index = read_parquet(before / "steers.parquet")
+        index, spent = (read_parquet(before / f"{name}.parquet") for name in ("steers", "steer_seconds"))
         if (before / "steers").exists():
             shutil.copytree(before / "steers", out / "steers")
-    fresh = []
+    fresh, costs = [], []
     for name, arm in bench.steers.items():
         held = index.filter(pl.col("steer") == name)
-        for user, cells in _make(bench, arm, users, period).items():
+        made, seconds = _make(bench, arm, users, period)
+        for user, cells in made.items():
             place = held.filter(pl.col("user_id") == user).height
             fresh += [_entry(name, user, place + i, *one) for i, one in enumerate(cells)]
-            _append([cell for _, cell, _ in cells], vector_file(out, name, user))
+            _append([cell for _, cell in cells], vector_file(out, name, user))
+        costs += [{"steer": name, "user_id": u, "period": period, "seconds": s} for u, s in seconds.items()]
     write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=STEERS)]), out / "steers.parquet")
+    write_parquet(
+        pl.concat([spent, pl.DataFrame(costs, schema=STEER_SECONDS)]), out / "steer_seconds.parquet"
+    )
 
 
 def vector_file(folder: Path, steer: str, user: str) -> Path:
@@ -94,7 +105,7 @@ def vector_file(folder: Path, steer: str, user: str) -> Path:
     return folder / "steers" / steer / f"{user_folder(user)}.safetensors"
 
 
-def _entry(steer: str, user: str, place: int, row: Row, cell: Path, seconds: float) -> dict[str, Any]:
+def _entry(steer: str, user: str, place: int, row: Row, cell: Path) -> dict[str, Any]:
     """A row of steers.parquet."""
     known = {name: row[name] for name in ("interaction_id", "period", "timestamp")}
     return {
@@ -102,7 +113,6 @@ def _entry(steer: str, user: str, place: int, row: Row, cell: Path, seconds: flo
         "user_id": user,
         **known,
         "rouge": _pair_of(cell)["rouge"],
-        "seconds": seconds,
         "place": place,
         "embedding": load_file(cell / "vectors.safetensors")["embedding"].tolist(),
     }
@@ -124,8 +134,10 @@ def _pair_of(cell: Path) -> dict[str, float]:
     return found
 
 
-def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, list[Made]]:
-    """Per user the items of this period that gave a vector."""
+def _make(
+    bench: Workbench, arm: Arm, users: Users, period: int
+) -> tuple[dict[str, list[Made]], dict[str, float]]:
+    """Per user the items of this period that gave a vector, and the seconds that all pairs took."""
     assert arm.steer is not None
     assert len(users) > 1, "the stage split has checked it (spring/swap.py)"
     what, pool = f"consolidate@{period} steering", Pool(users)
@@ -133,12 +145,12 @@ def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, li
     drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.params.seed) for user, row in mine]
     asked = [(*item, others) for item, others in zip(mine, drawn, strict=True) if others]
     requests = [Request(row | {"response": ""}, others, 1.0, len(others), None) for _, row, others in asked]
-    answers = generate(bench, [GenerateJob("", "", [r], arm.decode.single, None) for r in requests], what)
+    answers = generate(bench, [GenerateJob("", "", [r], arm.rejecting, None) for r in requests], what)
     jobs = [
         PairJob(user, row, others, answer["text"], arm.steer)
         for (user, row, others), [answer] in zip(asked, answers, strict=True)
     ]
-    found: dict[str, list[tuple[Row, Path]]] = {}
+    found: dict[str, list[Made]] = {}
     spent: dict[str, float] = {}
     for job, key, [answer] in zip(jobs, extract(bench, jobs, what), answers, strict=True):
         cell = bench.store.path(key)
@@ -147,9 +159,7 @@ def _make(bench: Workbench, arm: Arm, users: Users, period: int) -> dict[str, li
             found.setdefault(job.user, []).append((job.row, cell))
     made = sum(map(len, found.values()))
     print(f"{what}: {made} of {len(mine)} items give a vector, {len(jobs)} had a pair", file=sys.stderr)
-    return {
-        user: [(row, cell, spent[user] / len(cells)) for row, cell in cells] for user, cells in found.items()
-    }
+    return found, spent
 
 
 class Pool:

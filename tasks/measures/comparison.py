@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from spring.params import Params
-from spring.significance import cohens_dz, holm, permutation_p, users_needed
+from spring.significance import cohens_dz, differences_of, holm, permutation_p, users_needed
 from spring.statistics import Interval, mean_interval, paired_difference
 
 
@@ -63,11 +63,12 @@ def compare(params: Params, means: pl.DataFrame, against: pl.DataFrame, column: 
     values, others = both["values"].to_numpy(), both["others"].to_numpy()
     settings = params.evaluate
     difference = paired_difference(values, against=others, **interval_settings(params))
+    differences = differences_of(values, others)
     return as_json(difference, "difference") | {
-        "p": permutation_p(values - others, seed=params.seed),
-        "d_z": cohens_dz(values - others),
+        "p": permutation_p(differences, seed=params.seed),
+        "d_z": cohens_dz(differences),
         "users_needed": users_needed(
-            values - others,
+            differences,
             effect=settings.detect * float(others.mean()),
             power=settings.power,
             alpha=1 - settings.confidence,

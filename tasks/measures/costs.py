@@ -46,7 +46,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "pass_rate": (generations["contexts"].list.len() > 0).mean() if params.arms[arm].retrieves else None,
         "seconds_train": float(trained["seconds"].sum())
         + profile_seconds(params, arm)
-        + seconds_of("steers", "steer", params.arms[arm].steer_id, last),
+        + seconds_of("steer_seconds", "steer", params.arms[arm].steer_id, last),
         "seconds_score": float(trained["seconds_score"].sum())
         + buffer_seconds(params, arm)
         + seconds_of("gains", "gate", params.arms[arm].gate_id, last),
@@ -76,7 +76,7 @@ def profile_seconds(params: Params, name: str) -> float:
 def buffer_seconds(params: Params, name: str) -> float:
     """Seconds that scoring the candidates of an arm's buffers took, all users and periods; 0 without any."""
     memory = params.arms[name].memory_id
-    if memory is None:
+    if memory is None:  # none, or one that nothing reads
         return 0.0
     kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
     adapted = sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
@@ -91,14 +91,23 @@ def base_seconds(arm: Arm, period: int) -> float:
     memory, train = arm.memory, arm.train
     if memory is None or memory.scope != "buffer" or period < memory.first_period:
         return 0.0
-    paid = train is not None and train.data == "drift" and train.select.scorer in ASK_BASE and period > 0
+    if train is None:  # under the base model: `buffers` has timed it
+        return 0.0
+    paid = train.data == "drift" and train.select.scorer in ASK_BASE and period > 0
     if paid or memory.policy in BASELESS:
         return 0.0
-    offered = read_parquet(DATA / f"score_base/{period}.parquet").filter(pl.col("part") == "train")
-    if train is not None:
-        learned = read_parquet(DATA / f"adapt/{period}/index.parquet").filter(pl.col("recipe") == arm.recipe)
-        offered = offered.filter(pl.col("interaction_id").is_in(learned["chosen"].explode().to_list()))
-    return float(offered["seconds"].sum())
+    new = learned(arm, period) - learned(arm, period - 1)
+    scored = [read_parquet(DATA / f"score_base/{t}.parquet") for t in range(memory.first_period, period + 1)]
+    offered = pl.col("interaction_id").is_in(list(new))  # of earlier periods what came too late for them
+    return sum(float(rows.filter(offered)["seconds"].sum()) for rows in scored)
+
+
+def learned(arm: Arm, period: int) -> set[str]:
+    """Ids of what an arm's adapters learned in `period`, all users; before period 0 nothing."""
+    if period < 0:
+        return set()
+    rows = read_parquet(DATA / f"adapt/{period}/index.parquet").filter(pl.col("recipe") == arm.recipe)
+    return set(rows["chosen"].explode().to_list())
 
 
 def seconds_of(table: str, column: str, key: str | None, last: int) -> float:
@@ -127,7 +136,7 @@ def memory_bytes(arm: Arm, last: int) -> int:
 
 def text_bytes(arm: Arm, last: int) -> int:
     """Size in UTF-8 of the queries and responses that an arm keeps to search or to learn again, all users."""
-    scope = arm.memory.scope if arm.memory else None
+    scope = arm.memory.scope if arm.memory and arm.memory_id else None
     if (arm.train and arm.train.data == "cumulative") or getattr(arm.profile, "scope", None) == "history":
         scope = "history"
     if arm.steer is not None:  # later vectors are made with earlier items of all users
