@@ -131,15 +131,6 @@ class Arm(Strict):
         return self
 
     @model_validator(mode="after")
-    def _rejected_answers_are_answers(self) -> Arm:
-        if self.steer is not None and self.rejecting.max_new_tokens == 1:
-            raise ValueError(
-                "steer contrasts responses with answers of one token, which are none: take more than 1 as "
-                "steer.max_new_tokens (null: as decode.max_new_tokens)"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _there_is_an_adapter_to_swap(self) -> Arm:
         if self.adapter == "swapped" and (self.train is None or self.train.one_for_all):
             raise ValueError(
