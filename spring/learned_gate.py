@@ -56,15 +56,15 @@ class LearnedGate:
         assert len(pairs) == len(gains), (len(pairs), len(gains))
         helped = gains > 0
         self.closed = not helped.any()  # nothing passes, for want of a pair that helped
-        self.always = (len(helped) + 1) / (len(helped) + 2)  # of every pair, if there is no model
+        self.constant = 0.0 if self.closed else (len(helped) + 1) / (len(helped) + 2)  # without a model
         self.model: Pipeline | None = None
-        if helped.any() and not helped.all():
+        if not self.closed and not helped.all():
             self.model = _regression().fit(_matrix(pairs), helped)
 
     def probabilities(self, pairs: Any) -> Floats:
         """P(gain > 0) of each pair; 0 where the gate is closed. [K]."""
         if self.model is None or not len(pairs):
-            return np.full(len(pairs), 0.0 if self.closed else self.always)
+            return np.full(len(pairs), self.constant)
         return np.asarray(self.model.predict_proba(_matrix(pairs))[:, 1])
 
     def weights(self, pairs: Any) -> Floats:

@@ -79,10 +79,11 @@ def check_leakage(frame: pl.DataFrame) -> int:
     twice = frame.filter(pl.col("interaction_id").is_duplicated())["interaction_id"].unique().sort()
     _refuse(twice, "interaction ids stand twice", "make them unique in the source")
     _refuse(_find_disorder(frame), "items are out of time order", "split again from data/ingest")
-    long = frame.filter(pl.col("response").str.len_chars() >= LONG_TEXT)
-    copies = pl.concat([f(long)["interaction_id"] for f in (_find_repeats, _find_copies)]).unique().sort()
+    repeats, long = _find_repeats(frame), pl.col("response").str.len_chars() >= LONG_TEXT
+    copies = pl.concat([repeats.filter(long)["interaction_id"], _find_copies(frame.filter(long))])
+    copies = copies.unique().sort()
     _refuse(copies, "test items repeat a train item's text", "remove one of each pair from the source")
-    return _find_repeats(frame).height
+    return repeats.height
 
 
 def _refuse(items: pl.Series, what: str, remedy: str) -> None:
@@ -110,8 +111,8 @@ def _find_repeats(frame: pl.DataFrame) -> pl.DataFrame:
     return test.filter(pl.col("known") <= pl.col("period")).sort("interaction_id")
 
 
-def _find_copies(frame: pl.DataFrame) -> pl.DataFrame:
-    """Test items whose response a train item of another user has, in whatever period."""
+def _find_copies(frame: pl.DataFrame) -> pl.Series:
+    """Ids of test items whose response a train item of another user has, in whatever period."""
     train = frame.filter(pl.col("part") == "train").select("response", other="user_id").unique()
     test = frame.filter(pl.col("part") == "test").join(train, on="response")
-    return test.filter(pl.col("user_id") != pl.col("other"))
+    return test.filter(pl.col("user_id") != pl.col("other"))["interaction_id"]

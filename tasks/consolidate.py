@@ -30,7 +30,7 @@ from tasks.cells.profile_vectors import (
 from tasks.cells.profiles import PROFILES, Profiles, write_profiles
 from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.steering import write_vectors
-from tasks.cells.workbench import BUFFER, Row, Workbench, by_user
+from tasks.cells.workbench import BUFFER, Row, Workbench, by_user, read_chosen
 from tasks.files import DATA, read_parquet, write_parquet
 
 BUFFERS: dict[str, Any] = {
@@ -152,14 +152,6 @@ def update_buffers(
             for row, score, loss in zip(rows, scored.scores, scored.losses, strict=True)
         ]
     return pl.DataFrame(kept, schema=BUFFERS), pl.DataFrame(offered, schema=CANDIDATES)
-
-
-def read_chosen(period: int) -> dict[tuple[str, str | None], set[str]]:
-    """What every recipe learned of every user in a period (user null: one lesson for all); {} before 0."""
-    if period < 0:
-        return {}
-    learned = read_parquet(DATA / "adapt" / str(period) / "index.parquet")
-    return {(r, u): set(ids) for r, u, ids in learned.select("recipe", "user_id", "chosen").iter_rows()}
 
 
 def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -> None:

@@ -284,7 +284,7 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
         scored = {"interaction_id": names, "seconds": [1.0, 10.0, 100.0], "part": ["train", "train", "test"]}
         write(pl.DataFrame(scored), Path(f"data/score_base/{period}.parquet"))
         learned = pl.DataFrame(
-            {"recipe": recipes, "chosen": [[f"{period}-0", f"{period}-1"], [f"{period}-1"]]}
+            {"recipe": recipes, "user_id": "a", "chosen": [[f"{period}-0", f"{period}-1"], [f"{period}-1"]]}
         )
         write(learned, Path(f"data/adapt/{period}/index.parquet"))
     assert [base_seconds(arm(), t) for t in (0, 1)] == [11.0, 0.0]  # Eq. 1 has asked from period 1 on
@@ -293,7 +293,7 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
     assert base_seconds(arm(data="current", policy="loss"), 1) == base_seconds(arm("recent"), 0) == 0.0
     untrained = arm().model_copy(update={"train": None})
     assert base_seconds(untrained, 1) == 0.0  # the buffer's own seconds are those of the base model
-    late = pl.DataFrame({"recipe": recipes, "chosen": [[], ["0-0", "0-1", "1-1"]]})  # 0-1 again, 0-0 at last
+    late = learned.with_columns(chosen=pl.Series([["none"], ["0-0", "0-1", "1-1"]]))  # 0-1 again, 0-0 at last
     write(late, Path("data/adapt/1/index.parquet"))
     assert base_seconds(arm(data="current"), 1) == 11.0
     assert base_seconds(arm().model_copy(update={"memory": None}), 0) == 0.0

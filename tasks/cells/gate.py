@@ -37,7 +37,7 @@ class Gate:
         self.transductive = transductive.filter(mine)["score"].to_numpy()
         self.closed = 0  # queries that a learned gate had nothing to learn from for
         self._learned: dict[int, LearnedGate] = {}  # by how many pairs are known
-        self._set: dict[int, tuple[float, float | None]] = {}  # sigma and scale, by how many scores are known
+        self._thresholds: dict[int, tuple[float, float | None]] = {}  # by how many scores are known
 
     def request(self, row: Row, library: Library, user: str) -> Request:
         """One test query with the context that passes the gate."""
@@ -47,12 +47,12 @@ class Gate:
         known = self.known(row)
         shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)
         items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-        sigma, scale = self.set_by(known)
-        weights = self.weights(row, items, scores, known, sigma, scale)
+        weights = self.weights(row, items, scores, known)
         context = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
         late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
         assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
         lmbda = effective_lambda(arm.decode.lmbda, weights)
+        sigma, _ = self.threshold(known)
         used = sigma if arm.retrieve.gate in ("strict", "soft") and math.isfinite(sigma) else None
         return Request(row, context, lmbda, len(items), used)
 
@@ -62,27 +62,20 @@ class Gate:
             return self.transductive
         return self.scores[: bisect_right(self.times, row["timestamp"])]
 
-    def set_by(self, known: np.ndarray) -> tuple[float, float | None]:
+    def threshold(self, known: np.ndarray) -> tuple[float, float | None]:
         """Sigma, and the width of a soft gate; they change only when more scores are known."""
-        if len(known) not in self._set:
+        if len(known) not in self._thresholds:
             scale = scale_from(known) if self.arm.retrieve.gate == "soft" else None
-            self._set[len(known)] = find_sigma(known, self.arm.retrieve.sigma), scale
-        return self._set[len(known)]
+            self._thresholds[len(known)] = find_sigma(known, self.arm.retrieve.sigma), scale
+        return self._thresholds[len(known)]
 
-    def weights(
-        self,
-        row: Row,
-        items: list[Row],
-        scores: np.ndarray,
-        known: np.ndarray,
-        sigma: float,
-        scale: float | None,
-    ) -> np.ndarray:
+    def weights(self, row: Row, items: list[Row], scores: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Weight of each retrieved item; it enters the context if above 0."""
         gate = self.arm.retrieve.gate
         if gate == "learned":
             weights = self.learned(row).weights(describe(row, items, scores, known))
         else:
+            sigma, scale = self.threshold(known)
             weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale)
         if self.arm.retrieve.weight == "score":
             return np.where(weights > 0, standing(scores, known), 0.0)

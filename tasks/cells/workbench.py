@@ -83,6 +83,19 @@ def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
     return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
 
 
+def read_index(period: int) -> pl.DataFrame:
+    """What was learned in a period (`INDEX`); nothing before period 0."""
+    if period < 0:
+        return pl.DataFrame(schema=INDEX)
+    return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
+
+
+def read_chosen(period: int) -> dict[Place, set[str]]:
+    """What every recipe learned of every user in a period (user null: one lesson for all)."""
+    rows = read_index(period).select("recipe", "user_id", "chosen").iter_rows()
+    return {(recipe, user): set(ids) for recipe, user, ids in rows}
+
+
 @dataclass
 class Workbench:
     """Parameters, cell store and, on first use, the model with its prompts and embeddings."""
@@ -199,7 +212,7 @@ class Workbench:
         """The adapters after `period`; before period 0 there are none."""
         found: dict[Place, Adapter] = {}
         folder = DATA / "adapt" / str(period)
-        for row in self._index(period).iter_rows(named=True):
+        for row in read_index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
                 lora = recipe_of(arm).at(period).lora
@@ -219,13 +232,8 @@ class Workbench:
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""
-        rows = self._index(period).filter(pl.col("until").is_not_null())
+        rows = read_index(period).filter(pl.col("until").is_not_null())
         return dict(rows.select("recipe", "until").iter_rows())
-
-    def _index(self, period: int) -> pl.DataFrame:
-        if period < 0:
-            return pl.DataFrame(schema=INDEX)
-        return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
 
 
 def fill(

@@ -12,6 +12,7 @@ from spring.drift import ASK_BASE
 from spring.params import Params
 from spring.replay import BASELESS
 from tasks.cells.profile_vectors import vector_id
+from tasks.cells.workbench import read_chosen, read_index
 from tasks.files import DATA, read_parquet
 
 COSTS = (  # of an arm, over all periods
@@ -34,9 +35,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     are in neither.
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
-    trained = pl.concat(
-        read_parquet(DATA / f"adapt/{t}/index.parquet").with_columns(period=pl.lit(t)) for t in params.periods
-    )
+    trained = pl.concat(read_index(t).with_columns(period=pl.lit(t)) for t in params.periods)
     mine = pl.col("recipe") == (recipe or "")
     foundation = train.foundation if train and train.experts is None else None  # levels charge theirs
     if foundation is not None:  # learned in period 0 alone, though another arm may go on from it
@@ -104,10 +103,8 @@ def base_seconds(arm: Arm, period: int) -> float:
 
 def learned(arm: Arm, period: int) -> set[str]:
     """Ids of what an arm's adapters learned in `period`, all users; before period 0 nothing."""
-    if period < 0:
-        return set()
-    rows = read_parquet(DATA / f"adapt/{period}/index.parquet").filter(pl.col("recipe") == arm.recipe)
-    return set(rows["chosen"].explode().to_list())
+    lessons = [ids for (recipe, _), ids in read_chosen(period).items() if recipe == arm.recipe]
+    return set().union(*lessons)
 
 
 def seconds_of(table: str, column: str, key: str | None, last: int) -> float:
