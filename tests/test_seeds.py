@@ -269,7 +269,7 @@ def test_published_runs_can_be_pooled(folder: Path) -> None:
     assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
 
 
-@pytest.mark.parametrize("name", ["personas-controls", "personas-plus"])
+@pytest.mark.parametrize("name", ["personas-replay", "personas-plus"])
 def test_published_runs_are_drawn_as_they_lie_there(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
