@@ -208,8 +208,10 @@ class Arm(Strict):
         if not self.retrieves or self.retrieve.gate != "learned":
             return None
         search = self.retrieve.model_dump(include={"by", "top_k", "pairs"})
-        read = {"profile": self.profile} if self.profile else {}
-        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search, **read})
+        read = self.decode.model_dump(include={"lmbda", "confidence"})  # what a reference's likelihood is of
+        if self.profile:
+            read["profile"] = self.profile
+        return fingerprint({"recipe": self.recipe, "memory": self.memory_id, "search": search, "read": read})
 
     @property
     def profile_id(self) -> str | None:

@@ -1,9 +1,9 @@
 """A gate that learned from the past which memories help (`gate: learned`) [ours].
 
-A pair is a past train query with an item that was retrieved for it; its gain is by how much the item in the
-prompt raised the log-likelihood of the query's reference, under the adapter and the memory that the arm had
-*before* it learned from that query. A logistic regression tells from the features below whether a gain is
-positive. K is the number of pairs.
+A pair is a past train query with an item that was retrieved for it; its gain is by how much the item raised
+the log-likelihood of the query's reference as the arm would have answered, mixture and all (Eq. 8), under the
+adapter and the memory that it had *before* it learned from that query. A logistic regression tells from the
+features below whether a gain is positive. K is the number of pairs.
 """
 
 from __future__ import annotations

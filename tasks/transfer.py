@@ -30,7 +30,7 @@ import polars as pl
 from spring.arm_params import Arm
 from spring.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
-from tasks.cells.likelihood import Ask, Likelihood, likelihoods
+from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
 from tasks.cells.memory import Library
 from tasks.cells.profile_vectors import read_profile_vectors
 from tasks.cells.profiles import Profiles
@@ -108,7 +108,7 @@ def answer(
         for (cell, ask), results in zip(every, found, strict=True)
         for request, result in zip(ask.requests, results, strict=True)
     ]
-    read = [[Likelihood(one["logp"], one["ref_tokens"]) for one in results] for results in found]
+    read = [[of_answer(one) for one in results] for results in found]
     return read[: len(asked)], texts
 
 

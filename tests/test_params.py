@@ -261,16 +261,19 @@ def test_arms_that_share_are_other_recipes_and_swapping_is_none():
     assert len({arms[name].recipe for name in ("spring", "population", "on-top")}) == 3
 
 
-def test_learned_gates_are_shared_by_state_and_search():
+def test_learned_gates_are_shared_by_state_search_and_mixture():
     learned = {"retrieve": {"gate": "learned"}}
     tree = changed("arms.learned", learned)
+    tree["arms"]["shorter"] = learned | {"decode": {"max_new_tokens": 9, "repetition_penalty": 1.5}}
     tree["arms"]["lighter"] = learned | {"decode": {"lmbda": 0.1}}
+    tree["arms"]["surer"] = learned | {"decode": {"confidence": "entropy"}}
     tree["arms"]["wider"] = {"retrieve": {"gate": "learned", "top_k": 4}}
     tree["arms"]["untrained"] = learned | {"train": None}
     arms = parse(tree).arms
     assert arms["spring"].gate_id is None
-    assert arms["learned"].gate_id == arms["lighter"].gate_id
-    assert len({arms[name].gate_id for name in ("learned", "wider", "untrained")}) == 3
+    assert arms["learned"].gate_id == arms["shorter"].gate_id
+    others = ("learned", "lighter", "surer", "wider", "untrained")
+    assert len({arms[name].gate_id for name in others}) == len(others)
 
 
 def test_what_every_arm_starts_from_is_told_once_and_where_it_stands():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,8 +242,11 @@ def test_gains_are_bounded_and_from_before_the_query_was_learned(project: Path) 
         assert known.height == 9 and (known["known_at"] < known["timestamp"]).all()
 
 
-def test_a_gain_is_the_difference_of_two_likelihoods_under_the_adapter_before(project: Path) -> None:
-    """Recomputed for one user of period 2: the queries, items and adapter of the state after period 1."""
+def test_a_gain_is_that_of_the_mixture_under_the_adapter_before(project: Path) -> None:
+    """Recomputed for one user of period 2: the queries, items and adapter of the state after period 1.
+
+    At lambda 1/2 the mixture gains more than half of what the context alone does, since log is concave.
+    """
     bench = Workbench()
     arm = bench.params.arms["learned"]
     gains = pl.read_parquet(project / "data/consolidate/2/gains.parquet")
@@ -268,8 +272,21 @@ def test_a_gain_is_the_difference_of_two_likelihoods_under_the_adapter_before(pr
                 bench.prompter.text(*asked, slot=0),
                 bench.prompter.text(*asked, slot=0, context=[(item["query"], item["response"])]),
             ]
-            alone, given = (x.mean() for x in token_logps(bench.base.model, bank, texts, budget=4096))
-            assert pair["gain"] == pytest.approx(given - alone, abs=1e-5)
+            alone, given = token_logps(bench.base.model, bank, texts, budget=4096)
+            mixed = np.log((np.exp(alone) + np.exp(given)) / 2)
+            assert arm.decode.lmbda == 0.5 and pair["gain"] == pytest.approx((mixed - alone).mean(), abs=1e-5)
+            assert pair["gain"] > (given - alone).mean() / 2 and pair["seconds"] > 0
+
+
+def test_a_reference_that_stands_twice_in_a_cell_is_paid_once(project: Path) -> None:
+    """The two items of a query are judged against the same path without either."""
+    again = 0
+    for path in (project / ".cells").rglob("logps.json"):
+        cell = json.loads(path.read_text())
+        for i, (logps, seconds) in enumerate(zip(cell["logps"], cell["seconds"], strict=True)):
+            assert (seconds == 0) == (logps in cell["logps"][:i])
+            again += seconds == 0
+    assert again > 0
 
 
 def test_a_learned_gate_is_fitted_on_what_was_known_at_the_query(project: Path) -> None:

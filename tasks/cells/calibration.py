@@ -16,7 +16,8 @@ from spring.arm_params import Arm
 from spring.gate import standing
 from spring.learned_gate import Features, features
 from spring.retrieval import document_text, query_text, tokenise
-from tasks.cells.gains import GainJob, gains
+from tasks.cells.decoding import Request
+from tasks.cells.likelihood import Ask, likelihoods
 from tasks.cells.memory import Library
 from tasks.cells.profiles import Profiles
 from tasks.cells.workbench import Row, Workbench
@@ -89,23 +90,26 @@ def gain_pairs(
     profiles: Profiles,
     period: int,
 ) -> pl.DataFrame:
-    """Past pairs of every learned gate with their gains, at most `retrieve.pairs` per user and period.
+    """Past pairs of every learned gate with their gains, at most `retrieve.pairs` per user and period [ours].
 
-    `before` holds the memories, `past` the retrieval scores and `profiles` what was written after the period
-    before: the state that would have served these train queries.
+    A gain is by how much the item, alone in the context, raises the reference's likelihood as the arm would
+    have answered: mixed with the path without it (Eq. 8), under the adapter of the period before, which has
+    not seen the reference. `before` holds the memories, `past` the retrieval scores and `profiles` what was
+    written after that period.
     """
     adapters, found = bench.adapters(period - 1), []
-    jobs: list[GainJob] = []
+    asks: list[Ask] = []
     for name, arm in bench.gates.items():
         known = past.filter((pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by))
         for user, rows in queries.items():
             pairs = retrieve_pairs(bench, arm, before, user, rows, known)
             if pairs:
                 found.append((name, user, pairs))
-                adapter = adapters.of(arm.recipe, user)
-                profile = profiles.of(arm, user, queries=rows)
-                jobs.append(GainJob([(row, item) for row, item, _ in pairs], adapter, profile))
-    measured = gains(bench, jobs, f"consolidate@{period} gains")
+                adapter, profile = adapters.of(arm.recipe, user), profiles.of(arm, user, queries=rows)
+                without = [Request(row, (), 0.0, 0, None) for row, _, _ in pairs]
+                with_ = [Request(row, [item], arm.decode.lmbda, 1, None) for row, item, _ in pairs]
+                asks.append(Ask([*without, *with_], adapter, arm.decode, profile))
+    read = likelihoods(bench, asks, f"consolidate@{period} gains")
     rows_out = [
         {
             "gate": name,
@@ -113,11 +117,13 @@ def gain_pairs(
             "user_id": user,
             "known_at": row["timestamp"],
             **vars(seen),
-            "gain": gain,
-            "seconds": of_user.seconds / len(pairs),
+            "gain": given.mean - alone.mean,
+            "seconds": given.seconds + alone.seconds,
         }
-        for (name, user, pairs), of_user in zip(found, measured, strict=True)
-        for (row, _, seen), gain in zip(pairs, of_user.values, strict=True)
+        for (name, user, pairs), of_user in zip(found, read, strict=True)
+        for (row, _, seen), alone, given in zip(
+            pairs, of_user[: len(pairs)], of_user[len(pairs) :], strict=True
+        )
     ]
     return pl.DataFrame(rows_out, schema=GAINS)
 

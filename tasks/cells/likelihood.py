@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,19 @@ class Likelihood:
 
     logp: float
     tokens: int
+    seconds: float  # of reading it; a text that stands in a cell again is not paid again
+
+    @property
+    def mean(self) -> float:
+        """Nats per token."""
+        return self.logp / self.tokens
+
+
+class Read(NamedTuple):
+    """A reference read along one path: log p of each token, and the seconds it took."""
+
+    logps: np.ndarray
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,15 @@ def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[L
     for ask, one in zip(asks, whole, strict=True):
         if not one:
             alone, given = iter(next(read)), iter(next(read))
-            mixed = [_mix(request, alone, given) for request in ask.requests]
-            found.append([Likelihood(float(logps.sum()), len(logps)) for logps in mixed])
+            found.append([_mix(request, alone, given) for request in ask.requests])
         else:
-            found.append([Likelihood(cell["logp"], cell["ref_tokens"]) for cell in next(looped)])
+            found.append([of_answer(answer) for answer in next(looped)])
     return found
+
+
+def of_answer(answer: dict[str, Any]) -> Likelihood:
+    """What the decode loop found on its way (tasks/cells/decoding.py)."""
+    return Likelihood(answer["logp"], answer["ref_tokens"], answer["ref_seconds"])
 
 
 def _takes_whole(ask: Ask) -> bool:
@@ -97,7 +115,7 @@ def paths(ask: Ask) -> tuple[Path, Path]:
     return Path(alone, ask.adapter, ask.profile), Path(given, ask.adapter, ask.profile)
 
 
-def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarray]) -> np.ndarray:
+def _mix(request: Request, alone: Iterator[Read], given: Iterator[Read]) -> Likelihood:
     from spring.engine.interpolation import mixture
 
     parts = [
@@ -105,10 +123,11 @@ def _mix(request: Request, alone: Iterator[np.ndarray], given: Iterator[np.ndarr
         for weight, path in zip(weights(request), (alone, given), strict=True)
         if weight > 0
     ]
-    return mixture([logps for _, logps in parts], [weight for weight, _ in parts])
+    logps = mixture([read.logps for _, read in parts], [weight for weight, _ in parts])
+    return Likelihood(float(logps.sum()), len(logps), sum(read.seconds for _, read in parts))
 
 
-def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[np.ndarray]]:
+def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[Read]]:
     places = [i for i, path in enumerate(wanted) if path.texts]
     places.sort(key=lambda i: _adapter_key(wanted[i]))  # few adapters in memory at once
     keys = fill(
@@ -169,18 +188,25 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
         ]
         texts = [replace(text, steer=i) for text, i in zip(texts, numbers, strict=True)]
         check_length(base.model, max(map(len, texts)))
+        once = list(dict.fromkeys(texts))
         budget = scoring_tokens(base.model, bench.params.model.memory_gb)
         began = perf_counter()
-        found = iter(token_logps(base.model, bank, texts, budget=budget))
-        seconds = (perf_counter() - began) / len(texts)
+        read = token_logps(base.model, bank, once, budget=budget)
+        pace = (perf_counter() - began) / sum(map(len, once))  # seconds per token
+    found, left = dict(zip(once, read, strict=True)), iter(texts)
     with bench.store.batch() as batch:
         for key, path in chosen.items():
-            mine = [next(found).tolist() for _ in path.texts]
-            cell = {"logps": mine, "seconds": seconds * len(mine)}
+            mine = list(islice(left, len(path.texts)))
+            new = [text not in mine[:i] for i, text in enumerate(mine)]
+            cell = {
+                "logps": [found[text].tolist() for text in mine],
+                "seconds": [pace * len(text) * first for text, first in zip(mine, new, strict=True)],
+            }
             (batch.cell(key) / "logps.json").write_text(json.dumps(cell))
             done(len(mine))
 
 
-def _read(bench: Workbench, key: str) -> list[np.ndarray]:
+def _read(bench: Workbench, key: str) -> list[Read]:
     cell = json.loads((bench.store.path(key) / "logps.json").read_text())
-    return [np.array(logps, dtype=np.float64) for logps in cell["logps"]]
+    every = zip(cell["logps"], cell["seconds"], strict=True)
+    return [Read(np.array(logps, dtype=np.float64), seconds) for logps, seconds in every]
