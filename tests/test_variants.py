@@ -40,6 +40,7 @@ ARMS: dict[str, Any] = {
     "on-top": {"train": {"start": "population"}, **PARAMETRIC},
     "on-top-transductive": {"train": {"start": "population-transductive"}, **PARAMETRIC},
     "learned": LEARNED,
+    "learned-surely": LEARNED | {"decode": {"confidence": "entropy"}},
     "transductive": {"retrieve": {"sigma": "q2", "sigma_from": "transductive"}},
     "relevance": {"retrieve": {"gate": None, "weight": "score"}},
 }
@@ -229,9 +230,13 @@ def test_only_arms_that_say_so_learn_from_another_user(
 # --- learned gate -----------------------------------------------------------------------------------------
 
 
-def test_gains_are_bounded_and_from_before_the_query_was_learned(project: Path) -> None:
+def gains_of(project: Path, arm: str) -> pl.DataFrame:
     gains = pl.read_parquet(project / "data/consolidate/2/gains.parquet")
-    assert gains["gate"].unique().to_list() == [load_params().arms["learned"].gate_id]
+    return gains.filter(pl.col("gate") == load_params().arms[arm].gate_id)
+
+
+def test_gains_are_bounded_and_from_before_the_query_was_learned(project: Path) -> None:
+    gains = gains_of(project, "learned")
     counts = gains.group_by("period", "user_id").len().sort("period", "user_id")
     assert counts["period"].to_list() == [1, 1, 1, 2, 2, 2]  # the buffer of period 0 serves the first
     assert counts["len"].to_list() == [3] * 6
@@ -249,7 +254,7 @@ def test_a_gain_is_that_of_the_mixture_under_the_adapter_before(project: Path) -
     """
     bench = Workbench()
     arm = bench.params.arms["learned"]
-    gains = pl.read_parquet(project / "data/consolidate/2/gains.parquet")
+    gains = gains_of(project, "learned")
     mine = gains.filter((pl.col("period") == 2) & (pl.col("user_id") == "user 0"))
     before = project / "data/consolidate/1"
     library = Library(
@@ -276,6 +281,13 @@ def test_a_gain_is_that_of_the_mixture_under_the_adapter_before(project: Path) -
             mixed = np.log((np.exp(alone) + np.exp(given)) / 2)
             assert arm.decode.lmbda == 0.5 and pair["gain"] == pytest.approx((mixed - alone).mean(), abs=1e-5)
             assert pair["gain"] > (given - alone).mean() / 2 and pair["seconds"] > 0
+
+
+def test_weights_by_confidence_judge_the_same_pairs_otherwise(project: Path) -> None:
+    plainly, surely = gains_of(project, "learned"), gains_of(project, "learned-surely")
+    judged = ("gate", "gain", "seconds")
+    assert surely.height == 18 and surely.drop(judged).equals(plainly.drop(judged))
+    assert (surely["gain"] - plainly["gain"]).abs().min() > 1e-6 and (surely["seconds"] > 0).all()
 
 
 def test_a_reference_that_stands_twice_in_a_cell_is_paid_once(project: Path) -> None:
