@@ -108,9 +108,9 @@ class Params(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Params:
         expected: dict[int, int | str] = {t: t - 1 if t else "base" for t in range(len(self.periods))}
-        if self.periods != expected or len(expected) < 2:
+        if list(self.periods.items()) != list(expected.items()) or len(expected) < 2:
             raise ValueError(
-                f"periods is {dict(self.periods)}; it must be a chain of at least two periods, "
+                f"periods is {dict(self.periods)}; it must be a chain of at least two periods, in order, "
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
             )
         least, most = 2 * len(self.periods), self.ingest.max_interactions

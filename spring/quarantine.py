@@ -71,7 +71,7 @@ def check_rows(rows: Iterable[RawRow | Skip], *, min_chars: int, max_chars: int)
             bad.append(_quarantined(raw, problem))
         else:
             seen.add(raw.interaction_id or "")
-            kept.append((*_canonical(raw), raw.row, raw.where))
+            kept.append((*_canonical(raw), raw.row, _writable(raw.where)))
     schema = {**INTERACTIONS, "row": pl.Int64, "where": pl.String}
     frame = pl.DataFrame(kept, schema=schema, orient="row").sort("user_id", "timestamp", "row")
     frame, repeated = _part_repeats(frame)
@@ -109,7 +109,7 @@ def parse_time(text: str) -> datetime | None:
 
     ISO 8601 dates and times (without an offset: taken as UTC), also 20160131; seconds since 1970 from 10^8
     (1973) on, milliseconds from 10^11 on. Smaller numbers are refused: a bare year would pass for 1970.
-    So are those from 2100 on: 20160131120000 would pass for one.
+    So are times from 2100 on: 20160131120000 would pass for one, and 9999-12-31 says that none is known.
     """
     text = text.strip()
     number = parse_number(text)
@@ -118,7 +118,8 @@ def parse_time(text: str) -> datetime | None:
             seconds = number if number < 1e11 else number / 1000
             return datetime.fromtimestamp(seconds, UTC) if seconds < LATEST else None
         time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return time if time.timestamp() < LATEST else None
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -208,12 +209,12 @@ def _find_bad_length(name: str, text: str | None, least: int, most: int) -> Prob
 
 
 def _quarantined(raw: RawRow, problem: Problem) -> tuple[Any, ...]:
-    user, value = (_writable(text) for text in (raw.user_id, problem.value))
-    return raw.row, raw.where, user, problem.field, str(problem.reason), value
+    user, value = (text and _writable(text[:EXCERPT]) for text in (raw.user_id, problem.value))
+    return raw.row, _writable(raw.where), user, _writable(problem.field), str(problem.reason), value
 
 
-def _writable(text: str | None) -> str | None:
-    return None if text is None else text[:EXCERPT].encode("utf-8", "replace").decode("utf-8")
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _part_repeats(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -13,15 +13,17 @@ no NAME          it starts from params.yaml as it is, but for an experiment that
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides
 
 from tasks.files import PARAMS, write_text
 
@@ -109,24 +111,23 @@ def current() -> Tree:
 
 def leaves(name: str, before: Tree, now: Tree) -> bool:
     """Whether `now` is what a run of this experiment leaves, under any suite and seed."""
-    return set(changed(lay_experiment(name, before), now)) <= PASSING
+    try:
+        return set(changed(lay_experiment(name, before), now)) <= PASSING
+    except DvcException:  # DVC would refuse its options: no run of it has left anything
+        return False
 
 
 def lay_experiment(name: str, tree: Tree) -> Tree:
-    """A parsed params.yaml with the options of an experiment; `tree` stays as it is."""
-    laid = copy.deepcopy(tree)
+    """A parsed params.yaml as DVC leaves it under the options of an experiment; `tree` stays as it is."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-S", "--set-param", action="append", default=[])
     words = shlex.split((FOLDER / name).read_text(encoding="utf-8"))
-    for option in (word for word in words if word != "-S"):
-        path, _, value = option.partition("=")
-        *parents, last = path.lstrip("~+").split(".")
-        at = laid
-        for key in parents:
-            at = at.setdefault(key, {})
-        if option.startswith("~"):
-            at.pop(last, None)
-        else:
-            at[last] = yaml.safe_load(value)
-    return laid
+    options = parser.parse_known_args(words)[0].set_param
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / PARAMS.name
+        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        apply_overrides(path, options)
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def changed(before: Any, now: Any, at: str = "") -> Iterator[str]:

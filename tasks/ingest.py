@@ -133,6 +133,13 @@ def check_prompts(interactions: pl.DataFrame, prompts: dict[str, Prompt]) -> Non
                 f"prompts.{task}.user asks for {unknown}; the queries of ingest have {sorted(given)}. "
                 f"A brace itself is written {{{{ or }}}}"
             )
+        try:
+            prompt.user.format_map(json.loads(rows["query"][0]))
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ParameterError(
+                f"prompts.{task}.user cannot be filled: {error}; a field is written {{NAME}}, a brace itself "
+                f"{{{{ or }}}}"
+            ) from None
         unfilled = [name for name in sorted(given) if f"{{{name}}}" in prompt.system]
         if unfilled:
             raise ParameterError(

@@ -39,6 +39,7 @@ from tasks.reporting.findings import significance_table, transfer_tests_table
 from tasks.reporting.summary import summarise_runs
 from tasks.reporting.table import as_plain, paired_table
 from tasks.suites import FOLDER as SUITES
+from tasks.suites import parse_suite
 
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer", "detection")  # tables of data/evaluate
@@ -72,10 +73,11 @@ def main() -> None:
                     print(as_plain(found))
             return
         metrics = pool(params, runs)
+        suite = parse_suite(folder / str(min(runs)) / SUITE)
     except (SeedError, ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    summarise_runs(params, metrics, folder, suite)
     write_json(metrics, folder / "metrics.json")
-    summarise_runs(params, metrics, folder)
     seeds = ", ".join(map(str, metrics["seeds"]))
     print(f"{metrics['users']} users, seeds {seeds}. Tables and drawings: {folder}/tables/, plots/")
 
@@ -94,17 +96,34 @@ def keep(params: Params) -> None:
             f"{METRICS_FILE} was made under other settings ({odd}) than params.yaml has now: "
             f"run `dvc repro` first"
         )
+    tables = {name: read_parquet(DATA / f"evaluate/{name}.parquet") for name in KEPT}
+    check_same_run(params, metrics, tables["users"])
     folder = FOLDER / params.experiment / str(params.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(METRICS_FILE, folder / "metrics.json")
-    shutil.copyfile(PARAMS, folder / PARAMS.name)
-    shutil.copyfile(SUITES / f"{params.suite}.yaml", folder / SUITE)
-    for name in KEPT:
-        frame = read_parquet(DATA / f"evaluate/{name}.parquet")
-        write_parquet(
-            frame.with_columns(pl.col("user_id").map_elements(fingerprint, pl.String)),
-            folder / f"{name}.parquet",
-        )
+    part = folder.with_name(f".{params.seed}.part")  # becomes the kept run when it is whole
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    shutil.copyfile(METRICS_FILE, part / "metrics.json")
+    shutil.copyfile(PARAMS, part / PARAMS.name)
+    shutil.copyfile(SUITES / f"{params.suite}.yaml", part / SUITE)
+    for name, frame in tables.items():
+        hidden = frame.with_columns(pl.col("user_id").map_elements(fingerprint, pl.String))
+        write_parquet(hidden, part / f"{name}.parquet")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def check_same_run(params: Params, metrics: dict[str, Any], users: pl.DataFrame) -> None:
+    """`SeedError` where the table of users does not have the means of `metrics`, which alone is in Git."""
+    for arm in params.arms:
+        means = over_periods(users, arm)
+        for metric in METRICS:
+            here, there = means[metric].mean(), metrics["arms"][arm][metric]["mean"]
+            near = isinstance(here, float) and isinstance(there, float) and abs(here - there) < 1e-4
+            if here != there and not near:
+                raise SeedError(
+                    f"{DATA}/evaluate is not of the run in {METRICS_FILE}: the mean {metric} of {arm} is "
+                    f"{here!r} in the one and {there!r} in the other; run `dvc checkout` or `dvc repro` first"
+                )
 
 
 def compared_with(params: Params, arm: str) -> Params:

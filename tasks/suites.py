@@ -176,7 +176,8 @@ def check_values(values: Any) -> None:
 
 def check_hold_out(tree: dict[str, Any], suite: Suite) -> None:
     """`ParameterError` where settings would be chosen by test items."""
-    held_out = (tree.get("split") or {}).get("hold_out")
+    split = tree.get("split")
+    held_out = split.get("hold_out") if isinstance(split, dict) else None  # what else it is `parse` refuses
     if suite.hold_out is not None and held_out != suite.hold_out:
         raise ParameterError(
             f"params.yaml cannot be used, nothing was run:\n"

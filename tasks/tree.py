@@ -29,5 +29,5 @@ def read_tree(path: Path) -> Any:
     """The values of a YAML file; raises `ParameterError` for one that cannot be read as such."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_EveryKeyOnce)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date like 2026-02-30
         raise ParameterError(f"{path} is not valid YAML in UTF-8: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from tasks.experiments import ExperimentError, changed, experiment_names, lay_experiment, start
 from tasks.suites import parse_with_suite
@@ -80,10 +82,27 @@ def test_changed_keys_are_named() -> None:
 @pytest.mark.parametrize("left", experiment_names())
 @pytest.mark.parametrize("name", ["", "acl"])
 def test_what_an_experiment_left_is_taken_back(params: Path, left: str, name: str) -> None:
-    put(params, lay_experiment(left, TREE) | {"suite": "lambda", "seed": 7})
+    """`paper` has a rate that DVC writes as 3e-05, which is a string to PyYAML."""
+    options = shlex.split((ROOT / "experiments" / left).read_text(encoding="utf-8"))[1::2]  # behind -S
+    apply_overrides(params, [*options, "suite=lambda", "seed=7"])
     assert f"had left experiments/{left}" in start(name)
     assert params.read_text(encoding="utf-8") == TEXT
     assert start(name) == ""
+
+
+def test_an_experiment_of_ones_own_is_laid_as_dvc_lays_it(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a block that is null, with numbers and texts of any form; one that DVC refuses left nothing."""
+    options = ["+arm.profile.by=pag", "arm.train.lr=1e-4", "report.title='a: b'"]
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine").write_text("".join(f'-S "{option}"\n' for option in options) + "--name mine\n")
+    (folder / "odd").write_text("-S no.such.key=1\n")
+    monkeypatch.setattr("tasks.experiments.FOLDER", folder)
+    apply_overrides(params, options)
+    assert "had left experiments/mine" in start()
+    assert params.read_text(encoding="utf-8") == TEXT
 
 
 def test_suite_and_seed_stay_unless_an_experiment_starts(params: Path) -> None:

@@ -135,6 +135,7 @@ def test_texts_are_normalised_and_user_ids_are_not() -> None:
         ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),  # milliseconds
         ("99999999", None),
         ("2020-01-01T12:00:00.5-01:00", datetime(2020, 1, 1, 13, 0, 0, 500000, tzinfo=UTC)),
+        ("9999-12-31", None),  # as some write that no time is known
         ("0001-01-01T00:00:00+10:00", None),  # before year 1 in UTC
     ],
 )
@@ -384,6 +385,8 @@ def test_prompts_must_fit_the_rows(project: Path) -> None:
     [
         ({"user": "Write {}."}, r"prompts\.abstract\.user asks for \[''\]"),
         ({"user": "Write {TITLE."}, r"prompts\.abstract\.user: .*\{\{"),
+        ({"user": "Write {TITLE:d}."}, r"prompts\.abstract\.user cannot be filled: .*'d'.*\{NAME\}"),
+        ({"user": "Write {TITLE!x}."}, r"prompts\.abstract\.user cannot be filled"),
         ({"system": "You know {TITLE}."}, r"prompts\.abstract\.system holds \{TITLE\}"),
     ],
 )

@@ -62,6 +62,8 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("ingest.source", "kaggle", "ingest.source is 'kaggle'"),
         ("evaluate.against", "nobody", "evaluate.against is 'nobody'"),
         ("periods", {"0": "base", "2": 0}, "must be a chain"),
+        ("periods", {"1": 0, "0": "base"}, "must be a chain of at least two periods, in order"),
+        ("split", 0.1, "split is 0.1"),
         ("unknown", 1, "unknown: no such key; allowed are arms, evaluate"),
         (
             "arm.decode",
@@ -212,6 +214,13 @@ def test_a_file_in_another_encoding_is_refused_by_name(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_bytes("experiment: é".encode("latin-1"))
     with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML in UTF-8"):
+        read_tree(path)
+
+
+def test_a_date_that_is_none_is_refused_by_name(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("title: 2026-02-30\n")
+    with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML .*day"):
         read_tree(path)
 
 

@@ -63,7 +63,10 @@ def made(experiment: str, seed: int) -> dict[str, Any]:
         "rouge": "rouge",
         "meteor": "meteor",
         "periods": [1, 2],
-        "arms": {arm: dict(costs) for arm in ARMS},
+        "arms": {
+            "base": costs | {metric: {"mean": 0.0} for metric in METRICS},
+            "spring": costs | {metric: {"mean": 2.0} for metric in METRICS},
+        },
         "transfer": dict.fromkeys(ARMS, transfer),
     }
 
@@ -196,6 +199,15 @@ def test_other_settings_are_not_pooled(
     kept = pl.read_parquet(folder / "0/users.parquet")
     assert kept.drop("user_id").equals(values(0.0).drop("user_id"))
     assert kept["user_id"].n_unique() == 2 and not set(kept["user_id"]) & {"u0", "u1"}
+    values(0.1).write_parquet("data/evaluate/users.parquet")  # of another run than the metrics
+    with pytest.raises(SeedError, match=r"is not of the run .* rouge1 of base is 0\.1.*dvc checkout"):
+        keep(params.model_copy(update={"seed": 1}))
+    values(0.0).write_parquet("data/evaluate/users.parquet")
+    detection = Path("data/evaluate/detection.parquet").rename(tmp_path / "aside.parquet")
+    with pytest.raises(FileNotFoundError):
+        keep(params.model_copy(update={"seed": 1}))
+    detection.rename("data/evaluate/detection.parquet")
+    assert list(read_kept(params, folder)) == [0, 1], "what was kept stays whole"
     (folder / "1/detection.parquet").rename(tmp_path / "aside.parquet")
     with pytest.raises(SeedError, match=r"personas/1 lacks detection\.parquet: it was kept by an earlier"):
         read_kept(params, folder)
@@ -249,6 +261,36 @@ def test_any_arm_can_be_compared_with(
     monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "sprung"])
     with pytest.raises(SystemExit, match="--against sprung: no such arm; there are spring, open-gate"):
         seeds.main()
+
+
+def test_pooling_again_leaves_nothing_of_seeds_that_are_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor does it need the suite to be there still: one that was kept is `earlier` now."""
+    copy = tmp_path / "personas-replay"
+    shutil.copytree(ROOT / "results/personas-replay", copy)
+    (copy / "plots/notes.txt").write_text("one's own")
+    monkeypatch.setattr("tasks.suites.suite_names", lambda: ["main"])
+    for seed in (1, 2):
+        shutil.rmtree(copy / str(seed))
+    for name in ("users", "transfer"):
+        kept = pl.read_parquet(copy / f"0/{name}.parquet")
+        (kept if name == "users" else kept.clear()).write_parquet(copy / f"0/{name}.parquet")
+    metrics = json.loads((copy / "0/metrics.json").read_text())
+    del metrics["settings"]["transfer"]
+    (copy / "0/metrics.json").write_text(json.dumps(metrics | {"transfer": {}}))
+    monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
+    seeds.main()
+    gone = {
+        "transfer.md",
+        "transfer-tests.md",
+        "transfer-matrix.md",
+        "seeds.md",
+        "transfer.svg",
+        "measures.svg",
+    }
+    left = {path.name for part in ("tables", "plots") for path in (copy / part).iterdir()}
+    assert {"arms.md", "paired.svg", "notes.txt"} <= left and not gone & left
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)

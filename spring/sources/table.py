@@ -116,32 +116,44 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
 
 def _read_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        lines = file.readlines()
+    reader = csv.reader(lines, strict=True)
+    try:
         header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise ValueError(f"{path}: a column name stands twice in the first line: {', '.join(header)}")
-        return header, iter(list(_csv_records(reader, header, path.name)))
+    except csv.Error as error:
+        raise ValueError(f"{path}: the first line holds no column names: {error}") from None
+    if len(set(header)) != len(header):
+        raise ValueError(f"{path}: a column name stands twice in the first line: {', '.join(header)}")
+    return header, _csv_records(lines, reader.line_num, header, path.name)
 
 
-def _csv_records(reader: Any, header: list[str], name: str) -> Iterator[Record]:
+def _csv_records(lines: list[str], start: int, header: list[str], name: str) -> Iterator[Record]:
+    """The records from line `start` on. Behind a malformed one reading goes on at the very next line.
+
+    So an unclosed quote takes its own line, and not all that it would swallow.
+    """
+    reader = csv.reader(lines[start:], strict=True)
     while True:
-        first = reader.line_num + 1
+        first = start + reader.line_num
         record: dict[str, Any] | Problem | Skip
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            record = Problem("line", Reason.MALFORMED, str(error))
+            yield f"{name}:{first + 1}", Problem("line", Reason.MALFORMED, f"{error}: {lines[first]}")
+            start = first + 1
+            reader = csv.reader(lines[start:], strict=True)
+            continue
+        if not values:
+            record = Skip("blank line")
+        elif len(values) != len(header):
+            message = f"{len(values)} fields instead of {len(header)}: {','.join(values)}"
+            record = Problem("line", Reason.MALFORMED, message)
         else:
-            if not values:
-                record = Skip("blank line")
-            elif len(values) != len(header):
-                message = f"{len(values)} fields instead of {len(header)}: {','.join(values)}"
-                record = Problem("line", Reason.MALFORMED, message)
-            else:
-                record = dict(zip(header, values, strict=True))
-        yield f"{name}:{first}" + (f"-{reader.line_num}" if reader.line_num > first else ""), record
+            record = dict(zip(header, values, strict=True))
+        last = start + reader.line_num
+        yield f"{name}:{first + 1}" + (f"-{last}" if last > first + 1 else ""), record
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], Iterator[Record]]:
@@ -151,8 +163,9 @@ def _read_jsonl(path: Path) -> tuple[list[str], Iterator[Record]]:
         records.append((f"{path.name}:{number}", _json_record(line.decode("utf-8-sig", errors="replace"))))
     if records and isinstance(records[-1][1], Skip):
         records.pop()  # what follows the last line feed is no line
-    usual = Counter(tuple(sorted(record)) for _, record in records if isinstance(record, dict)).most_common(1)
-    columns = list(usual[0][0]) if usual else []
+    rows = [record for _, record in records if isinstance(record, dict)]
+    counts = Counter(key for row in rows for key in row)
+    columns = sorted(key for key, count in counts.items() if 2 * count > len(rows))
     return columns, ((where, _refuse_unknown(record, columns)) for where, record in records)
 
 

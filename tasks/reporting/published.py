@@ -7,21 +7,24 @@ from typing import Any
 from spring.params import Params
 from tasks.reporting.findings import tables
 from tasks.reporting.table import Table, number
-from tasks.suites import read_published, read_suite
+from tasks.suites import Suite, read_published, read_suite
 
 TASKS = {"abstract": "abstracts", "review": "reviews"}
 METRICS = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L"}
 
 
-def tables_and_published(params: Params, metrics: dict[str, Any]) -> list[Table]:
-    """All tables of metrics.json, and the paper's own beside them where it has one."""
-    beside = published_table(params, metrics)
+def tables_and_published(params: Params, metrics: dict[str, Any], suite: Suite | None = None) -> list[Table]:
+    """All tables of metrics.json, and the paper's own beside them where it has one.
+
+    `suite`: of kept runs, as it was; else it is read.
+    """
+    beside = published_table(params, metrics, suite)
     return [*tables(metrics, list(params.arms)), *([beside] if beside else [])]
 
 
-def published_table(params: Params, metrics: dict[str, Any]) -> Table | None:
+def published_table(params: Params, metrics: dict[str, Any], suite: Suite | None = None) -> Table | None:
     """This run's arms beside the paper's rows; null where the paper has no table on the suite's question."""
-    place = read_suite(params.suite).published
+    place = (suite or read_suite(params.suite)).published
     if place is None:
         return None
     everything = read_published()

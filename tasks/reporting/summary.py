@@ -23,21 +23,24 @@ from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
 from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
+from tasks.suites import Suite
 
 PRINTED = ("arms", "significance", "transfer")
 BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
 
 
-def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path) -> None:
-    """Writes `folder`/tables and /plots; prints the tables of `PRINTED`."""
-    for table in tables_and_published(params, metrics):
-        if not table.shown:  # transfer, say, where that is off
-            continue
-        write_text(as_markdown(table), folder / f"tables/{table.name}.md")
+def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path, suite: Suite) -> None:
+    """Writes `folder`/tables and /plots in place of those of before; prints the tables of `PRINTED`."""
+    shown = [table for table in tables_and_published(params, metrics, suite) if table.shown]
+    texts = {folder / f"tables/{table.name}.md": as_markdown(table) for table in shown}
+    texts |= {folder / f"plots/{name}.svg": svg for name, svg in drawings(params, metrics).items()}
+    for old in {*folder.glob("tables/*.md"), *folder.glob("plots/*.svg")} - texts.keys():
+        old.unlink()  # of other seeds, or of a matrix that is no longer among them
+    for path, text in texts.items():
+        write_text(text, path)
+    for table in shown:
         if table.name in PRINTED:
             print(as_plain(table))
-    for name, svg in drawings(params, metrics).items():
-        write_text(svg, folder / f"plots/{name}.svg")
 
 
 def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
