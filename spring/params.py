@@ -172,7 +172,7 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
             f'{where}: write the keys of `periods` in quotes, as in {{"0": base, "1": 0}}; '
             f"DVC makes no stages of unquoted ones"
         )
-    tree["arms"] = {name: merge(base, change or {}) for name, change in arms.items()}
+    tree["arms"] = {name: merge(base, {} if change is None else change) for name, change in arms.items()}
 
     def written(place: Place) -> Place:
         """`arm`, for what an arm has from there, or lacks because it is missing there."""

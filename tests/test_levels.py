@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from test_variants import stagger
 
 from spring.params import ParameterError, parse
 from tasks import adapt
+from tasks.cells.levels import scored_apart
+from tasks.cells.population import Case
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.workbench import Workbench, fit_of, user_folder
 from tasks.files import load_params
@@ -271,6 +274,20 @@ def test_unused_experts_stand_in_no_fingerprint_and_levels_share_their_lessons()
     assert proper.foundation == group.foundation and proper.group == group.group
     assert proper.foundation is not None and proper.foundation.epochs == 1
     assert proper.foundation.experts is None
+
+
+def test_choosing_is_charged_to_users_that_have_rows_of_their_own_and_once() -> None:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"suite": "compare"}
+    arms = parse_with_suite(tree, "params.yaml").arms
+    for name, apart in (("proper", True), ("proper-group", True), ("proper-population", False)):
+        train = arms[name].train
+        assert train is not None
+        case = Case(
+            "recipe", "user 0", train, [], [], [], None, scores=[{}], confidences=[{}], seconds_score=1
+        )
+        shared = replace(case, **scored_apart(case))
+        assert not shared.scores
+        assert (shared.seconds_score, shared.confidences) == ((0.0, []) if apart else (1, [{}]))
 
 
 def test_the_suite_has_the_three_levels() -> None:

@@ -64,6 +64,7 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("periods", {"0": "base", "2": 0}, "must be a chain"),
         ("periods", {"1": 0, "0": "base"}, "must be a chain of at least two periods, in order"),
         ("split", 0.1, "split is 0.1"),
+        ("arms.spring", False, "arms.spring is False"),
         ("unknown", 1, "unknown: no such key; allowed are arms, evaluate"),
         (
             "arm.decode",

@@ -290,6 +290,11 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
     assert [base_seconds(arm(), t) for t in (0, 1)] == [11.0, 0.0]  # Eq. 1 has asked from period 1 on
     assert [base_seconds(arm(first=1), t) for t in (0, 1)] == [0.0, 0.0]
     assert [base_seconds(arm(data="current"), t) for t in (0, 1)] == [10.0, 10.0]
+    sure = arm(data="confident")
+    confident = learned.with_columns(recipe=pl.lit(sure.recipe))
+    write(confident, Path("data/adapt/1/index.parquet"))
+    assert [base_seconds(sure, t) for t in (0, 1)] == [0.0, 10.0]  # chosen by the base model in period 0
+    write(learned, Path("data/adapt/1/index.parquet"))
     assert base_seconds(arm(data="current", policy="loss"), 1) == base_seconds(arm("recent"), 0) == 0.0
     untrained = arm().model_copy(update={"train": None})
     assert base_seconds(untrained, 1) == 0.0  # the buffer's own seconds are those of the base model

@@ -37,6 +37,7 @@ ARMS: dict[str, Any] = {
     "population-memory": {"train": {"scope": "population", "data": "current"}},
     "population-cumulative": {"train": {"scope": "population", "data": "cumulative"}},
     "population-0": {"train": {"data": "current", "experts": FROZEN}},  # with a buffer
+    "population-0-early": {"train": {"data": "current", "experts": FROZEN}, "memory": {"first_period": 0}},
     "on-top": {"train": {"start": "population"}, **PARAMETRIC},
     "on-top-transductive": {"train": {"start": "population-transductive"}, **PARAMETRIC},
     "learned": LEARNED,
@@ -167,10 +168,10 @@ def test_the_frozen_shared_adapter_is_that_cell_in_every_period_and_each_user_ha
     shared = index(project, 0, "population")["cell"].to_list()
     for period in range(3):
         assert index(project, period, "population-0")["cell"].to_list() == shared
-    arm = load_params().arms["population-0"]
-    kept = pl.read_parquet(project / "data/consolidate/2/buffers.parquet")
-    kept = kept.filter(pl.col("memory") == arm.memory_id)
-    assert dict(kept.group_by("user_id").len().iter_rows()) == dict.fromkeys(USERS, 10)  # of periods 1 and 2
+    buffers = pl.read_parquet(project / "data/consolidate/2/buffers.parquet")
+    for name, count in (("population-0", 10), ("population-0-early", 15)):  # of periods 1 and 2; and of 0
+        kept = buffers.filter(pl.col("memory") == load_params().arms[name].memory_id)
+        assert dict(kept.group_by("user_id").len().iter_rows()) == dict.fromkeys(USERS, count), name
 
 
 def test_a_transductive_start_has_learned_all_items_of_period_0(project: Path) -> None:
@@ -288,6 +289,7 @@ def test_weights_by_confidence_judge_the_same_pairs_otherwise(project: Path) -> 
     judged = ("gate", "gain", "seconds")
     assert surely.height == 18 and surely.drop(judged).equals(plainly.drop(judged))
     assert (surely["gain"] - plainly["gain"]).abs().min() > 1e-6 and (surely["seconds"] > 0).all()
+    assert surely["seconds"].sum() > plainly["seconds"].sum() / 2  # both read the prompts too
 
 
 def test_a_reference_that_stands_twice_in_a_cell_is_paid_once(project: Path) -> None:

@@ -58,6 +58,13 @@ def lay_levels(
     return lessons, placed
 
 
+def scored_apart(case: Case) -> dict[str, Any]:
+    """What a shared part does not list beside users that have rows of their own: how items were chosen."""
+    experts = case.train.experts
+    own_rows = experts is not None and experts.level != "population"
+    return {"scores": []} | ({"confidences": [], "seconds_score": 0.0} if own_rows else {})
+
+
 def own(adapter: Adapter) -> bool:
     """Whether an adapter is of level 3."""
     return adapter.over is not None and adapter.over.experts.level == "user"
@@ -65,7 +72,7 @@ def own(adapter: Adapter) -> bool:
 
 def learn_shared(bench: Workbench, cases: Sequence[Case], until: datetime) -> dict[str, Placed]:
     """The shared part of every recipe; each case's `previous` is the population LoRA it lies on."""
-    lessons = [replace(case, train=_group(case), scores=[]) for case in cases]
+    lessons = [replace(case, train=_group(case), **scored_apart(case)) for case in cases]
     shared = pool(lessons, until=until, learned_until={})
     keys = train(bench, [shared_job(bench, case) for case in shared], "adapt@0 groups")
     found = {}
@@ -98,7 +105,9 @@ def hand_on(bench: Workbench, cases: Sequence[Case], period: int) -> dict[str, P
         if case.recipe not in found:
             adapter = adapters.found[case.recipe, None]
             everybody = [row for other in cases if other.recipe == case.recipe for row in other.chosen]
-            shared = replace(case, user=None, train=_group(case), chosen=everybody, scores=[], until=None)
+            shared = replace(
+                case, user=None, train=_group(case), chosen=everybody, until=None, **scored_apart(case)
+            )
             found[case.recipe] = Placed(shared, adapter.key, adapter.folder, UNTRAINED)
     return found
 

@@ -87,8 +87,8 @@ def likelihoods(bench: Workbench, asks: Sequence[Ask], what: str) -> list[list[L
 
 
 def of_answer(answer: dict[str, Any]) -> Likelihood:
-    """What the decode loop found on its way (tasks/cells/decoding.py)."""
-    return Likelihood(answer["logp"], answer["ref_tokens"], answer["ref_seconds"])
+    """What the decode loop found on its way (tasks/cells/decoding.py); the prompts are in `seconds`."""
+    return Likelihood(answer["logp"], answer["ref_tokens"], answer["seconds"] + answer["ref_seconds"])
 
 
 def _takes_whole(ask: Ask) -> bool:

@@ -85,14 +85,16 @@ def buffer_seconds(params: Params, name: str) -> float:
 def base_seconds(arm: Arm, period: int) -> float:
     """What the base model took to score the items offered to a buffer in `period`, if nothing else paid.
 
-    Eq. 4 needs its likelihoods, and so do drift scores, which `seconds_score` of the index then holds.
+    Eq. 4 needs its likelihoods, and so do drift scores and, in period 0, the choice of confident items, which
+    `seconds_score` of the index then holds.
     """
     memory, train = arm.memory, arm.train
     if memory is None or memory.scope != "buffer" or period < memory.first_period:
         return 0.0
     if train is None:  # under the base model: `buffers` has timed it
         return 0.0
-    paid = train.data == "drift" and train.select.scorer in ASK_BASE and period > 0
+    drifts = train.data == "drift" and train.select.scorer in ASK_BASE
+    paid = (drifts and period > 0) or (train.data == "confident" and period == 0)
     if paid or memory.policy in BASELESS:
         return 0.0
     new = learned(arm, period) - learned(arm, period - 1)
