@@ -370,6 +370,13 @@ def test_the_three_formats_say_the_same(tmp_path: Path) -> None:
     assert json.loads(tables[0]["query"][1]) == {"TITLE": "Größe"}
 
 
+def test_a_parquet_file_is_read_by_its_very_name(tmp_path: Path) -> None:
+    good = {"who": "a", "when": "2020-01-01", "title": "T", "text": "good"}
+    path = tmp_path / "reviews [2020]*.parquet"
+    pl.DataFrame([good]).write_parquet(path)
+    assert [row.response for row in rows(table.read(source_of(path)))] == ["good"]
+
+
 def test_a_nan_is_a_missing_value_and_a_decimal_a_number(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     rows = {

@@ -107,7 +107,7 @@ def _date_of(year: str, month: str) -> str | None:
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except (pl.exceptions.ComputeError, OSError) as error:
         raise ValueError(f"ingest.table.path: {path} is no parquet file that can be read: {error}") from None
     rows = frame.iter_rows(named=True)
