@@ -13,6 +13,7 @@ FORBIDDEN = {
     "tasks": {"flows", "prefect", "dvc"},
     "flows": {"torch", "transformers", "wandb"},
 }
+ALLOWED = {"tasks/experiments.py": {"dvc"}}  # no stage: it prepares `dvc exp run`, whose options DVC lays
 
 
 def imported(path: Path) -> set[str]:
@@ -31,7 +32,8 @@ def test_imports_point_down_only(layer):
     modules = sorted((ROOT / layer).rglob("*.py"))
     assert modules
     for module in modules:
-        assert not imported(module) & FORBIDDEN[layer], module
+        allowed = ALLOWED.get(module.relative_to(ROOT).as_posix(), set())
+        assert not imported(module) & (FORBIDDEN[layer] - allowed), module
 
 
 def test_every_stage_has_a_module_of_its_name():
