@@ -31,7 +31,7 @@ QUARANTINE = {
 }
 LEFT_OUT = {"user_id": pl.String, "interactions": pl.Int64, "reason": pl.String}
 EXCERPT = 80  # characters of the offending value that are kept
-LATEST = 4_102_444_800  # seconds since 1970: the year 2100
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab, line feed and carriage return pass
 _UNDECODED = re.compile(r"[\ufffd\ud800-\udfff]")  # replacement characters and lone surrogates
@@ -115,13 +115,13 @@ def parse_time(text: str) -> datetime | None:
     number = parse_number(text)
     try:
         if number is not None and number >= 1e8:
-            seconds = number if number < 1e11 else number / 1000
-            return datetime.fromtimestamp(seconds, UTC) if seconds < LATEST else None
-        time = datetime.fromisoformat(text)
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        return time if time.timestamp() < LATEST else None
+            time = datetime.fromtimestamp(number if number < 1e11 else number / 1000, UTC)
+        else:
+            time = datetime.fromisoformat(text)
+            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
+    return time if time < LATEST else None
 
 
 def parse_number(text: str) -> float | None:

@@ -185,7 +185,12 @@ class Train(Strict):
     @property
     def one_for_all(self) -> bool:
         """Whether one adapter serves all users."""
-        return self.shared or (self.experts is not None and self.experts.level == "population")
+        return self.shared or self.foundation_alone
+
+    @property
+    def foundation_alone(self) -> bool:
+        """Whether nothing is learned on the shared adapter of period 0."""
+        return self.experts is not None and self.experts.level == "population"
 
     @property
     def foundation(self) -> Train | None:
@@ -199,7 +204,7 @@ class Train(Strict):
         """How the last level that all users share learns, after `foundation`; null: there are no levels."""
         if self.experts is None:
             return None
-        if self.experts.level == "population":
+        if self.foundation_alone:
             return self.foundation
         experts = self.experts.model_copy(update={"level": "group"})
         return self._of_all(experts.scope, epochs=experts.group_epochs, experts=experts)

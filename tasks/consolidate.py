@@ -128,7 +128,7 @@ def update_buffers(
             continue
         for user, rows in past.items():
             new = {row["interaction_id"] for row in rows if row["period"] == period}
-            if arm.recipe is not None and not frozen(arm):  # what it has learned that it had not a period ago
+            if arm.train and not arm.train.foundation_alone:  # what it has learned that it had not before
                 lesson = next(key for key in ((arm.recipe, user), (arm.recipe, None)) if key in chosen)
                 new = chosen[lesson] - before_that.get(lesson, set())
             held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
@@ -152,12 +152,6 @@ def update_buffers(
             for row, score, loss in zip(rows, scored.scores, scored.losses, strict=True)
         ]
     return pl.DataFrame(kept, schema=BUFFERS), pl.DataFrame(offered, schema=CANDIDATES)
-
-
-def frozen(arm: Arm) -> bool:
-    """Whether an arm learns nothing after period 0, and then only what is dated early enough for all."""
-    experts = arm.train.experts if arm.train else None
-    return experts is not None and experts.level == "population"
 
 
 def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -> None:

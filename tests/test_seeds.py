@@ -266,16 +266,14 @@ def test_any_arm_can_be_compared_with(
 def test_pooling_again_leaves_nothing_of_seeds_that_are_gone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nor does it need the suite to be there still: one that was kept is `earlier` now."""
+    """Nor does it need the suite to be there still."""
     copy = tmp_path / "personas-replay"
     shutil.copytree(ROOT / "results/personas-replay", copy)
     (copy / "plots/notes.txt").write_text("one's own")
     monkeypatch.setattr("tasks.suites.suite_names", lambda: ["main"])
     for seed in (1, 2):
         shutil.rmtree(copy / str(seed))
-    for name in ("users", "transfer"):
-        kept = pl.read_parquet(copy / f"0/{name}.parquet")
-        (kept if name == "users" else kept.clear()).write_parquet(copy / f"0/{name}.parquet")
+    pl.read_parquet(copy / "0/transfer.parquet").clear().write_parquet(copy / "0/transfer.parquet")
     metrics = json.loads((copy / "0/metrics.json").read_text())
     del metrics["settings"]["transfer"]
     (copy / "0/metrics.json").write_text(json.dumps(metrics | {"transfer": {}}))

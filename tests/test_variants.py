@@ -18,6 +18,7 @@ from spring.retrieval import document_text, query_text
 from spring.swap import swap
 from tasks import generate
 from tasks.cells.gate import Gate
+from tasks.cells.likelihood import Likelihood, of_answer
 from tasks.cells.memory import Library
 from tasks.cells.scoring import place
 from tasks.cells.workbench import Workbench
@@ -289,7 +290,8 @@ def test_weights_by_confidence_judge_the_same_pairs_otherwise(project: Path) -> 
     judged = ("gate", "gain", "seconds")
     assert surely.height == 18 and surely.drop(judged).equals(plainly.drop(judged))
     assert (surely["gain"] - plainly["gain"]).abs().min() > 1e-6 and (surely["seconds"] > 0).all()
-    assert surely["seconds"].sum() > plainly["seconds"].sum() / 2  # both read the prompts too
+    answer = {"logp": -6.0, "ref_tokens": 3, "seconds": 2.0, "ref_seconds": 0.5}
+    assert of_answer(answer) == Likelihood(-6.0, 3, 2.5)  # the prompts are read in `seconds`
 
 
 def test_a_reference_that_stands_twice_in_a_cell_is_paid_once(project: Path) -> None:

@@ -117,9 +117,9 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
 def _read_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = file.readlines()
-    reader = csv.reader(lines, strict=True)
+    reader = _csv_reader(lines, 0)
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
     except csv.Error as error:
         raise ValueError(f"{path}: the first line holds no column names: {error}") from None
     if len(set(header)) != len(header):
@@ -132,7 +132,7 @@ def _csv_records(lines: list[str], start: int, header: list[str], name: str) -> 
 
     So an unclosed quote takes its own line, and not all that it would swallow.
     """
-    reader = csv.reader(lines[start:], strict=True)
+    reader = _csv_reader(lines, start)
     while True:
         first = start + reader.line_num
         record: dict[str, Any] | Problem | Skip
@@ -143,7 +143,7 @@ def _csv_records(lines: list[str], start: int, header: list[str], name: str) -> 
         except csv.Error as error:
             yield f"{name}:{first + 1}", Problem("line", Reason.MALFORMED, f"{error}: {lines[first]}")
             start = first + 1
-            reader = csv.reader(lines[start:], strict=True)
+            reader = _csv_reader(lines, start)
             continue
         if not values:
             record = Skip("blank line")
@@ -154,6 +154,11 @@ def _csv_records(lines: list[str], start: int, header: list[str], name: str) -> 
             record = dict(zip(header, values, strict=True))
         last = start + reader.line_num
         yield f"{name}:{first + 1}" + (f"-{last}" if last > first + 1 else ""), record
+
+
+def _csv_reader(lines: list[str], start: int) -> Any:
+    rest = map(lines.__getitem__, range(start, len(lines)))  # a slice would copy them at each malformed line
+    return csv.reader(rest, strict=True)
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], Iterator[Record]]:

@@ -60,9 +60,8 @@ def lay_levels(
 
 def scored_apart(case: Case) -> dict[str, Any]:
     """What a shared part does not list beside users that have rows of their own: how items were chosen."""
-    experts = case.train.experts
-    own_rows = experts is not None and experts.level != "population"
-    return {"scores": []} | ({"confidences": [], "seconds_score": 0.0} if own_rows else {})
+    apart: dict[str, Any] = {} if case.train.foundation_alone else {"confidences": [], "seconds_score": 0.0}
+    return {"scores": []} | apart
 
 
 def own(adapter: Adapter) -> bool:
