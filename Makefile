@@ -23,7 +23,7 @@ SEEDS :=
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
-run = python -m tasks.experiments --start "$(NAME)" $(1) || exit 1; \
+run = python -m flows.named_experiments --start "$(NAME)" $(1) || exit 1; \
   { cat $(if $(NAME),"experiments/$(NAME)",/dev/null); echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
 .PHONY: help setup repro table experiment flow bench test lint types format clean
@@ -50,7 +50,7 @@ table: setup ## print the table of the last run again
 	@python -m tasks.report --print
 
 experiment: setup ## run another experiment: make experiment NAME=acl (without NAME: list them)
-	@test -n "$(NAME)" || python -m tasks.experiments
+	@test -n "$(NAME)" || python -m flows.named_experiments
 	@test -z "$(NAME)" || { $(call run,); python -m tasks.report --print; }
 
 .PHONY: ablate compare

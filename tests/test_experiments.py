@@ -16,7 +16,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from tasks.experiments import ExperimentError, changed, experiment_names, lay_experiment, start
+from flows.named_experiments import ExperimentError, changed, experiment_names, lay_experiment, start
 from tasks.suites import parse_with_suite
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_an_experiment_of_ones_own_is_laid_as_dvc_lays_it(
     folder.mkdir()
     (folder / "mine").write_text("".join(f'-S "{option}"\n' for option in options) + "--name mine\n")
     (folder / "odd").write_text("-S no.such.key=1\n")
-    monkeypatch.setattr("tasks.experiments.FOLDER", folder)
+    monkeypatch.setattr("flows.named_experiments.FOLDER", folder)
     apply_overrides(params, options)
     assert "had left experiments/mine" in start()
     assert params.read_text(encoding="utf-8") == TEXT

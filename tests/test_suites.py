@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.named_experiments import lay_experiment
 from spring.params import ParameterError, Params
 from tasks import suites
-from tasks.experiments import lay_experiment
 from tasks.files import load_params
 from tasks.reporting.published import published_table
 from tasks.suites import (

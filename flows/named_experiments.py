@@ -1,7 +1,7 @@
 """Experiments: named differences from params.yaml, experiments/NAME, one `dvc exp run` option a line.
 
-    python -m tasks.experiments                          lists them
-    python -m tasks.experiments --start [NAME] [-S ...]  makes params.yaml what a run with these starts from
+    python -m flows.named_experiments                          lists them
+    python -m flows.named_experiments --start [NAME] [-S ...]  makes params.yaml what such a run starts from
 
 `dvc exp run` writes what it sets into params.yaml, where it stays when the run ends or is stopped. So that no
 run takes over what an earlier one has set:
@@ -40,7 +40,9 @@ class ExperimentError(RuntimeError):
 
 def main() -> None:
     """Lists the experiments, or prepares for a run."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.experiments", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.named_experiments", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--start", metavar="NAME", nargs="?", const="", help="prepare params.yaml for a run")
     parser.add_argument("-S", metavar="KEY=VALUE", action="append", default=[], help="what else the run sets")
     arguments = parser.parse_args()
