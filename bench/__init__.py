@@ -1,5 +1,5 @@
 """Measurements of speed and memory; each module is a script."""
 
-from spring.heap import keep_heap
+from spring.engine.heap import keep_heap
 
 keep_heap()

@@ -87,7 +87,7 @@ def measure_users(count: int, slots: int) -> dict[str, float]:
 
 def measure_history(count: int) -> dict[str, float]:
     """Milliseconds to index a memory of `count` items, and to search it."""
-    from spring.retrieval import Retriever
+    from spring.method.retrieval import Retriever
 
     documents = [response for own in writers("changelogs", 64) for _, _, response in own]
     documents = (documents * (count // len(documents) + 1))[:count]

@@ -11,17 +11,17 @@ from torch import Tensor
 from bench import plain, work
 from bench.machine import Limits
 from bench.texts import lessons, texts
-from spring.arm_params import Decode
 from spring.engine.budget import decoding_room, scoring_tokens, training_tokens
 from spring.engine.decoding import generate
 from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.lora import AdapterBank
+from spring.engine.model import BaseModel, load
 from spring.engine.queries import Answer, Query
 from spring.engine.scoring import Text, token_logps
 from spring.engine.training import train
-from spring.model import BaseModel, load
-from spring.prompts import Prompter
-from spring.train_params import Train
+from spring.method.prompts import Prompter
+from spring.settings.arm import Decode
+from spring.settings.train import Train
 from tasks.files import DATA, load_params
 
 MODEL = DATA / "model"

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spring.arm_params import Decode
 from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.optimizer import schedule
 from spring.engine.queries import Query
 from spring.engine.scoring import Text
-from spring.train_params import Lora, Train
+from spring.settings.arm import Decode
+from spring.settings.train import Lora, Train
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

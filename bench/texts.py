@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from spring.data.quarantine import check_rows, leave_out
 from spring.engine.scoring import Text
-from spring.prompts import Prompter
-from spring.quarantine import check_rows, leave_out
+from spring.method.prompts import Prompter
 from tasks.files import load_params
 from tasks.ingest import read_source
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.machine import Limits
 from spring.engine.scoring import Text
-from spring.train_params import Lora
+from spring.settings.train import Lora
 
 
 @dataclass(frozen=True)

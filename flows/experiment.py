@@ -26,7 +26,7 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed, State
 
-from spring.params import ParameterError
+from spring.settings.params import ParameterError
 from tasks.files import load_params
 
 LAST_LINES = 15  # of a failed stage, in the message of its task

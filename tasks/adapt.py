@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring import drift
-from spring.methods import cama
-from spring.retrieval import document_text
-from spring.swap import check_partners
-from spring.train_params import Select
+from spring.method import drift
+from spring.method.retrieval import document_text
+from spring.rivals import cama
+from spring.settings.swap import check_partners
+from spring.settings.train import Select
 from tasks.cells.levels import Placed, lay_levels, read_curve
 from tasks.cells.online import set_turns
 from tasks.cells.population import Case, foundations, pool

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring import drift
-from spring.arm_params import Arm
-from spring.replay import UNSCORED, Candidates, consolidate
-from spring.retrieval import document_text
-from spring.train_params import Select
+from spring.method import drift
+from spring.method.replay import UNSCORED, Candidates, consolidate
+from spring.method.retrieval import document_text
+from spring.settings.arm import Arm
+from spring.settings.train import Select
 from tasks.cells.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.cells.memory import Library
 from tasks.cells.profile_vectors import (

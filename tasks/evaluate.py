@@ -21,10 +21,16 @@ from typing import Any
 
 import polars as pl
 
-from spring.metrics import ROUGE_SETTING, TEXT_METRICS, meteor_setting, score_texts, wordnet_is_installed
-from spring.params import Params
-from spring.statistics import mean_interval
-from spring.strict import fingerprint
+from spring.engine.strict import fingerprint
+from spring.measures.metrics import (
+    ROUGE_SETTING,
+    TEXT_METRICS,
+    meteor_setting,
+    score_texts,
+    wordnet_is_installed,
+)
+from spring.measures.statistics import mean_interval
+from spring.settings.params import Params
 from tasks.files import DATA, atomic, load_params, read_parquet, read_tests, write_json, write_parquet
 from tasks.measures.comparison import as_json, compare_arms, interval_settings
 from tasks.measures.costs import costs

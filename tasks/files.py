@@ -30,7 +30,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import ParameterError, Params
+from spring.settings.params import ParameterError, Params
 from tasks.suites import lay, parse_with_suite, read_suite
 from tasks.tree import read_tree
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.swap import swap
+from spring.settings.arm import Arm
+from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.gate import Gate
 from tasks.cells.memory import Library

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from spring.params import ParameterError, Prompt
-from spring.quarantine import Checked, check_rows, leave_out
-from spring.rows import RawRow, Skip, rows_of
-from spring.source_params import Ingest
-from spring.sources import changelogs, git, table
+from spring.data.quarantine import Checked, check_rows, leave_out
+from spring.data.rows import RawRow, Skip, rows_of
+from spring.data.sources import changelogs, git, table
+from spring.settings.ingest import Ingest
+from spring.settings.params import ParameterError, Prompt
 from tasks.files import DATA, load_params, write_json, write_parquet
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip], 
     labels = pl.DataFrame(schema=LABELS)
     match ingest.source:
         case "personas":
-            from spring.sources.personas import generate  # the other sources do without it
+            from spring.data.sources.personas.generate import generate  # the other sources do without it
 
             frame = generate(ingest.personas, seed=seed)
             return rows_of(frame), frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())

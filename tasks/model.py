@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spring.model import prepare, read_place
-from spring.targets import check_positions, check_targets, read_layers
+from spring.engine.model import prepare, read_place
+from spring.settings.targets import check_positions, check_targets, read_layers
 from tasks.files import DATA, load_params, write_json
 
 

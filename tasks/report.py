@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 from matplotlib.axes import Axes
 
-from spring.params import Params
+from spring.settings.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, read_metrics, stream
 from tasks.files import DATA, load_params, read_parquet, read_tests, sample_users, write_json, write_text
 from tasks.reporting.cost_plots import cost_panel

@@ -27,9 +27,9 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import ParameterError, Params
-from spring.strict import fingerprint
-from spring.transfer import Follow
+from spring.engine.strict import fingerprint
+from spring.measures.transfer import Follow
+from spring.settings.params import ParameterError, Params
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, read_metrics, settings
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
 from tasks.measures.comparison import compare_arms

@@ -6,8 +6,8 @@ import logging
 
 import polars as pl
 
-from spring.split import check_leakage, hold_out_validation, split
-from spring.swap import check_partners
+from spring.data.split import check_leakage, hold_out_validation, split
+from spring.settings.swap import check_partners
 from tasks.files import DATA, load_params, read_parquet, write_parquet
 
 log = logging.getLogger(__name__)

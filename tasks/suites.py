@@ -26,9 +26,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from spring.complaints import complaints
-from spring.params import ParameterError, Params, merge, parse
-from spring.strict import Strict
+from spring.engine.strict import Strict
+from spring.settings.complaints import complaints
+from spring.settings.params import ParameterError, Params, merge, parse
 from tasks.tree import read_tree
 
 FOLDER = Path(__file__).parents[1] / "suites"

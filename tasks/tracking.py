@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from spring.params import Params
-from spring.statistics import EVERY
-from spring.strict import fingerprint
+from spring.engine.strict import fingerprint
+from spring.measures.statistics import EVERY
+from spring.settings.params import Params
 from tasks.evaluate import METRICS, stream
 from tasks.files import DATA, read_parquet, read_tests, sample_users
 from tasks.measures.costs import COSTS

@@ -27,8 +27,8 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.swap import swap
+from spring.settings.arm import Arm
+from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
 from tasks.cells.memory import Library

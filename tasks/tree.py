@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from spring.params import ParameterError
+from spring.settings.params import ParameterError
 
 
 class _EveryKeyOnce(yaml.SafeLoader):

@@ -92,7 +92,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packaged default model, prepared: the project's own folder if it is there, else a new one."""
-    from spring.model import PACKAGED, prepare
+    from spring.engine.model import PACKAGED, prepare
 
     there = Path(__file__).parents[1] / "data" / "model"
     source = there / "source.json"
@@ -108,6 +108,6 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_model(real_folder: Path) -> Any:
     """The default model in float32 on the processor; tests must leave it as it was."""
-    from spring.model import load
+    from spring.engine.model import load
 
     return load(real_folder, device="cpu", dtype="float32")

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # How parameters and files are read and checked; what is read counts by itself, under `params` and `deps`.
-READING = {"tasks.files", "tasks.suites", "spring.params", "spring.strict"}
+READING = {"tasks.files", "tasks.suites", "spring.settings.params", "spring.engine.strict"}
 READING |= {f"spring.{kind}_params" for kind in ("source", "arm", "train")}
 Symbol = tuple[str, str | None]  # a module, and a name at its top level; None: all of them
 
@@ -122,7 +122,7 @@ def test_deps_that_are_code_exist(name: str) -> None:
 
 
 def test_the_walk_goes_into_functions_and_past_what_is_not_used() -> None:
-    """cells/scoring.py imports the engine where it scores; evaluate wants one set of spring/replay.py."""
+    """cells/scoring.py imports the engine where it scores; evaluate wants one set of replay.py."""
     assert "spring/engine/scoring.py" in reached("tasks.score_base")
-    assert "spring/replay.py" in reached("tasks.evaluate")
+    assert "spring/method/replay.py" in reached("tasks.evaluate")
     assert not [file for file in reached("tasks.evaluate") if file.startswith("spring/engine")]

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spring import store as module
+from spring.settings.train import Lora
 from spring.store import CellStore, cell_key, code_digest
-from spring.train_params import Lora
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key(number=i) for i in range(3)]
@@ -289,7 +289,7 @@ def test_code_digest_covers_names_and_contents(tmp_path: Path, monkeypatch: pyte
 
 
 def test_code_digest_of_the_real_engine() -> None:
-    names = ("spring/engine", "spring/prompts", "tasks/cells/scoring")
+    names = ("spring/engine", "spring/method/prompts", "tasks/cells/scoring")
     assert len({code_digest(*names), *(code_digest(name) for name in names)}) == 4
 
 

@@ -3,7 +3,7 @@
 A query with an open gate is two rows, one without and one with the retrieved context; a query with a closed
 gate is one row. Every arm goes through this loop: base model, plain retrieval (lambda 1) and a purely
 parametric arm (lambda 0) are single rows of it. The two distributions are mixed as probabilities (as in
-kNN-LM, arXiv 1911.00172), or made into one by another `decode.rule` (spring/methods/cope.py, cad.py); the
+kNN-LM, arXiv 1911.00172), or made into one by another `decode.rule` (spring/rivals/cope.py, cad.py); the
 repetition penalty enters once, on the log-probabilities of what came out, for generated tokens only.
 """
 
@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spring.arm_params import Decode
-from spring.confidence import CONFIDENCES, heard
 from spring.engine.budget import Room, out_of_memory, warn_of_memory
-from spring.engine.interpolation import interpolate, jensen_shannon
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import KeyValueCache, pack_rows
 from spring.engine.queries import Answer, Query, Read, Route, routes
 from spring.engine.reading import Reader, blocks_of
 from spring.engine.scoring import Progress
+from spring.method.confidence import CONFIDENCES, heard
+from spring.method.mixing import interpolate, jensen_shannon
+from spring.settings.arm import Decode
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor
 from spring.engine.optimizer import schedule
 from spring.engine.scoring import Text
 from spring.engine.turns import Turn
-from spring.train_params import Train
+from spring.settings.train import Train
 
 Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spring.train_params import Train
+from spring.settings.train import Train
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spring.arm_params import Rule
+from spring.settings.arm import Rule
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spring.arm_params import Decode, Rule
-from spring.confidence import CONFIDENCES, heard
 from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import halved
-from spring.engine.interpolation import mixture
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
 from spring.engine.parallel import each
 from spring.engine.queries import Read
 from spring.engine.scoring import CHUNK, target_logps, token_batches
+from spring.method.confidence import CONFIDENCES, heard
+from spring.method.mixing import mixture
+from spring.settings.arm import Decode, Rule
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What a method of continual learning changes about the training of one slot.
 
-Its settings (a block of `train.rule`, spring/methods/) begin one `Rule` per lesson; the training loop calls
+Its settings (a block of `train.rule`, spring/rivals/) begin one `Rule` per lesson; the training loop calls
 the rule and knows no method. Tensors are [P], all parameters of a slot in the layout of `AdapterBank.flat`;
 R is the rank, D and D' the widths of a layer.
 """

@@ -26,7 +26,7 @@ from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.rules import Rule, Start
 from spring.engine.scoring import Progress, Text, response_positions, token_batches
-from spring.train_params import Train
+from spring.settings.train import Train
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spring.methods.proper import Proper
-from spring.train_params import Lora
+from spring.rivals.proper.levels import Proper
+from spring.settings.train import Lora
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,15 +27,15 @@ class Layered:
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank, its slots empty."""
-        from spring.engine.expert_files import load_shared
-        from spring.engine.experts import GroupBank, UserBank
+        from spring.rivals.proper.banks import GroupBank, UserBank
+        from spring.rivals.proper.files import load_shared
 
         kind = GroupBank if self.experts.level == "group" else UserBank
         return kind(model, self.lora, self.experts, load_shared(self.folder), slots=slots)
 
     def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
         """Writes what one slot holds."""
-        from spring.engine.expert_files import save_own
+        from spring.rivals.proper.files import save_own
 
         save_own(state, folder, described=describe(self.lora, self.experts, base_model))
 
@@ -52,8 +52,8 @@ class Founding:
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank; there is a single lesson for all users."""
-        from spring.engine.experts import GroupLessons
         from spring.engine.lora import load_adapter
+        from spring.rivals.proper.banks import GroupLessons
 
         assert slots == 1, "all users are in one lesson"
         population = load_adapter(self.folder)
@@ -61,8 +61,8 @@ class Founding:
 
     def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
         """Writes the shared part, the population LoRA included."""
-        from spring.engine.expert_files import save_group
         from spring.engine.lora import load_adapter
+        from spring.rivals.proper.files import save_group
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}
         save_group(state, load_adapter(self.folder), folder, described=described)

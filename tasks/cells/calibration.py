@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.gate import standing
-from spring.learned_gate import Features, features
-from spring.retrieval import document_text, query_text, tokenise
+from spring.method.gate import standing
+from spring.method.learned_gate import Features, features
+from spring.method.retrieval import document_text, query_text, tokenise
+from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
 from tasks.cells.likelihood import Ask, likelihoods
 from tasks.cells.memory import Library

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from spring.arm_params import Decode
+from spring.settings.arm import Decode
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Fit
 from tasks.cells.scoring import CODE, check_length, place
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 LOOP = (
     "spring/engine/decoding",
     "spring/engine/reading",
-    "spring/engine/interpolation",
+    "spring/method/mixing",
     "spring/engine/queries",
-    "spring/confidence",
+    "spring/method/confidence",
 )
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
@@ -75,7 +75,7 @@ def _loop(decode: Decode) -> Decode:
 
 def rule_code(decode: Decode) -> list[str]:
     """The module of a rule other than the mixture, for cell keys."""
-    return [f"spring/methods/{decode.rule.by}"] if decode.rule else []
+    return [f"spring/rivals/{decode.rule.by}"] if decode.rule else []
 
 
 def _key(bench: Workbench, job: GenerateJob) -> str:

@@ -8,10 +8,10 @@ from bisect import bisect_right
 import numpy as np
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
-from spring.learned_gate import Features, LearnedGate
-from spring.retrieval import query_text
+from spring.method.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
+from spring.method.learned_gate import Features, LearnedGate
+from spring.method.retrieval import query_text
+from spring.settings.arm import Arm
 from tasks.cells.calibration import FEATURES, describe
 from tasks.cells.decoding import Request
 from tasks.cells.memory import Library

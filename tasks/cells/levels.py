@@ -1,4 +1,4 @@
-"""The levels of arms with `train.experts` (spring/methods/proper.py), each of them a cell.
+"""The levels of arms with `train.experts` (spring/rivals/proper/levels.py), each of them a cell.
 
 What all users share is learned in period 0 and handed on from period to period as it is: one cell, listed
 without a user, which also answers for whoever has no adapter. What lies on top is the user's own: at level
@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spring.settings.train import Train
 from spring.store import cell_key, code_digest
-from spring.train_params import Train
 from tasks.cells.banks import Founding, Layered
 from tasks.cells.population import Case, pool
 from tasks.cells.training import EXPERTS, TrainJob, train
@@ -115,7 +115,7 @@ def member(bench: Workbench, case: Case, over: Layered) -> Placed:
     """What level 2 knows of one user: the embedding, or the mean of all for a user it has not seen."""
     key = cell_key(kind="member", code=code_digest(*EXPERTS), shared=over.key, user=case.user)
     if key not in bench.store:
-        from spring.engine.expert_files import USER, USERS, load_shared, writers
+        from spring.rivals.proper.files import USER, USERS, load_shared, writers
 
         embeddings, row = load_shared(over.folder)[USERS], writers(over.folder).get(case.user or "")
         mine = embeddings.mean(0) if row is None else embeddings[row].clone()

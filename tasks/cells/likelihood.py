@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spring.arm_params import Decode
+from spring.settings.arm import Decode
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Fit
 from tasks.cells.decoding import GenerateJob, Request, generate, steering
@@ -116,7 +116,7 @@ def paths(ask: Ask) -> tuple[Path, Path]:
 
 
 def _mix(request: Request, alone: Iterator[Read], given: Iterator[Read]) -> Likelihood:
-    from spring.engine.interpolation import mixture
+    from spring.method.mixing import mixture
 
     parts = [
         (weight, next(path))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.methods.asls import Profiled, liking
-from spring.retrieval import LEXICAL, Retriever, document_text
+from spring.method.retrieval import LEXICAL, Retriever, document_text
+from spring.rivals.asls import Profiled, liking
 from tasks.cells.profile_vectors import ProfileVectors, vector_id
 from tasks.cells.workbench import Row, Workbench, by_user
 

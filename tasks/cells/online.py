@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spring.methods.online import Stream
+from spring.rivals.online import Stream
 from tasks.cells.population import Case
 from tasks.cells.profile_vectors import FollowJob, follow_all, read_profile_vectors, vector_id
 from tasks.cells.workbench import Workbench

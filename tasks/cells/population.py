@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from spring.engine.turns import Turn
-from spring.train_params import Train
+from spring.settings.train import Train
 from tasks.cells.banks import Layered
 from tasks.cells.workbench import Adapter, Row
 

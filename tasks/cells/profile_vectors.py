@@ -1,4 +1,4 @@
-"""Cells of profiles: where a user's profile vector stands after a period (spring/methods/asls.py).
+"""Cells of profiles: where a user's profile vector stands after a period (spring/rivals/asls.py).
 
 data/consolidate/{t}/vectors.parquet carries the profiles on. A cell continues the cell of the period before.
 """
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.methods.asls import Profile, Profiling, feedback_weight, follow
-from spring.retrieval import document_text
+from spring.engine.strict import fingerprint
+from spring.method.retrieval import document_text
+from spring.rivals.asls import Profile, Profiling, feedback_weight, follow
+from spring.settings.arm import Arm
 from spring.store import cell_key, code_digest
-from spring.strict import fingerprint
 from tasks.cells.workbench import Done, Row, Workbench, fill, plain
 from tasks.files import DATA, read_parquet
 
@@ -118,12 +118,15 @@ def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[F
 
 
 def _key(bench: Workbench, job: FollowJob) -> str:
-    from spring.device import pick_device  # here: it imports torch, and most stages have no job
+    from spring.engine.device import pick_device  # here: it imports torch, and most stages have no job
 
     return cell_key(
         kind="profile",
         code=code_digest(
-            "spring/methods/asls", "spring/embedding", "spring/retrieval", "tasks/cells/profile_vectors"
+            "spring/rivals/asls",
+            "spring/engine/embedding",
+            "spring/method/retrieval",
+            "tasks/cells/profile_vectors",
         ),
         libraries=bench.identity["libraries"],
         embedding=[bench.embedding, pick_device(bench.params.model.device).type],

@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm, Decode, Profile
-from spring.retrieval import query_text
+from spring.engine.strict import fingerprint
+from spring.method.retrieval import query_text
+from spring.settings.arm import Arm, Decode, Profile
 from spring.store import cell_key, code_digest
-from spring.strict import fingerprint
 from tasks.cells.decoding import COMMIT, LOOP, decode_all
 from tasks.cells.scoring import CODE
 from tasks.cells.workbench import WORDS, Done, Row, Workbench, fill, plain
@@ -146,11 +146,11 @@ def _loop(settings: Profile) -> Decode:
 
 
 def _key(bench: Workbench, job: ProfileJob) -> str:
-    method = f"spring/methods/{job.settings.by}"
+    method = f"spring/rivals/{job.settings.by}"
     return cell_key(
         kind="profile",
         code=code_digest(
-            *CODE, *LOOP, method, "spring/retrieval", "tasks/cells/decoding", "tasks/cells/profiles"
+            *CODE, *LOOP, method, "spring/method/retrieval", "tasks/cells/decoding", "tasks/cells/profiles"
         ),
         **bench.identity,
         settings=job.settings,

@@ -1,4 +1,4 @@
-"""How a lesson draws from the buffer, and how often an interaction was learned (spring/methods/sar.py)."""
+"""How a lesson draws from the buffer, and how often an interaction was learned (spring/rivals/sar.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spring.methods.sar import SarDraw
-from spring.replay import clusters
-from spring.retrieval import document_text
-from spring.strict import fingerprint
-from spring.train_params import Train
+from spring.engine.strict import fingerprint
+from spring.method.replay import clusters
+from spring.method.retrieval import document_text
+from spring.rivals.sar import SarDraw
+from spring.settings.train import Train
 from tasks.cells.population import Case
 from tasks.cells.workbench import Row, Workbench, plain
 

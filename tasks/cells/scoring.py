@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 ENGINE = ("packing", "attention", "lowrank", "lora", "scoring", "parallel", "budget")
 CODE = (  # what every cell is computed with
     *(f"spring/engine/{name}" for name in ENGINE),
-    "spring/prompts",
-    "spring/model",
-    "spring/device",
+    "spring/method/prompts",
+    "spring/engine/model",
+    "spring/engine/device",
 )
 SLOTS = 16  # adapters in memory at once; their jobs become visible together
 

@@ -1,4 +1,4 @@
-"""Steering vectors in the making (spring/methods/fints.py): once per past item, in cells, and carried on.
+"""Steering vectors in the making (spring/rivals/fints.py): once per past item, in cells, and carried on.
 
 data/consolidate/{t}/steers.parquet    which there are, and the embeddings that they are found by
 data/consolidate/{t}/steer_seconds.parquet    what making them took
@@ -21,9 +21,9 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from spring.arm_params import Arm
-from spring.methods.fints import Fints, contrast_rouge, draw_others
-from spring.retrieval import document_text
+from spring.method.retrieval import document_text
+from spring.rivals.fints import Fints, contrast_rouge, draw_others
+from spring.settings.arm import Arm
 from spring.store import cell_key, code_digest
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.scoring import CODE
@@ -52,10 +52,10 @@ STEER_SECONDS: dict[str, Any] = {
 SITES = ("attn", "mlp")
 MADE_WITH = (
     "spring/engine/steering",
-    "spring/methods/fints",
-    "spring/metrics",
-    "spring/embedding",
-    "spring/retrieval",
+    "spring/rivals/fints",
+    "spring/measures/metrics",
+    "spring/engine/embedding",
+    "spring/method/retrieval",
 )
 PAIRS = 64  # pairs read at the same time; they become visible together
 Users = Mapping[str, Sequence[Row]]
@@ -139,7 +139,7 @@ def _make(
 ) -> tuple[dict[str, list[Made]], dict[str, float]]:
     """Per user the items of this period that gave a vector, and the seconds that all pairs took."""
     assert arm.steer is not None
-    assert len(users) > 1, "the stage split has checked it (spring/swap.py)"
+    assert len(users) > 1, "the stage split has checked it (spring/settings/swap.py)"
     what, pool = f"consolidate@{period} steering", Pool(users)
     mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
     drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.params.seed) for user, row in mine]

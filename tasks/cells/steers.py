@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
-from spring.arm_params import Arm
-from spring.methods.fints import aggregate
-from spring.retrieval import query_text
+from spring.method.retrieval import query_text
+from spring.rivals.fints import aggregate
+from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
 from tasks.cells.steering import SITES, STEERS, vector_file
 from tasks.cells.workbench import Row, Workbench

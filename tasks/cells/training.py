@@ -11,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.turns import Turn
-from spring.methods.sar import SarDraw
+from spring.rivals.sar import SarDraw
+from spring.settings.train import Select, Train
 from spring.store import cell_key, code_digest
-from spring.train_params import Select, Train
 from tasks.cells.banks import Founding, Layered
 from tasks.cells.sampling import write_uses
 from tasks.cells.scoring import CODE
@@ -26,9 +26,9 @@ SLOTS = 16  # adapters trained at the same time; they become visible together
 
 NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
 EXPERTS = (  # what adapters over shared experts are made with
-    "spring/engine/experts",
-    "spring/engine/expert_files",
-    "spring/methods/proper",
+    "spring/rivals/proper/banks",
+    "spring/rivals/proper/files",
+    "spring/rivals/proper/levels",
     "tasks/cells/banks",
 )
 HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip"} | {
@@ -90,7 +90,7 @@ def _key(bench: Workbench, job: TrainJob) -> str:
     if job.over is not None:
         modules += EXPERTS
     if job.recipe.replay_draw == "sar":
-        modules += ["spring/methods/sar", "tasks/cells/sampling"]
+        modules += ["spring/rivals/sar", "tasks/cells/sampling"]
     return cell_key(
         kind="train",
         code=code_digest(*modules),

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 from tqdm import tqdm
 
-from spring.arm_params import Arm, Profile
-from spring.params import Params
+from spring.engine.strict import fingerprint
+from spring.settings.arm import Arm, Profile
+from spring.settings.params import Params
+from spring.settings.train import Lora, Train
 from spring.store import CellStore
-from spring.strict import fingerprint
-from spring.train_params import Lora, Train
 from tasks.cells.banks import Fit, Founding, Layered
 from tasks.files import DATA, load_params, read_parquet
 
 if TYPE_CHECKING:
-    from spring.embedding import Embedder
+    from spring.engine.embedding import Embedder
     from spring.engine.lora import AdapterBank
-    from spring.model import BaseModel
-    from spring.prompts import Prompter
+    from spring.engine.model import BaseModel
+    from spring.method.prompts import Prompter
 
 Row = dict[str, Any]  # one interaction, by column
 Job = TypeVar("Job")
@@ -108,9 +108,9 @@ class Workbench:
     @cached_property
     def base(self) -> BaseModel:
         """The frozen base model; `ModelError` if its folder holds other weights than `model` has seen."""
-        from spring.device import ModelError
-        from spring.model import load, weights_digest
-        from spring.targets import check_targets, layers_of
+        from spring.engine.device import ModelError
+        from spring.engine.model import load, weights_digest
+        from spring.settings.targets import check_targets, layers_of
 
         asked, folder = self.params.model, DATA / "model"
         base = load(folder, device=asked.device, dtype=asked.dtype)
@@ -126,28 +126,28 @@ class Workbench:
     @cached_property
     def prompter(self) -> Prompter:
         """The one prompt format of all arms."""
-        from spring.prompts import Prompter
+        from spring.method.prompts import Prompter
 
         return Prompter(self.base.tokenizer, self.params.prompts, self.params.model.max_length)
 
     @cached_property
     def embedder(self) -> Embedder:
         """Sentence embeddings, each text's once."""
-        from spring.embedding import RememberingEmbedder
+        from spring.engine.embedding import RememberingEmbedder
 
         return RememberingEmbedder(self.params.model.embedding, device=self.params.model.device)
 
     @cached_property
     def embedding(self) -> str:
         """What every embedding depends on, for cell keys; the model is not loaded for it."""
-        from spring.embedding import identity
+        from spring.engine.embedding import identity
 
         return identity(self.params.model.embedding)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What every result of the model depends on, for cell keys; the model is not loaded for it."""
-        from spring.device import pick_device, pick_dtype
+        from spring.engine.device import pick_device, pick_dtype
 
         source = json.loads((DATA / "model" / "source.json").read_text(encoding="utf-8"))
         model = self.params.model

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from spring.params import Params
-from spring.significance import cohens_dz, differences_of, holm, permutation_p, users_needed
-from spring.statistics import Interval, mean_interval, paired_difference
+from spring.measures.significance import cohens_dz, differences_of, holm, permutation_p, users_needed
+from spring.measures.statistics import Interval, mean_interval, paired_difference
+from spring.settings.params import Params
 
 
 def interval_settings(params: Params) -> dict[str, Any]:

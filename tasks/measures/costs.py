@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.drift import ASK_BASE
-from spring.params import Params
-from spring.replay import BASELESS
+from spring.method.drift import ASK_BASE
+from spring.method.replay import BASELESS
+from spring.settings.arm import Arm
+from spring.settings.params import Params
 from tasks.cells.profile_vectors import vector_id
 from tasks.cells.workbench import read_chosen, read_index
 from tasks.files import DATA, read_parquet

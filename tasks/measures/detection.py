@@ -7,19 +7,25 @@ from typing import Any
 
 import polars as pl
 
-from spring.arm_params import Arm
-from spring.drift import loss
-from spring.params import Params
-from spring.statistics import detection, rank_correlations, spearman
+from spring.measures.statistics import detection, rank_correlations, spearman
+from spring.method.drift import loss
+from spring.settings.arm import Arm
+from spring.settings.params import Params
 from tasks.cells.workbench import recipe_of
 from tasks.files import DATA, read_parquet
 from tasks.measures.comparison import interval_of
 
-MEASURES = ("auroc", "average_precision", "chance", "precision", "blind")  # spring.statistics.detection
+MEASURES = (
+    "auroc",
+    "average_precision",
+    "chance",
+    "precision",
+    "blind",
+)  # statistics.detection
 DETECTED: dict[str, Any] = {
     "arm": pl.String,
     "user_id": pl.String,
-    "kind": pl.String,  # of change; `spring.statistics.EVERY` of them
+    "kind": pl.String,  # of change; `spring.measures.statistics.EVERY` of them
     **dict.fromkeys(MEASURES, pl.Float64),
 }
 

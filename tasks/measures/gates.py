@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from spring.learned_gate import OPEN, Features, brier, calibration_error, foretold
-from spring.params import Params
+from spring.method.learned_gate import OPEN, Features, brier, calibration_error, foretold
+from spring.settings.params import Params
 from tasks.files import DATA, read_parquet
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
-from spring.params import Params
-from spring.statistics import STABLE
-from spring.transfer import (
+from spring.measures.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
+from spring.measures.statistics import STABLE
+from spring.measures.transfer import (
     Follow,
     average,
     backward_transfer,
@@ -23,6 +22,7 @@ from spring.transfer import (
     held,
     personal,
 )
+from spring.settings.params import Params
 from tasks.files import DATA, read_parquet, read_tests
 from tasks.measures.comparison import compare_arms, interval_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spring.arm_params import Arm, Retrieve
-from spring.methods.proper import Proper
+from spring.rivals.proper.levels import Proper
+from spring.settings.arm import Arm, Retrieve
 
 DATA_WORDS = {
     "drift": "drift set ({chosen})",

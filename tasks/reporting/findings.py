@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from spring.statistics import EVERY
+from spring.measures.statistics import EVERY
 from tasks.measures.matrix import LIKELIHOOD
 from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES
 from tasks.reporting.table import (

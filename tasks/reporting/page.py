@@ -13,10 +13,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from spring.learned_gate import OPEN
-from spring.params import Params
-from spring.significance import smallest_p
-from spring.statistics import EVERY
+from spring.measures.significance import smallest_p
+from spring.measures.statistics import EVERY
+from spring.method.learned_gate import OPEN
+from spring.settings.params import Params
 from tasks.files import load_start
 from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import probability, tables

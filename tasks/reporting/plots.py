@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from spring.statistics import STABLE
+from spring.measures.statistics import STABLE
 from tasks.reporting.svg import BAND, GRID, INK, MUTED, SERIES, Style
 
 METRIC_NAMES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spring.params import Params
+from spring.settings.params import Params
 from tasks.reporting.findings import tables
 from tasks.reporting.table import Table, number
 from tasks.suites import Suite, read_published, read_suite

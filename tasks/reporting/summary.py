@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spring.params import Params
+from spring.settings.params import Params
 from tasks.files import write_text
 from tasks.reporting.cost_plots import cost_panel
 from tasks.reporting.plots import (

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 
-from spring.params import Params
+from spring.settings.params import Params
 
 INK, MUTED, GRID, BAND = "#1b2027", "#5d6673", "#dde1e6", "#f1f3f5"
 SERIES = ("#0072b2", "#d55e00", "#008060", "#a8468a", "#9a6f00", "#3f9bd8", "#6a4aa8", "#7a5a3a")

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from spring.significance import smallest_p
+from spring.measures.significance import smallest_p
 from tasks.reporting.plots import (
     METRIC_NAMES,
     SIGNIFICANT,

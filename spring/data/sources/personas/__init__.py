@@ -1,0 +1,1 @@
+"""Synthetic users whose writing habits drift in known ways (docs/personas.md)."""

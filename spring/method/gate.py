@@ -1,0 +1,94 @@
+"""Which retrieved memories enter the context, and how much they weigh (Eq. 6).
+
+K is the number of retrieved items of one query.
+
+[paper] An item enters the context only if Sim(q, h) > sigma, with sigma the third quartile (Q3) of retrieval
+scores (ablation: 0, Q2). If none passes, generation is purely parametric.
+[ours]  sigma comes from past scores only. The `soft` gate; the `learned` one is in learned_gate.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Gate = Literal["strict", "soft"]
+
+QUANTILES = {"q2": 0.5, "q3": 0.75}
+
+
+def find_sigma(past_scores: Any, sigma: Literal["q2", "q3"] | float) -> float:
+    """Threshold of the gate (Eq. 6): a quartile of past retrieval scores, or the given number.
+
+    Without past scores a quartile is infinite, so that the gate stays closed [ours]: nothing is known of
+    what relevant means, and the adapter alone is what the method falls back on.
+    """
+    past = finite(past_scores)
+    if not isinstance(sigma, str):
+        return float(sigma)
+    return float(np.quantile(past, QUANTILES[sigma])) if past.size else math.inf
+
+
+def standing(scores: Any, past_scores: Any) -> Floats:
+    """Where scores stand among past ones: the share of the past that is lower, ties by half [ours]. [K].
+
+    A retrieval score in [0, 1] without its unit: above 0.75 is above sigma = q3. 0 without any past.
+    """
+    scores, past = finite(scores), np.sort(finite(past_scores))
+    if not past.size:
+        return np.zeros(len(scores))
+    places = np.searchsorted(past, scores, "left") + np.searchsorted(past, scores, "right")
+    return places / (2 * len(past))
+
+
+def scale_from(past_scores: Any) -> float:
+    """Width of the soft gate, in units of the score: IQR / (2 ln 3) of past scores; 0 without any [ours].
+
+    This is the scale of the logistic distribution with that interquartile range. With sigma = q2 the weight
+    is then its distribution function: 0.25 at the first quartile, 0.75 at the third.
+    """
+    past = finite(past_scores)
+    if not past.size:
+        return 0.0
+    low, high = np.quantile(past, [0.25, 0.75])
+    return float(high - low) / (2 * math.log(3))
+
+
+def relevance_gate(scores: Any, *, gate: Gate | None, sigma: float, scale: float | None = None) -> Floats:
+    """Weight of each retrieved item: an item enters the context if its weight is above 0 (Eq. 6). [K] -> [K].
+
+    strict: 1 if Sim > sigma, else 0 [paper]. soft: logistic of (Sim - sigma) / scale, and the strict step
+    where the scale is 0 [ours]. None: everything that was retrieved passes.
+    """
+    scores = finite(scores)
+    assert not math.isnan(sigma), sigma
+    if gate is None:
+        return np.ones(len(scores))
+    if gate == "strict":
+        return (scores > sigma).astype(np.float64)
+    assert scale is not None and scale >= 0, "the soft gate needs a scale (scale_from)"
+    if scale == 0 or math.isinf(sigma):
+        return (scores > sigma).astype(np.float64)
+    return 0.5 * (1 + np.tanh((scores - sigma) / (2 * scale)))  # the logistic, without overflow
+
+
+def effective_lambda(lmbda: float, weights: Any) -> float:
+    """Weight of the retrieval path: lmbda times the mean weight of the items that passed, 0 if none did.
+
+    Under the strict gate this is lmbda as soon as one item passes [paper]; the soft gate scales it [ours].
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    passed = weights[weights > 0]
+    return lmbda * float(passed.mean()) if passed.size else 0.0
+
+
+def finite(scores: Any) -> Floats:
+    """Retrieval scores as an array; `ValueError` for one that is not finite."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(scores))).size:
+        raise ValueError(f"retrieval score {bad[0]} is {scores[bad[0]]}: scores must be finite")
+    return scores

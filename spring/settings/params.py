@@ -1,0 +1,207 @@
+"""The parameters of an experiment as strict, frozen models.
+
+The values live in `params.yaml` and nowhere else; this module says which keys exist, what they mean and
+what is allowed. Keys that are unknown, missing or out of range are refused by name. Off is `null`.
+
+An arm is written in `params.yaml` as its difference from the block `arm`, which is SPRInG with the paper's
+settings: `spring: {}` is the method itself, `current: {train: {data: current}}` one change to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from spring.engine.strict import Name, PositiveInt, Strict
+from spring.settings.arm import Arm
+from spring.settings.complaints import Place, complaints, holds
+from spring.settings.idle import Change, idle_keys
+from spring.settings.ingest import Ingest
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message names key, value, constraint and remedy."""
+
+
+# --- what is read -----------------------------------------------------------------------------------------
+
+
+class Prompt(Strict):
+    """How one task is put to the model."""
+
+    system: str  # as it stands
+    user: str  # {FIELD} stands for a query field
+
+
+class Split(Strict):
+    """Chronological split of each user's interactions inside each period."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    hold_out: Literal["test", "validation"]  # validation: choose hyperparameters without the test items
+
+
+# --- what is computed with --------------------------------------------------------------------------------
+
+
+class Model(Strict):
+    """The frozen base model and how it is run."""
+
+    id: str  # `smollm2-135m-instruct` (packaged), a hub id, or a folder
+    revision: str | None
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
+    max_length: PositiveInt  # tokens of prompt and response; longer responses are cut. Context adds to it
+    memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
+
+
+# --- what is made of it -----------------------------------------------------------------------------------
+
+
+class Evaluate(Strict):
+    """Metrics and their uncertainty."""
+
+    against: Name  # the arm that paired differences are taken from
+    resamples: PositiveInt  # of the bootstrap
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    detect: Annotated[float, Field(gt=0)]  # relative difference for which the number of users needed is given
+    power: Annotated[float, Field(gt=0, lt=1)]  # probability of detecting it
+
+
+class Report(Strict):
+    """Tables, plots and the page."""
+
+    title: str
+    sample_users: PositiveInt  # users drawn in the drift plot
+
+
+class Tracking(Strict):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "online", "disabled"]
+    project: Name
+    entity: str | None
+    tags: tuple[str, ...]
+    log_text: bool  # sample generations hold user text: off unless asked for
+    init_timeout: PositiveInt  # seconds
+
+
+class Params(Strict):
+    """A whole `params.yaml`."""
+
+    experiment: Name
+    suite: Name  # suites/NAME.yaml is laid over params.yaml
+    seed: Annotated[int, Field(ge=0)]
+    periods: dict[int, int | Literal["base"]]  # each period, and the state its learning starts from
+    ingest: Ingest
+    prompts: dict[str, Prompt]
+    split: Split
+    model: Model
+    arms: dict[Name, Arm] = Field(min_length=1)
+    transfer: Literal["likelihood", "generation"] | None  # every state on every period's tests; null: off
+    evaluate: Evaluate
+    report: Report
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Params:
+        expected: dict[int, int | str] = {t: t - 1 if t else "base" for t in range(len(self.periods))}
+        if list(self.periods.items()) != list(expected.items()) or len(expected) < 2:
+            raise ValueError(
+                f"periods is {dict(self.periods)}; it must be a chain of at least two periods, in order, "
+                f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
+            )
+        least, most = 2 * len(self.periods), self.ingest.max_interactions
+        if most is not None and most < least:
+            raise ValueError(
+                f"ingest.max_interactions is {most}; {len(self.periods)} periods need {least} of every user, "
+                f"one train and one test item each"
+            )
+        if self.evaluate.against not in self.arms:
+            raise ValueError(
+                f"evaluate.against is {self.evaluate.against!r}, not one of the arms {sorted(self.arms)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arms_fit_model_and_periods(self) -> Params:
+        longest, last = self.model.max_length, max(self.periods)
+        for name, arm in self.arms.items():
+            for block, what in (("profile", "a profile"), ("decode", "an answer")):
+                settings = getattr(arm, block)
+                if settings and settings.max_new_tokens >= longest:
+                    raise ValueError(
+                        f"arms.{name}.{block}.max_new_tokens is {settings.max_new_tokens}; {what} must be "
+                        f"shorter than model.max_length, {longest}"
+                    )
+            if arm.memory and arm.memory.scope == "buffer" and arm.memory.first_period > last:
+                raise ValueError(
+                    f"arms.{name}.memory.first_period is {arm.memory.first_period}; it must be at most "
+                    f"{last}, the last period, since a buffer that starts later stays empty"
+                )
+            if arm.train and arm.train.replay_share > 0 and arm.memory and arm.memory.first_period == last:
+                raise ValueError(
+                    f"arms.{name}.train.replay_share is {arm.train.replay_share}, but nothing would ever be "
+                    f"replayed: memory.first_period is {last}, the last period, and what is kept is learned "
+                    f"again in later ones"
+                )
+        return self
+
+
+def merge(base: Any, change: Any) -> Any:
+    """`change` laid over `base`: mappings are merged key by key, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+    return change
+
+
+def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
+    """Checks a parsed parameter file; raises `ParameterError` that names every bad key."""
+    tree = dict(tree)
+    base, arms = tree.pop("arm", None), tree.get("arms")
+    tree.pop("suite_values", None)  # suites have taken what they name of it (tasks/suites.py)
+    if not isinstance(base, dict) or not isinstance(arms, dict):
+        raise ParameterError(
+            f"{where}: needs the block `arm` (what every arm starts from) and the block `arms`"
+        )
+    periods = tree.get("periods")
+    if isinstance(periods, dict) and any(not isinstance(key, str) for key in periods):
+        raise ParameterError(
+            f'{where}: write the keys of `periods` in quotes, as in {{"0": base, "1": 0}}; '
+            f"DVC makes no stages of unquoted ones"
+        )
+    tree["arms"] = {name: merge(base, {} if change is None else change) for name, change in arms.items()}
+
+    def written(place: Place) -> Place:
+        """`arm`, for what an arm has from there, or lacks because it is missing there."""
+        key = place[2:]
+        if place[:1] != ("arms",) or not key or holds(arms[place[1]], key):
+            return place
+        own = not holds(base, key) and len(key) > 1 and holds(arms[place[1]], key[:-1])
+        return place if own else ("arm", *key)
+
+    try:
+        params = Params.model_validate(tree)
+    except ValidationError as error:
+        found = complaints(error, Params, written=written)
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n{found}") from None
+    flags = {".".join(map(str, written(place))): value for place, value in truths(tree, params)}
+    bad = [f"{key} is {value}: must be a number" for key, value in flags.items()]
+    for name, arm in params.arms.items():
+        bad += [f"arms.{name}.{line}" for line in idle_keys(arm, Change(base, arms[name] or {}))]
+    if bad:
+        lines = "\n".join(f"  {line}" for line in bad)
+        raise ParameterError(f"{where} cannot be used, nothing was run:\n{lines}")
+    return params
+
+
+def truths(written: Any, read: Any) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """(place, value) where true or false was written for a number, which pydantic takes for 1 or 0."""
+    for key, value in written.items():
+        found = read.get(key) if isinstance(read, dict) else getattr(read, key)
+        if isinstance(value, dict) and found is not None:
+            yield from (((key, *inner), truth) for inner, truth in truths(value, found))
+        elif isinstance(value, bool) and not isinstance(found, bool):
+            yield (key,), value

@@ -1,0 +1,209 @@
+"""experiments/NAME: what a run starts from, whatever earlier runs have left in params.yaml."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+
+from flows.named_experiments import ExperimentError, changed, experiment_names, lay_experiment, start
+from tasks.suites import parse_with_suite
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+TREE = yaml.safe_load(TEXT)
+# A project of one stage that does nothing but note what it was asked.
+STAGE = {"cmd": "python work.py", "deps": ["work.py"], "params": list(TREE), "outs": ["data/out"]}
+WORK = """
+import os, pathlib, time, yaml
+asked = yaml.safe_load(open("params.yaml"))
+with open("ran", "a") as log:
+    print(asked["experiment"], asked["suite"], asked["seed"], *asked["periods"], file=log)
+while os.path.exists("wait"):
+    time.sleep(0.1)
+pathlib.Path("data").mkdir(exist_ok=True)
+pathlib.Path("data/out").write_text("done")
+"""
+
+
+def git(*words: str) -> None:
+    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", *identity, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """params.yaml, committed, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    git("init")
+    git("add", path.name)
+    git("commit", "--message", "start")
+    return path
+
+
+def put(path: Path, tree: dict[str, Any]) -> str:
+    """Writes parameters as a run leaves them, comments aside."""
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_can_be_used(name: str) -> None:
+    laid = lay_experiment(name, TREE)
+    assert parse_with_suite(laid, name).experiment == name
+    assert laid != TREE == yaml.safe_load(TEXT)
+
+
+def test_options_by_hand() -> None:
+    laid = lay_experiment("acl", TREE)
+    assert laid["periods"] == {"0": "base", "1": 0, "2": 1}
+    assert laid["report"]["title"] == "Authors write their abstracts"
+    assert laid["ingest"]["max_quarantined"] == 0.7
+
+
+def test_changed_keys_are_named() -> None:
+    before = {"a": 1, "b": {"c": None, "d": [1, 2]}, "e": {"f": 1}}
+    now = {"a": 1, "b": {"c": 0, "d": [1, 2], "g": None}, "e": 2}
+    assert list(changed(before, now)) == ["b.c", "b.g", "e"]
+
+
+@pytest.mark.parametrize("left", experiment_names())
+@pytest.mark.parametrize("name", ["", "acl"])
+def test_what_an_experiment_left_is_taken_back(params: Path, left: str, name: str) -> None:
+    """`paper` has a rate that DVC writes as 3e-05, which is a string to PyYAML."""
+    options = shlex.split((ROOT / "experiments" / left).read_text(encoding="utf-8"))[1::2]  # behind -S
+    apply_overrides(params, [*options, "suite=lambda", "seed=7"])
+    assert f"had left experiments/{left}" in start(name)
+    assert params.read_text(encoding="utf-8") == TEXT
+    assert start(name) == ""
+
+
+def test_an_experiment_of_ones_own_is_laid_as_dvc_lays_it(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a block that is null, with numbers and texts of any form; one that DVC refuses left nothing."""
+    options = ["+arm.profile.by=pag", "arm.train.lr=1e-4", "report.title='a: b'"]
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine").write_text("".join(f'-S "{option}"\n' for option in options) + "--name mine\n")
+    (folder / "odd").write_text("-S no.such.key=1\n")
+    monkeypatch.setattr("flows.named_experiments.FOLDER", folder)
+    apply_overrides(params, options)
+    assert "had left experiments/mine" in start()
+    assert params.read_text(encoding="utf-8") == TEXT
+
+
+def test_suite_and_seed_stay_unless_an_experiment_starts(params: Path) -> None:
+    text = put(params, TREE | {"suite": "lambda", "seed": 7})
+    assert start(sets=["suite", "seed"]) == ""
+    assert start(sets=["suite"]) == "Used as they stand in params.yaml, though not committed: seed."
+    assert params.read_text(encoding="utf-8") == text
+    assert "had left suite and seed" in start("acl")
+    assert params.read_text(encoding="utf-8") == TEXT
+
+
+@pytest.mark.parametrize("left", [None, "acl"])
+def test_edits_of_ones_own_are_used_and_named_and_never_taken_back(params: Path, left: str | None) -> None:
+    tree = lay_experiment(left, TREE) if left else TREE
+    text = put(params, tree | {"arm": tree["arm"] | {"adapter": "swapped"}})
+    assert "arm.adapter" in start()
+    with pytest.raises(ExperimentError, match=r"another .*arm\.adapter.* Nothing was run\.\n.*git commit"):
+        start("acl")
+    assert params.read_text(encoding="utf-8") == text
+
+
+def test_rates_are_chosen_on_the_very_data_that_they_are_used_on() -> None:
+    """`acl-validation` differs from `acl` in what is held out, in no line that says what is read or cut."""
+    acl, validation = (
+        {
+            line
+            for line in (ROOT / "experiments" / name).read_text().splitlines()
+            if line.startswith(("-S ingest", "-S ~periods"))
+        }
+        for name in ("acl", "acl-validation")
+    )
+    assert acl == validation
+
+
+def test_an_unknown_name_is_refused_with_all_that_exist(params: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"NAME is 'alc': must be one of acl, acl-validation, "):
+        start("alc")
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "just words"])
+def test_a_file_that_was_cut_short_is_left_to_its_owner(params: Path, text: str) -> None:
+    params.write_text(text, encoding="utf-8")
+    with pytest.raises(ExperimentError, match=r"git checkout params\.yaml"):
+        start("acl")
+    assert params.read_text(encoding="utf-8") == text
+
+
+def write_project(folder: Path) -> None:
+    """The project's Makefile, parameters and experiments around a stage that does nothing; in git."""
+    for name in ("Makefile", "params.yaml", "experiments", "suites", "spring", "tasks"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, folder / name)
+    for name in ("report", "seeds"):
+        (folder / f"tasks/{name}.py").write_text("")
+    (folder / "work.py").write_text(WORK)
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"work": STAGE}}))
+    (folder / ".gitignore").write_text("data\nran\nvenv\nwait\n__pycache__\n")
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).touch()
+    (folder / "venv/bin").mkdir(parents=True)
+    for name, command in {"python": "", "dvc": "-m dvc "}.items():
+        script = folder / "venv/bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command}"$@"\n')
+        script.chmod(0o755)
+    (folder / "venv/.ready").touch()
+    git("init")
+    subprocess.run([sys.executable, "-m", "dvc", "--quiet", "init"], check=True)
+    shutil.copyfile(ROOT / ".dvc/config", folder / ".dvc/config")  # no look for updates, which takes minutes
+    git("add", ".")
+    git("commit", "--message", "start")
+
+
+@pytest.mark.slow
+def test_seeds_of_an_experiment_can_be_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make compare` with real DVC, NAME from the command line alone; then without NAME."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAME", "of-the-machine")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of a `make test` that this runs under
+        monkeypatch.delenv(name, raising=False)
+    write_project(tmp_path)
+    ran = tmp_path / "ran"
+    command = ["make", "VENV=venv", "compare", "SEEDS=3 4", "NAME=validation"]
+    (tmp_path / "wait").touch()
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not ran.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the stage did not start"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (tmp_path / "wait").unlink()
+    ran.unlink()
+    plain = ["make", "VENV=venv", "compare", "SEEDS=3"]
+    for words in (command, command, plain):
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    expected = ["validation compare 3 0 1", "validation compare 4 0 1", "personas compare 3 0 1 2 3 4"]
+    assert ran.read_text().splitlines() == expected  # the second time everything was there
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == TREE | {"suite": "compare", "seed": 3}
+    refused = subprocess.run([*plain, "NAME=alc"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "must be one of acl" in refused.stderr

@@ -1,0 +1,835 @@
+"""Stages evaluate and report on a made-up experiment: numbers, coverage, and a page that is safe to open."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from spring.measures.significance import holm
+from spring.measures.statistics import EVERY, auroc
+from tasks import evaluate, report
+from tasks.files import load_params
+from tasks.measures.costs import base_seconds
+from tasks.reporting.cost_plots import frontier
+from tasks.reporting.page import metric_reading, reading, transfer_reading
+from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired_panel, periods_panel
+from tasks.reporting.svg import GRID, Style
+from tasks.reporting.table import Table, as_plain, number, size
+from tasks.reporting.transfer_plots import measure_panel, measure_title, measured
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "<script>alert('text')</script>"
+HOSTILE_USER = '"><img src=https://example.org/x.png>$x$'
+WORDS = ("the", "drift", "of", "user", "is", "learned", "from", "what", "changed", "and", "not", "stayed")
+TYPES = ("abrupt", "gradual", "noise")
+KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.Int32}
+PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "quality": pl.Float64}
+SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
+CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
+INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64, "seconds_score": pl.Float64}
+
+
+def write_params(root: Path, **changes: object) -> None:
+    """The repository's parameters, with three periods and few resamples."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    tree["periods"] = {"0": "base", "1": 0, "2": 1}
+    tree["evaluate"] |= {"resamples": 200}
+    tree["transfer"] = "likelihood"
+    tree["report"] |= {"title": f"A report {HOSTILE}", "sample_users": 2}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path)
+
+
+def write_experiment(root: Path, users: int = 5, labelled: bool = True, per_period: int = 8) -> None:
+    """Everything that the stages before evaluate would have written under `root`/data."""
+    params, random = load_params(root / "params.yaml"), np.random.default_rng(0)
+    names = [HOSTILE_USER, *(f"user-{place}" for place in range(1, users))]
+    recipes = evaluate.arms_by_recipe(params)
+    kinds: dict[str, str] = {}
+    for period in params.periods:
+        rows = []
+        for place, user in enumerate(names):
+            for turn in range(per_period):
+                key = f"{place}-{period}-{turn}"
+                kind = TYPES[place % 3] if random.random() < 0.4 else "stable"
+                kinds[key] = kind
+                rows.append(
+                    {
+                        "user_id": user,
+                        "interaction_id": key,
+                        "timestamp": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=100 * period + turn),
+                        "task": "review",
+                        "query": json.dumps({"PRODUCT": f"thing {HOSTILE}"}),
+                        "response": f"{HOSTILE} {' '.join(random.choice(WORDS, 12))}",
+                        "rating": None,
+                        "period": period,
+                        "part": "test" if turn >= per_period - 1 else "train",
+                    }
+                )
+        split = pl.DataFrame(rows, schema_overrides={"rating": pl.Float64, "period": pl.Int32})
+        write(split, root / f"data/split/{period}.parquet")
+        write_adapt(root, split, list(recipes), kinds, random)
+        write_memory(root, split, [arm.memory_id for arm in params.arms.values() if arm.memory_id])
+        if period:
+            write_generations(root, split, list(params.arms), random)
+    write_transfer(root, list(params.arms), list(params.periods))
+    table = pl.DataFrame({"interaction_id": list(kinds), "drift": list(kinds.values())})
+    table = table.with_columns(is_drift=pl.col("drift").is_in(["abrupt", "gradual"]))
+    write(table if labelled else table.clear(), root / "data/ingest/labels.parquet")
+
+
+def write_adapt(
+    root: Path,
+    split: pl.DataFrame,
+    recipes: list[str],
+    kinds: dict[str, str],
+    random: np.random.Generator,
+) -> None:
+    period = split["period"][0]
+    scores, curves, index = (
+        [pl.DataFrame(schema=SCORES)],
+        [pl.DataFrame(schema=CURVES)],
+        [pl.DataFrame(schema=INDEX)],
+    )
+    for place, recipe in enumerate(recipes):
+        for (user,), rows in split.filter(pl.col("part") == "train").group_by("user_id", maintain_order=True):
+            lift = np.array(
+                [{"stable": 0.0, "noise": -1.0}.get(kinds[key], 0.8) for key in rows["interaction_id"]]
+            )
+            drift = random.normal(-2, 0.5, rows.height) + lift
+            score = {
+                "drift_score": drift if period else [None] * rows.height,
+                "selected": drift >= np.sort(drift)[-2],
+                "logp_adap": -20.0 - 10 * drift,  # hardness 2 + drift
+                "tokens": [10] * rows.height,
+                "novelty": drift,
+                "quality": -drift,
+            }
+            keys = {"recipe": recipe, "user_id": user, "period": period}
+            scores.append(pl.DataFrame(keys | {"interaction_id": rows["interaction_id"]} | score, SCORES))
+            steps = 6 + 4 * place
+            loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
+            curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
+            index.append(
+                pl.DataFrame(keys | {"tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}, INDEX)
+            )
+            weights = root / f"data/adapt/{period}/adapters/{recipe}/{len(index)}/adapter.safetensors"
+            weights.parent.mkdir(parents=True)
+            weights.write_bytes(b"0" * 10)
+    for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
+        write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
+
+
+def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
+    """The history so far, of which buffers hold each user's first item."""
+    period = split["period"][0]
+    folder = root / "data/consolidate"
+    rows = split.filter(pl.col("part") == "train")
+    if period:
+        rows = pl.concat([pl.read_parquet(folder / f"{period - 1}/history.parquet"), rows])
+    write(rows, folder / f"{period}/history.parquet")
+    first = rows.filter(pl.col("interaction_id").str.ends_with("-0-0")).select("interaction_id")
+    held = pl.concat(first.with_columns(memory=pl.lit(memory), seconds=0.25) for memory in memories)
+    write(held, folder / f"{period}/buffers.parquet")
+    turns = pl.col("interaction_id").str.split("-").list.last().cast(pl.Float64)
+    keys = rows.select("user_id", "interaction_id", score=turns, loss=-turns)
+    offered = pl.concat(keys.with_columns(memory=pl.lit(memory)) for memory in memories)
+    write(offered, folder / f"{period}/candidates.parquet")
+
+
+def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
+    """scores[i, j] = -3 + arm / 10 * (i + 1) + user / 100; the base model is at -3 + user / 100.
+
+    Arms from the third on have adapters of their users' own: another user's is 0.05 (i + 1) worse.
+    """
+    rows, scored = [], []
+    for tested in periods:
+        split = pl.read_parquet(root / f"data/split/{tested}.parquet").filter(pl.col("part") == "test")
+        for item, user in split.select("interaction_id", "user_id").iter_rows():
+            place = int(item.split("-")[0])
+            scored.append({"interaction_id": item, "period": tested, "logp": -30 + place / 10, "tokens": 10})
+            for learned in periods:
+                for gain, arm in enumerate(arms):
+                    logp = -30 + gain * (learned + 1) + place / 10
+                    row = {"arm": arm, "user_id": user, "interaction_id": item, "learned": learned}
+                    row |= {"tested": tested, "ref_tokens": 10}
+                    rows.append(row | {"adapter": "own", "logp": logp})
+                    if learned == tested and gain >= 2:
+                        rows.append(row | {"adapter": "swapped", "logp": logp - 0.5 * (learned + 1)})
+    write(pl.DataFrame(rows), root / "data/transfer/likelihoods.parquet")
+    for (period,), table in pl.DataFrame(scored).group_by("period"):
+        write(table, root / f"data/score_base/{period}.parquet")
+
+
+def write_generations(root: Path, split: pl.DataFrame, arms: list[str], random: np.random.Generator) -> None:
+    rows = []
+    for place, arm in enumerate(arms):
+        for test in split.filter(pl.col("part") == "test").iter_rows(named=True):
+            kept = [word for word in test["response"].split() if random.random() < 0.35 + 0.1 * place]
+            rows.append(
+                {
+                    "arm": arm,
+                    "user_id": test["user_id"],
+                    "interaction_id": test["interaction_id"],
+                    "period": test["period"],
+                    "text": " ".join(kept),
+                    "tokens": len(kept),
+                    "logp": -10.0 * (3 - 0.3 * place) + random.normal(0, 1),
+                    "ref_tokens": 10,
+                    "contexts": ["0-0-0"] if place % 2 else [],
+                    "candidates": 2,
+                    "sigma": None,
+                    "seconds": 0.25,
+                    "row_steps": 4,
+                }
+            )
+    schema: dict[str, Any] = {"period": pl.Int32, "contexts": pl.List(pl.String), "sigma": pl.Float64}
+    period = split["period"][0]
+    write(pl.DataFrame(rows, schema_overrides=schema), root / f"data/generate/{period}/generations.parquet")
+
+
+def run(root: Path) -> None:
+    """Both stages, without the hook for W&B."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        evaluate.main()
+        report.build(load_params(), report.read_metrics())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment that has been evaluated and reported; tests only read it."""
+    root = tmp_path_factory.mktemp("experiment")
+    write_params(root)
+    write_experiment(root)
+    run(root)
+    return root
+
+
+@pytest.fixture
+def unscored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment that is ready for evaluate, and the current folder."""
+    write_params(tmp_path)
+    write_experiment(tmp_path, users=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def metrics_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "data/metrics.json").read_text(encoding="utf-8"))
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------
+
+
+def test_means_are_over_items_then_periods_then_users(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    generations = pl.concat(
+        pl.read_parquet(finished / f"data/generate/{t}/generations.parquet") for t in (1, 2)
+    )
+    for arm, found in metrics["arms"].items():
+        rows = generations.filter(pl.col("arm") == arm).to_dicts()
+        per_user: dict[str, dict[int, list[float]]] = {}
+        for row in rows:
+            values = per_user.setdefault(row["user_id"], {}).setdefault(row["period"], [])
+            values.append(row["logp"] / row["ref_tokens"])
+        users = [np.mean([np.mean(values) for values in periods.values()]) for periods in per_user.values()]
+        assert found["logp_per_token"]["mean"] == pytest.approx(np.mean(users), abs=1e-6)
+        of_period = [np.mean(periods[2]) for periods in per_user.values()]
+        assert found["logp_per_token"]["periods"]["2"] == pytest.approx(np.mean(of_period), abs=1e-6)
+
+
+def test_paired_differences_are_differences_of_means(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    assert set(metrics["paired"]) == set(metrics["arms"]) - {"base"}
+    for arm, differences in metrics["paired"].items():
+        for metric, found in differences.items():
+            gap = metrics["arms"][arm][metric]["mean"] - metrics["arms"]["base"][metric]["mean"]
+            assert found["difference"] == pytest.approx(gap, abs=2e-6)
+            assert found["low"] <= found["difference"] <= found["high"]
+
+
+def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path, monkeypatch: Any) -> None:
+    """Two items a period at 1 s and 10 s, of which `current` has learned the second."""
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+
+    def arm(policy: str = "global-highest", first: int = 0, **train: Any) -> Any:
+        plain = params.arms["spring"]
+        memory = plain.memory.model_copy(update={"policy": policy, "first_period": first})  # type: ignore[union-attr]
+        return plain.model_copy(
+            update={"memory": memory, "train": plain.train.model_copy(update=train)}  # type: ignore[union-attr]
+        )
+
+    recipes = [arm().recipe, arm(data="current").recipe]
+    for period in (0, 1):
+        names = [f"{period}-{i}" for i in range(3)]  # the last is a test item, offered to nobody
+        scored = {"interaction_id": names, "seconds": [1.0, 10.0, 100.0], "part": ["train", "train", "test"]}
+        write(pl.DataFrame(scored), Path(f"data/score_base/{period}.parquet"))
+        learned = pl.DataFrame(
+            {"recipe": recipes, "user_id": "a", "chosen": [[f"{period}-0", f"{period}-1"], [f"{period}-1"]]}
+        )
+        write(learned, Path(f"data/adapt/{period}/index.parquet"))
+    assert [base_seconds(arm(), t) for t in (0, 1)] == [11.0, 0.0]  # Eq. 1 has asked from period 1 on
+    assert [base_seconds(arm(first=1), t) for t in (0, 1)] == [0.0, 0.0]
+    assert [base_seconds(arm(data="current"), t) for t in (0, 1)] == [10.0, 10.0]
+    sure = arm(data="confident")
+    confident = learned.with_columns(recipe=pl.lit(sure.recipe))
+    write(confident, Path("data/adapt/1/index.parquet"))
+    assert [base_seconds(sure, t) for t in (0, 1)] == [0.0, 10.0]  # chosen by the base model in period 0
+    write(learned, Path("data/adapt/1/index.parquet"))
+    assert base_seconds(arm(data="current", policy="loss"), 1) == base_seconds(arm("recent"), 0) == 0.0
+    untrained = arm().model_copy(update={"train": None})
+    assert base_seconds(untrained, 1) == 0.0  # the buffer's own seconds are those of the base model
+    late = learned.with_columns(chosen=pl.Series([["none"], ["0-0", "0-1", "1-1"]]))  # 0-1 again, 0-0 at last
+    write(late, Path("data/adapt/1/index.parquet"))
+    assert base_seconds(arm(data="current"), 1) == 11.0
+    assert base_seconds(arm().model_copy(update={"memory": None}), 0) == 0.0
+
+
+def test_costs_follow_the_recipe(finished: Path) -> None:
+    """5 users x 3 periods of 1.5 s, 0.5 s of scores and 100 tokens; 0.25 s for each of 3 x 5 buffers.
+
+    Adapters of 10 bytes; 10 answers of 0.25 s.
+    """
+    arms = metrics_of(finished)["arms"]
+    for arm in ("spring", "spring-parametric", "oppu-each"):
+        assert arms[arm]["seconds_train"] == 22.5
+        assert arms[arm]["tokens_trained"] == 1500
+        assert arms[arm]["adapter_bytes"] == 50
+    assert arms["spring"]["seconds_score"] == 7.5 + 3.75 and arms["spring-parametric"]["seconds_score"] == 7.5
+    assert arms["base"]["seconds_score"] == 0
+    assert arms["base"]["seconds_train"] == arms["base"]["adapter_bytes"] == 0
+    assert arms["base"]["seconds_generate"] == 2.5
+    assert arms["base"]["pass_rate"] is None and arms["oppu-each"]["pass_rate"] is None
+    assert arms["rag-accum"]["pass_rate"] == 1.0 and arms["spring"]["pass_rate"] == 1.0
+
+
+def test_memory_is_charged_by_what_is_held_at_the_end(finished: Path) -> None:
+    """The history holds all 105 train items of 5 users, a buffer one item of each."""
+    arms = metrics_of(finished)["arms"]
+    rows = pl.concat(pl.read_parquet(finished / f"data/split/{t}.parquet") for t in range(3))
+    texts = rows.filter(pl.col("part") == "train").with_columns(
+        size=(pl.col("query") + pl.col("response")).str.len_bytes()
+    )
+    assert texts.height == 105
+    assert arms["rag-accum"]["memory_bytes"] == texts["size"].sum()
+    first = texts.filter(pl.col("interaction_id").str.ends_with("-0-0"))
+    assert arms["spring"]["memory_bytes"] == first["size"].sum() > 0
+    for arm in ("base", "oppu-each", "spring-parametric"):
+        assert arms[arm]["memory_bytes"] == 0
+
+
+def test_drift_is_measured_for_arms_that_select(finished: Path) -> None:
+    drift = metrics_of(finished)["drift"]
+    assert set(drift) == {"spring", "spring-parametric"}
+    assert drift["spring"] == drift["spring-parametric"]
+    assert set(drift["spring"]) == {EVERY, *TYPES}
+    means = {
+        kind: {name: entry["mean"] for name, entry in of.items()} for kind, of in drift["spring"].items()
+    }
+    every = means[EVERY]
+    assert every["auroc"] > 0.7  # the made-up scores of real changes are lifted by 1.6 deviations
+    assert means["noise"]["auroc"] < 0.3
+    assert every["average_precision"] > every["chance"] and every["precision"] > every["blind"]
+    assert means["abrupt"]["average_precision"] > 0.5 > means["noise"]["average_precision"]
+    # users 0 and 3 change abruptly, 1 and 4 gradually; 2 is noisy
+    assert [drift["spring"][kind]["auroc"]["users"] for kind in (EVERY, *TYPES)] == [4, 2, 2, 1]
+
+
+def test_drift_is_measured_within_a_user_and_period(finished: Path) -> None:
+    """Recomputed for one user: the mean over its periods of the AUROC among that period's items."""
+    detected = pl.read_parquet(finished / "data/evaluate/detection.parquet")
+    labels = pl.read_parquet(finished / "data/ingest/labels.parquet")
+    found = []
+    for period in (1, 2):
+        scores = pl.read_parquet(finished / f"data/adapt/{period}/scores.parquet")
+        recipe = load_params(finished / "params.yaml").arms["spring"].recipe
+        rows = scores.filter((pl.col("recipe") == recipe) & (pl.col("user_id") == "user-1"))
+        rows = rows.join(labels, on="interaction_id")
+        found.append(auroc(rows["drift_score"].to_numpy(), rows["is_drift"].to_numpy()))
+    mine = detected.filter((pl.col("arm") == "spring") & (pl.col("user_id") == "user-1"))
+    there = [value for value in found if value is not None]
+    assert mine.filter(pl.col("kind") == EVERY)["auroc"].item() == pytest.approx(sum(there) / len(there))
+
+
+def test_correlations_are_those_within_periods(finished: Path) -> None:
+    """Made up so that novelty and hardness rise with the score, and quality falls with it."""
+    found = metrics_of(finished)["correlations"]
+    assert set(found) == {"spring", "spring-parametric"}
+    signs = {
+        "novelty ~ quality": -1, "novelty ~ hardness": 1, "novelty ~ drift score": 1,
+        "quality ~ hardness": -1, "quality ~ drift score": -1, "hardness ~ drift score": 1,
+    }  # fmt: skip
+    assert found["spring"] == pytest.approx(signs | {"S' ~ loss": -1})
+    assert found["spring-parametric"] == pytest.approx(signs)  # keeps nothing
+
+
+def test_tests_are_corrected_for_the_arms_within_a_metric(finished: Path) -> None:
+    paired = metrics_of(finished)["paired"]
+    for metric in METRIC_NAMES:
+        found = [of[metric] for of in paired.values()]
+        assert [entry["p_holm"] for entry in found] == pytest.approx(holm([entry["p"] for entry in found]))
+    surest = paired["spring-parametric"]["logp_per_token"]  # every user gains: 2 of 2^5 sign patterns
+    assert surest["p"] == 0.0625 and surest["p_holm"] == 0.25
+    assert surest["d_z"] > 2 and surest["users_needed"] > 2
+
+
+def test_transfer_by_hand(finished: Path) -> None:
+    """Arm k gains k / 10 a state. Average: -3 + 3 k / 10 + 0.02 (the mean user). Backward: 2 and 1 states.
+
+    Forward: one state at j = 1, two at j = 2. Forgetting: the last state is one above the best before it.
+    """
+    found = metrics_of(finished)["transfer"]
+    assert list(found) == sorted(metrics_of(finished)["arms"])
+    for gain, arm in enumerate(load_params(finished / "params.yaml").arms):
+        step = gain / 10
+        means = {name: found[arm][name]["mean"] for name in ("average", "backward", "forward", "forgetting")}
+        assert means == pytest.approx(
+            {"average": -2.98 + 3 * step, "backward": 1.5 * step, "forward": 1.5 * step, "forgetting": -step},
+            abs=1e-6,
+        )
+        own = found[arm]["personal"]["mean"]
+        assert own is None if gain < 2 else own == pytest.approx((0.1 + 0.15) / 2)  # periods 1 and 2
+        assert found[arm]["held"]["users"] == 0  # nobody's habits come back
+        assert found[arm]["matrix"]["1"]["2"] == pytest.approx(-2.98 + 2 * step)
+        assert found[arm]["untrained"] == {"0": -2.98, "1": -2.98, "2": -2.98}
+        assert set(found[arm]["kinds"]) == {"abrupt", "gradual"}
+        assert found[arm]["kinds"]["abrupt"]["users"] == 2  # users 0 and 3 of 5; 2 and no other is noise
+        assert found[arm]["kinds"]["abrupt"]["average"] == pytest.approx(-3 + 0.015 + 3 * step)
+        # every user gains alike, so that nobody who changed gains more
+        assert all(at["excess"] == pytest.approx(0, abs=1e-6) for at in found[arm]["follow"].values())
+    paired = metrics_of(finished)["transfer_paired"]
+    assert paired["spring"]["backward"]["difference"] == pytest.approx(1.5 * 0.3)
+    assert paired["spring"]["personal"]["difference"] is None  # the base model has no adapter to compare with
+    assert paired["spring"]["forgetting"]["p"] == 0.0625  # every user alike: 2 of 2^5 sign patterns
+    low, high = (found["spring"]["average"][end] for end in ("low", "high"))
+    assert low < found["spring"]["average"]["mean"] < high
+
+
+def test_plots_hold_every_arm_and_period(finished: Path) -> None:
+    table = pl.read_csv(finished / "data/evaluate/plots/periods.csv")
+    assert table.height == 5 * 2
+    curves = pl.read_csv(finished / "data/evaluate/plots/curves.csv")
+    assert set(curves["arms"]) == {"oppu-each", "spring + spring-parametric"}
+    assert set(curves["users"]) == {5}
+
+
+def damage(root: Path, change: str) -> None:
+    path = root / "data/generate/2/generations.parquet"
+    table = pl.read_parquet(path)
+    last = table.tail(1)
+    others = {
+        "missing": table.head(-1),
+        "more than once": pl.concat([table, last]),
+        "not test items": pl.concat([table, last.with_columns(pl.lit("other").alias("interaction_id"))]),
+    }
+    write(others[change], path)
+
+
+@pytest.mark.parametrize("change", ["missing", "more than once", "not test items"])
+def test_coverage_is_checked_and_items_are_named(unscored: Path, change: str) -> None:
+    damage(unscored, change)
+    named = "other" if change == "not test items" else "1-2-7"
+    with pytest.raises(ValueError, match=rf"1 generations are .*{change}.*spring-parametric/user-1/{named}"):
+        evaluate.main()
+
+
+def test_missing_adapters_are_named(unscored: Path) -> None:
+    shutil.rmtree(unscored / "data/adapt/2/adapters")
+    with pytest.raises(FileNotFoundError, match=r"data/adapt/2/adapters/.* is missing"):
+        evaluate.main()
+
+
+# --- report -----------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Collects tags, what they point to, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[tuple[str, str]] = []
+        self.handlers: list[str] = []
+        self.styles, self.scripts, self.words = "", "", ""
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.inside = tag
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                self.links.append((tag, value or ""))
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name == "style":
+                self.styles += value or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "style":
+            self.styles += data
+        elif self.inside == "script":
+            self.scripts += data
+        else:
+            self.words += data
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path) -> Page:
+    return Page((finished / "data/report/report.html").read_text(encoding="utf-8"))
+
+
+def test_page_needs_no_network(page: Page) -> None:
+    assert len(page.links) > 10
+    assert [link for link in page.links if not link[1].startswith(("#", "data:"))] == []
+    assert "@import" not in page.styles and "http" not in page.styles
+    assert "http" not in page.scripts and "fetch(" not in page.scripts
+    assert not {"iframe", "object", "embed", "base", "form"} & set(page.tags)
+
+
+def test_hostile_text_stays_text(page: Page) -> None:
+    assert page.tags.count("script") == 1  # the page's own
+    assert "alert" not in page.scripts
+    assert "img" not in page.tags and page.handlers == []
+    assert page.words.count(HOSTILE) >= 5  # title, reference, query
+    assert page.words.count(HOSTILE_USER) >= 2  # sample's heading and drift drawing
+
+
+def test_page_references_resolve_and_ids_are_unique(finished: Path, page: Page) -> None:
+    text = (finished / "data/report/report.html").read_text(encoding="utf-8")
+    ids = [part.split('"', 1)[0] for part in text.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for _, link in page.links if link.startswith("#")} <= set(ids)
+
+
+def test_tables_agree_with_metrics(finished: Path) -> None:
+    metrics, folder = metrics_of(finished), finished / "data/report/tables"
+    for row in json.loads((folder / "arms.json").read_text()):
+        for metric in METRIC_NAMES:
+            found = metrics["arms"][row["arm"]][metric]
+            assert [row[metric], row[f"{metric}_low"], row[f"{metric}_high"]] == [
+                found["mean"], found["low"], found["high"],
+            ]  # fmt: skip
+    for row in pl.read_csv(folder / "paired.csv").iter_rows(named=True):
+        found = metrics["paired"][row["arm"]][row["metric"]]
+        assert {key: row[key] for key in found} == found
+        assert row["excludes_zero"] == (found["low"] > 0 or found["high"] < 0)
+    for row in pl.read_csv(folder / "periods-rougeL.csv").iter_rows(named=True):
+        assert {key: row[key] for key in ("1", "2")} == metrics["arms"][row["arm"]]["rougeL"]["periods"]
+    markdown = (folder / "arms.md").read_text(encoding="utf-8")
+    assert f"| spring | {number(metrics['arms']['spring']['rouge1']['mean'])} [" in markdown
+
+
+def test_report_is_the_same_in_another_process(finished: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (finished / "data/report").rglob("*") if path.is_file()}
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("report"))
+    code = "from tasks import report as r; r.build(r.load_params(), r.read_metrics())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True)
+    assert len(before) > 20
+    for path, content in before.items():
+        assert (copy / path.relative_to(finished)).read_bytes() == content, path.name
+
+
+def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
+    """No interval from one user, no drift without an arm that selects: said, not drawn and not invented."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    write_params(tmp_path, arms={name: tree["arms"][name] for name in ("base", "rag-accum")})
+    write_experiment(tmp_path, users=1, labelled=False)
+    run(tmp_path)
+    metrics = metrics_of(tmp_path)
+    assert metrics["drift"] == {}
+    found = metrics["paired"]["rag-accum"]["rouge1"]
+    assert found["low"] is None and found["high"] is None and found["difference"] is not None
+    assert {found[key] for key in ("p", "p_holm", "d_z", "users_needed")} == {None}
+    assert metrics["correlations"] == {} and metrics["transfer"]["rag-accum"]["backward"]["low"] is None
+    page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
+    for text in (
+        "A single user gives no intervals",
+        "No arm of this experiment selects",
+        "No arm of this experiment trains",
+    ):
+        assert text in page.words
+    assert not (tmp_path / "data/report/plots/drift.svg").exists()
+
+
+def test_drift_without_labels_is_null(unscored: Path) -> None:
+    labels = unscored / "data/ingest/labels.parquet"
+    write(pl.read_parquet(labels).clear(), labels)
+    evaluate.main()
+    assert metrics_of(unscored)["drift"] == {}
+    transfer = metrics_of(unscored)["transfer"]["spring"]
+    assert transfer["kinds"] == transfer["follow"] == {} and transfer["delay"] is None
+
+
+def test_print_shows_tables_and_place(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "argv", ["report", "--print"])
+    report.main()
+    printed = capsys.readouterr().out
+    assert "ROUGE-1 per period" in printed and "period 2" in printed
+    assert printed.rstrip().endswith(f"Report: {finished / 'data/report/report.html'}")
+    lines = [line for line in printed.splitlines() if line.startswith("spring ")]
+    assert len(lines) == 2 + len(METRIC_NAMES)  # values, differences, and each metric over periods
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 7}, {"experiment": "another"}, {"arms": {"base": {"train": None}}}]
+)
+def test_numbers_of_other_parameters_are_not_printed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """As after an arm was added, or an ablation was stopped."""
+    shutil.copytree(finished, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    tree = yaml.safe_load(Path("params.yaml").read_text()) | change
+    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr(sys, "argv", ["report", "--print"])
+    with pytest.raises(SystemExit, match=r"error: data/metrics.json is of .* run `make repro`"):
+        report.main()
+
+
+def test_stages_do_not_import_torch() -> None:
+    code = "import sys, tasks.evaluate, tasks.report; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert "matplotlib" in loaded.stdout.split()
+    assert not {"torch", "transformers", "wandb"} & set(loaded.stdout.split())
+
+
+# --- the reading ------------------------------------------------------------------------------------------
+
+
+def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
+    """metrics.json with base at 0.3 and each arm's (difference, low, high) on every metric.
+
+    p_holm is 0.01 where low and high have one sign, unless they are as far as 0.1 apart: then 0.2.
+    """
+    means = {"base": 0.3} | {arm: 0.3 + values[0] for arm, values in arms.items()}
+    keys = ("difference", "low", "high")
+    return {
+        "users": 50,
+        "against": "base",
+        "arms": {arm: {metric: {"mean": mean} for metric in METRIC_NAMES} for arm, mean in means.items()},
+        "paired": {
+            arm: {
+                metric: dict(zip(keys, values, strict=True))
+                | {"p_holm": 0.01 if values[1] * values[2] > 0 and values[2] - values[1] < 0.1 else 0.2}
+                for metric in METRIC_NAMES
+            }
+            for arm, values in arms.items()
+        },
+        "drift": {},
+        "transfer": {},
+        "transfer_paired": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        (
+            {"a": (0.02, 0.01, 0.03)},
+            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base; corrected p = 0.010.",
+        ),
+        (
+            {"a": (0.02, -0.01, 0.05), "b": (0.01, 0.005, 0.015), "c": (-0.02, -0.03, -0.01)},
+            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base; corrected p = 0.200, so "
+            "these data do not tell the two apart. Other arms above base (corrected p < 0.05): b. Other "
+            "arms below base (corrected p < 0.05): c.",
+        ),
+        (
+            {"a": (-0.02, -0.03, -0.01)},
+            "No arm has a higher mean than base (0.300). Arms below base (corrected p < 0.05): a.",
+        ),
+        (
+            {"a": (0.2, 0.05, 0.35)},  # an interval above zero is not enough
+            "a has the highest mean, 0.500: +0.200 [+0.050, +0.350] against base; corrected p = 0.200, so "
+            "these data do not tell the two apart.",
+        ),
+    ],
+)
+def test_reading_says_what_the_intervals_say(arms: dict[str, Any], expected: str) -> None:
+    assert metric_reading(made_up(**arms), ["base", *arms], "rouge1") == expected
+
+
+def test_reading_of_drift() -> None:
+    """Labels missing: said; selections that differ: pointed to; the shares as percentages."""
+    metrics = made_up(a=(0.02, 0.01, 0.03))
+    assert [heading for heading, _ in reading(metrics, ["base", "a"])] == [*METRIC_NAMES.values(), "Caution"]
+    values = {"auroc": 0.75, "precision": 0.5, "blind": 0.25}
+    found = {name: {"mean": value, "low": 0.7, "high": 0.8} for name, value in values.items()}
+    metrics["drift"] = {"a": {EVERY: found}}
+    sentence = dict(reading(metrics, ["base", "a"]))["Drift"]
+    assert (
+        "probability 0.750 [0.700, 0.800] " in sentence
+        and "50% of what" in sentence
+        and "reach 25%" in sentence
+    )
+    assert "Other selections" not in sentence
+    metrics["drift"]["base"] = {EVERY: found | {"auroc": {"mean": 0.5, "low": 0.4, "high": 0.6}}}
+    assert "Other selections" in dict(reading(metrics, ["base", "a"]))["Drift"]
+    metrics["drift"] = {"a": {EVERY: found | {"auroc": dict.fromkeys(("mean", "low", "high"))}}}
+    assert "none can be told apart" in dict(reading(metrics, ["base", "a"]))["Drift"]
+
+
+def test_reading_of_transfer() -> None:
+    metrics = made_up(a=(0.02, 0.01, 0.03), b=(0.02, 0.01, 0.03))
+    values = {"base": (0.0, 0.0, 0.0), "a": (-0.2, -0.3, -0.1), "b": (0.1, -0.1, 0.3)}
+    metrics["transfer"] = {
+        arm: {"backward": dict(zip(("mean", "low", "high"), of, strict=True))} for arm, of in values.items()
+    }
+    assert dict(reading(metrics, ["base", "a", "b"]))["Transfer"] == (
+        "By learning on, earlier periods lost under a (−0.200), in nats per token; no other interval "
+        "excludes zero."
+    )
+    metrics["transfer"] |= {f"c{i}": {"backward": {"mean": i, "low": i, "high": i}} for i in range(1, 8)}
+    [several] = transfer_reading(metrics, list(metrics["transfer"]))
+    assert "gained under c7 (+7.000), c6 (+6.000), c5 (+5.000), c4 (+4.000) and 3 more, in nats" in several
+    del metrics["transfer"]["a"]
+    assert "nothing says" in dict(reading(metrics, ["base", "b"]))["Transfer"]
+
+
+def test_without_the_matrix_the_page_says_so(unscored: Path) -> None:
+    write_params(unscored, transfer=None)
+    run(unscored)
+    assert metrics_of(unscored)["transfer"] == {}
+    page = Page((unscored / "data/report/report.html").read_text(encoding="utf-8"))
+    assert "Not measured" in page.words
+    for name in ("transfer", "measures"):
+        assert not (unscored / f"data/report/plots/{name}.svg").exists()
+
+
+def test_reading_is_cautious() -> None:
+    metrics = made_up(a=(0.02, 0.01, 0.03))
+    assert "one seed" in reading(metrics, ["base", "a"])[-1][1]
+    assert "only 8 users" not in reading(metrics, ["base", "a"])[-1][1]
+    metrics["users"] = 8
+    assert "only 8 users are rough" in reading(metrics, ["base", "a"])[-1][1]
+
+
+@pytest.mark.parametrize(("count", "text"), [(7, "7 B"), (1500, "1.5 kB"), (2_340_000, "2.3 MB")])
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text
+
+
+def test_an_empty_table_says_so() -> None:
+    assert as_plain(Table("tests", "Tests", [], [])) == "Tests\nNothing to show.\n"
+
+
+def test_rows_per_step_by_hand() -> None:
+    """At most 4 tokens: 3 and a stop, both paths (8 rows); 4, of which 2 with both (6); 0 and a stop (1)."""
+    from tasks.measures.costs import rows_per_step
+
+    generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
+    assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
+
+
+def test_of_many_arms_the_best_and_the_one_compared_with_stand_out() -> None:
+    """14 arms, arm 13 the best by each metric but METEOR, where arm 0 is; with 12 arms all stand out."""
+    means = {f"arm {i:02}": dict.fromkeys(METRIC_NAMES, float(i)) | {"meteor": float(-i)} for i in range(14)}
+    arms = {arm: {name: {"mean": value} for name, value in found.items()} for arm, found in means.items()}
+    shown = followed({"arms": arms, "against": "arm 05"})
+    assert shown == [f"arm {i:02}" for i in (0, 1, 2, 5, 11, 12, 13)]
+    few = dict(list(arms.items())[:12])
+    assert followed({"arms": few, "against": "arm 05"}) == list(few)
+    axes, styles = Figure().subplots(), dict.fromkeys(arms, Style("#0072b2", "o", "-"))
+    rows = [{"arm": arm, "period": t, "rouge1": 0.0, "rouge1_low": 0.0, "rouge1_high": 0.0}
+            for arm in arms for t in (1, 2)]  # fmt: skip
+    periods_panel(axes, pl.DataFrame(rows), "rouge1", styles, shown)
+    colours = [line.get_color() for line in axes.lines]
+    assert colours == [GRID] * 7 + ["#0072b2"] * 7 and not axes.collections
+
+
+def test_what_drawings_mark() -> None:
+    """The front: each arm better than all cheaper ones. Filled: corrected p below 0.05; no p, not filled."""
+    spent = {
+        "base": (1.0, -4.0),
+        "good": (5.0, -2.0),
+        "worse": (6.0, -3.0),
+        "tie": (7.0, -2.0),
+        "top": (9.0, -1.0),
+    }
+    arms = {
+        arm: {
+            "seconds_train": 0.0,
+            "seconds_score": 0.0,
+            "seconds_generate": seconds,
+            "rouge1": {"mean": mean},
+        }
+        for arm, (seconds, mean) in spent.items()
+    }
+    assert frontier({"arms": arms}, "rouge1") == ["base", "good", "top"]
+    paired = {
+        arm: {"rouge1": {"difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": p}}
+        for arm, p in (("good", 0.049), ("worse", 0.051), ("top", None))
+    }
+    axes = Figure().subplots()
+    styles = dict.fromkeys(("base", *paired), Style("#0072b2", "o", "-"))
+    paired_panel(axes, {"paired": paired, "against": "base"}, "rouge1", styles)
+    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
+    assert faces == ["#0072b2", "none", "none"]
+
+
+def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
+    """Filled: told apart from the arm compared with, which is not itself; no mark without a value."""
+    means = {"base": 0.0, "good": 0.4, "worse": -0.2, "shared": None}
+    styles = dict.fromkeys(means, Style("#0072b2", "o", "-"))
+    drawn = {
+        arm: {"personal": {"mean": value, "low": value, "high": value, "users": 8 if arm != "shared" else 0}}
+        for arm, value in means.items()
+    }
+    tested = {
+        "good": {"personal": {"p": 0.01, "p_holm": 0.02}},
+        "worse": {"personal": {"p": 0.2, "p_holm": 0.2}},
+        "shared": {"personal": {"p": None, "p_holm": None}},
+    }
+    metrics = {"transfer": drawn, "transfer_paired": tested, "users": 8}
+    axes = Figure().subplots()
+    measure_panel(axes, metrics, "personal", styles)
+    marks = [
+        (line.get_xdata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"
+    ]
+    assert marks == [(0.0, "none"), (0.4, "#0072b2"), (-0.2, "none")]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(means)
+    assert axes.get_title() == "personal part"
+
+
+def test_a_measure_says_of_how_many_users_it_is_and_where_they_are_too_few() -> None:
+    """Six users can give p = 0.031, which two comparisons double."""
+    entry = {"personal": {"mean": 0.1, "users": 6}}
+    tested = {"good": {"personal": {"p": 0.03125}}, "worse": {"personal": {"p": 0.5}}}
+    metrics = {"transfer": {"base": entry, "good": entry}, "transfer_paired": tested, "users": 6}
+    assert measure_title(metrics, "personal") == "personal part\n(too few for any p < 0.05)"
+    del tested["worse"]
+    assert measure_title(metrics, "personal") == "personal part"
+    assert measured({"transfer": {"base": {name: {"users": 0} for name in TRANSFER_NAMES} | entry}}) == [
+        "personal"
+    ]
+    assert measure_title(metrics | {"users": 10}, "personal") == "personal part\n(n=6)"
