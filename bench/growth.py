@@ -21,7 +21,7 @@ from typing import Any
 from bench.machine import MEGABYTE, about, write_result
 from bench.texts import writers
 from spring.store import CellStore
-from tasks.files import load_params
+from tasks.params import load_params
 
 USERS = (8, 32, 128, 512)
 SLOTS = (1, 4, 16, 32)
@@ -50,15 +50,16 @@ def measure_users(count: int, slots: int) -> dict[str, float]:
     """Seconds per user of training and of two-path generation, and the peak memory."""
     from tasks.cells import training
     from tasks.cells.decoding import GenerateJob, Request, generate
-    from tasks.cells.workbench import Adapter, Workbench
+    from tasks.cells.workbench import Adapter
+    from tasks.steps.experiment import Experiment
 
     training.SLOTS = slots
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(store=CellStore(Path(folder)))
+        bench = Experiment(store=CellStore(Path(folder)))
         arm = bench.params.arms["spring"]
         assert arm.train is not None
         recipe = arm.train.model_copy(update={"epochs": 1})
-        decode = arm.decode.model_copy(update={"max_new_tokens": NEW_TOKENS})
+        decode = arm.decode.decoding.model_copy(update={"max_new_tokens": NEW_TOKENS})
         people = users_of(count)
         load = bench.base.device, bench.prompter.end  # what is not per user
         assert load

@@ -18,11 +18,12 @@ from spring.engine.lora import AdapterBank
 from spring.engine.model import BaseModel, load
 from spring.engine.queries import Answer, Query
 from spring.engine.scoring import Text, token_logps
+from spring.engine.settings import Decoding
 from spring.engine.training import train
 from spring.method.prompts import Prompter
-from spring.settings.arm import Decode
 from spring.settings.train import Train
-from tasks.files import DATA, load_params
+from tasks.files import DATA
+from tasks.params import load_params
 
 MODEL = DATA / "model"
 TEXTS, USERS, ITEMS, QUERIES, NEW_TOKENS = 400, 32, 3, 64, 64
@@ -52,7 +53,7 @@ class Bench:
         recipe, decode = self.params.arms["spring"].train, self.params.arms["spring"].decode
         assert recipe is not None
         self.recipe: Train = recipe
-        self.decode: Decode = decode.model_copy(update={"max_new_tokens": NEW_TOKENS})
+        self.decode = decode.decoding.model_copy(update={"max_new_tokens": NEW_TOKENS})
         self.shape = work.shape_of(self.model, recipe.lora)
         self.stop = {self.prompter.end, self.base.tokenizer.eos_token_id}
 
@@ -69,7 +70,7 @@ class Bench:
         bank.detach(self.model)
         return [one.state for one in learned]
 
-    def generate(self, queries: Sequence[Query], states: Sequence[Weights], decode: Decode) -> list[Answer]:
+    def generate(self, queries: Sequence[Query], states: Sequence[Weights], decode: Decoding) -> list[Answer]:
         """The engine's answers; slot i is `states[i]`."""
         bank = AdapterBank(self.model, self.recipe.lora, slots=len(states))
         for slot, state in enumerate(states):
@@ -88,7 +89,7 @@ class Bench:
         return answers
 
     def generate_plainly(
-        self, queries: Sequence[Query], states: Sequence[Weights], decode: Decode
+        self, queries: Sequence[Query], states: Sequence[Weights], decode: Decoding
     ) -> list[list[int]]:
         """The same, query by query."""
         named = {str(slot): state for slot, state in enumerate(states)}

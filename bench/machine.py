@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from spring.engine.device import pick_device, pick_dtype
-from spring.settings.params import Model
+from spring.engine.settings import Model
 from tasks.files import write_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bench.machine import about, write_result
 from bench.stages import run
-from tasks.files import PARAMS, load_params
+from tasks.params import PARAMS, load_params
 from tasks.suites import MAIN, lay, read_suite
 from tasks.tree import read_tree
 

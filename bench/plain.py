@@ -20,8 +20,7 @@ from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.optimizer import schedule
 from spring.engine.queries import Query
 from spring.engine.scoring import Text
-from spring.settings.arm import Decode
-from spring.settings.train import Lora, Train
+from spring.engine.settings import Decoding, Learning, Lora
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
@@ -64,7 +63,7 @@ def score(model: Any, texts: Sequence[Text]) -> list[Tensor]:
     return found
 
 
-def train(model: Any, lessons: Sequence[Lesson], config: Train) -> list[dict[str, Tensor]]:
+def train(model: Any, lessons: Sequence[Lesson], config: Learning) -> list[dict[str, Tensor]]:
     """Trainer and PEFT, one user after another; the adapters under PEFT's names."""
     from peft import get_peft_model_state_dict
     from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -128,7 +127,7 @@ def _collate(batch: Sequence[Text]) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def generate(
-    model: Any, queries: Sequence[Query], settings: Decode, *, stop: Collection[int]
+    model: Any, queries: Sequence[Query], settings: Decoding, *, stop: Collection[int]
 ) -> list[list[int]]:
     """Query by query: two forward calls per token, each with its own cache, mixed, penalised, argmax.
 

@@ -19,7 +19,7 @@ from time import perf_counter
 
 from bench.machine import MEGABYTE, about, write_result
 from flows.experiment import dvc, environment, stages_in_order
-from tasks.files import load_params
+from tasks.params import load_params
 
 # what the engine leaves in a cell, with its seconds
 TIMED = ("scores.json", "curve.json", "generations.json", "logps.json", "profile.json", "pair.json")

@@ -7,8 +7,8 @@ from functools import cache
 from spring.data.quarantine import check_rows, leave_out
 from spring.engine.scoring import Text
 from spring.method.prompts import Prompter
-from tasks.files import load_params
 from tasks.ingest import read_source
+from tasks.params import load_params
 
 SOURCES = ("changelogs", "personas")
 MAX_CHARS = 1200  # as in experiments/changelogs

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.machine import Limits
 from spring.engine.scoring import Text
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
 
 
 @dataclass(frozen=True)

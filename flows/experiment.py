@@ -27,7 +27,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed, State
 
 from spring.settings.params import ParameterError
-from tasks.files import load_params
+from tasks.params import load_params
 
 LAST_LINES = 15  # of a failed stage, in the message of its task
 GRACE = 10  # seconds that a stage has to end after being asked to

@@ -25,7 +25,8 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
-from tasks.files import PARAMS, write_text
+from tasks.files import write_text
+from tasks.params import PARAMS
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PASSING = {"suite", "seed"}  # `make ablate` sets them, any experiment goes with any of them

@@ -14,53 +14,44 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from spring.code import code_digest, modules_of
+
 FORMAT = 1
 DAY = 86400  # seconds
-MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}  # what decides what it computes
 
 
-def cell_key(**parts: Any) -> str:
-    """sha256 of named parts: JSON values, or models that can be dumped to them."""
-    plain = json.dumps(
-        {"format": FORMAT, **parts}, sort_keys=True, default=lambda model: model.model_dump(mode="json")
-    )
+def cell_key(module: str, **parts: Any) -> str:
+    """sha256 of named parts, and of the code that `module` and the classes of the parts can reach.
+
+    Parts are JSON values, or parameter models and dataclasses of them; a field of a dataclass that takes no
+    part in comparisons takes none here.
+    """
+    code = code_digest(module, *sorted(modules_of(parts) - {module}))
+    plain = json.dumps({"format": FORMAT, "code": code, **parts}, sort_keys=True, default=as_json)
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def code_digest(*modules: str) -> str:
-    """sha256 of the sources of modules or packages, named from the project's root ("spring/engine/lora")."""
-    return _code_digest(tuple(sorted(modules)))
+def as_json(value: Any) -> Any:
+    """What JSON has no word for: parameter models and dataclasses."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
+    raise TypeError(f"{value!r} is no JSON value")
 
 
-@cache
-def _code_digest(modules: tuple[str, ...]) -> str:
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for name in modules:
-        path = root / name
-        files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-        for file in files:
-            digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def model_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:
-    """sha256 over names and contents of everything in a model's folder that changes what it computes."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in MODEL_FILES and file.name not in leave_out:
-            digest.update(file.name.encode())
-            with file.open("rb") as handle:
-                while chunk := handle.read(1 << 22):
-                    digest.update(chunk)
-    return digest.hexdigest()
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Short, stable name of any combination of parameter models and JSON values."""
+    plain = json.dumps(value, sort_keys=True, default=as_json)
+    return hashlib.sha256(plain.encode()).hexdigest()[:length]
 
 
 class CellStore:

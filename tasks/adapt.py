@@ -15,14 +15,16 @@ from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.swap import check_partners
 from spring.settings.train import Select
-from tasks.cells.levels import Placed, lay_levels, read_curve
-from tasks.cells.online import set_turns
-from tasks.cells.population import Case, foundations, pool
-from tasks.cells.sampling import sar_draw
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
-from tasks.cells.workbench import INDEX, Adapter, Row, Workbench, by_user, recipe_of, user_folder
+from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.steps.experiment import Experiment, recipe_of
+from tasks.steps.index import INDEX, by_user, user_folder
+from tasks.steps.levels import Placed, lay_levels, read_curve
+from tasks.steps.online import set_turns
+from tasks.steps.population import Case, foundations, pool
+from tasks.steps.sampling import sar_draw
 
 SCORES: dict[str, Any] = {
     "recipe": pl.String,
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--period", type=int, required=True)
     period = parser.parse_args().period
-    bench = Workbench()
+    bench = Experiment()
     rows = read_parquet(DATA / "split" / f"{period}.parquet")
     check_partners(bench.params.arms, rows["user_id"].unique().to_list())  # `split` may have had other arms
     until = rows.filter(pl.col("part") == "test")["timestamp"].min()
@@ -77,7 +79,7 @@ def main() -> None:
     write(placed, period)
 
 
-def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> list[Case]:
+def train_foundations(bench: Experiment, cases: list[Case], until: datetime) -> list[Case]:
     """Trains the shared adapters that user adapters start from, and sets them as `previous`."""
     members = foundations(cases)
     choose(bench, members, 0)
@@ -94,18 +96,18 @@ def train_foundations(bench: Workbench, cases: list[Case], until: datetime) -> l
     return [case for case in shared if case.recipe not in known]
 
 
-def job_of(bench: Workbench, case: Case, period: int) -> TrainJob:
+def job_of(bench: Experiment, case: Case, period: int) -> TrainJob:
     """What one case asks the engine to learn."""
     start = None if case.train.start == "base" else case.previous
     drawn = case.train.replay_draw
-    draw = sar_draw(bench, case, period) if drawn == "sar" and case.replay else None
+    draw = sar_draw(bench, case, period) if drawn == "sar" else None
     replay = case.chosen if drawn == "own" and case.replay else case.replay
     seed = bench.seed(case.user, period)
-    how = case.train.at(period)
+    how = case.train.at(period).learning
     return TrainJob(how, case.chosen, replay, start, seed, case.turns, draw, case.over)
 
 
-def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
+def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]:
     """Every recipe for every user, in a fixed order; `rows` are the train rows of the period."""
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
         "interaction_id", "logp", "tokens", "seconds"
@@ -132,7 +134,7 @@ def read_cases(bench: Workbench, rows: pl.DataFrame, period: int) -> list[Case]:
     return cases
 
 
-def choose(bench: Workbench, cases: list[Case], period: int) -> None:
+def choose(bench: Experiment, cases: list[Case], period: int) -> None:
     """Sets `chosen` of every case, and the scores of those that select by drift."""
     for case in cases:
         if case.train.data == "cumulative":
@@ -151,7 +153,7 @@ def choose(bench: Workbench, cases: list[Case], period: int) -> None:
     choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
 
 
-def choose_confident(bench: Workbench, cases: list[Case], period: int) -> None:
+def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
     """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA).
 
     And `confidences`, which the next period asks for. In period 0 they are the base model's, and all is kept.
@@ -178,7 +180,7 @@ def note_confidences(case: Case, sure: np.ndarray) -> None:
     case.confidences = [common | {"confidence": float(value)} for value in sure]
 
 
-def select(bench: Workbench, case: Case, logp_adap: np.ndarray, period: int) -> None:
+def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) -> None:
     """Scores one user's rows and keeps the drift set (Eq. 1, 2)."""
     how: Select = case.train.select
     logp_base = np.array([row["logp"] for row in case.rows])

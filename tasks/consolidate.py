@@ -17,21 +17,17 @@ from spring.method.replay import UNSCORED, Candidates, consolidate
 from spring.method.retrieval import document_text
 from spring.settings.arm import Arm
 from spring.settings.train import Select
-from tasks.cells.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
-from tasks.cells.memory import Library
-from tasks.cells.profile_vectors import (
-    FollowJob,
-    follow_all,
-    profilings,
-    read_profile_vectors,
-    table,
-    vector_id,
-)
-from tasks.cells.profiles import PROFILES, Profiles, write_profiles
 from tasks.cells.scoring import ScoreJob, Scores, score
-from tasks.cells.steering import write_vectors
-from tasks.cells.workbench import BUFFER, Row, Workbench, by_user, read_chosen
+from tasks.cells.vectors import FollowJob, follow_all, read_profile_vectors, table, vector_id
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.steps.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
+from tasks.steps.experiment import BUFFER, Experiment
+from tasks.steps.index import by_user, read_chosen
+from tasks.steps.memory import Library
+from tasks.steps.online import profilings
+from tasks.steps.profiles import PROFILES, Profiles, write_profiles
+from tasks.steps.steering import write_vectors
 
 BUFFERS: dict[str, Any] = {
     "memory": pl.String,
@@ -60,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--period", type=int, required=True)
     period = parser.parse_args().period
-    bench = Workbench()
+    bench = Experiment()
     out = DATA / "consolidate" / str(period)
     rows = read_parquet(DATA / "split" / f"{period}.parquet")
     train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
@@ -100,7 +96,7 @@ def main() -> None:
         write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
 
 
-def move_profiles(bench: Workbench, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
+def move_profiles(bench: Experiment, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
     """Every profile of every user after the train rows of the period."""
     before = read_profile_vectors(period - 1)
     jobs = [
@@ -112,7 +108,7 @@ def move_profiles(bench: Workbench, users: dict[str, list[Row]], period: int) ->
 
 
 def update_buffers(
-    bench: Workbench, history: pl.DataFrame, before: pl.DataFrame, period: int
+    bench: Experiment, history: pl.DataFrame, before: pl.DataFrame, period: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), and all of C^(t) (`CANDIDATES`).
 
@@ -171,7 +167,7 @@ def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -
         )
 
 
-def _scored(bench: Workbench, arm: Arm, rows: list[Row], under: Scores) -> Candidates:
+def _scored(bench: Experiment, arm: Arm, rows: list[Row], under: Scores) -> Candidates:
     """What one user's buffer may keep, with all that policies ask of it; `under` the updated adapter."""
     memory = arm.memory
     assert memory is not None
@@ -194,7 +190,7 @@ def _scored(bench: Workbench, arm: Arm, rows: list[Row], under: Scores) -> Candi
 
 
 def _keep(
-    bench: Workbench,
+    bench: Experiment,
     arm: Arm,
     user: str,
     rows: list[Row],

@@ -21,7 +21,6 @@ from typing import Any
 
 import polars as pl
 
-from spring.engine.strict import fingerprint
 from spring.measures.metrics import (
     ROUGE_SETTING,
     TEXT_METRICS,
@@ -31,7 +30,8 @@ from spring.measures.metrics import (
 )
 from spring.measures.statistics import mean_interval
 from spring.settings.params import Params
-from tasks.files import DATA, atomic, load_params, read_parquet, read_tests, write_json, write_parquet
+from spring.store import fingerprint
+from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet
 from tasks.measures.comparison import as_json, compare_arms, interval_settings
 from tasks.measures.costs import costs
 from tasks.measures.detection import (
@@ -43,6 +43,7 @@ from tasks.measures.detection import (
 )
 from tasks.measures.gates import gate_metrics
 from tasks.measures.matrix import compare_measures, transfer_metrics
+from tasks.params import load_params
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric

@@ -30,31 +30,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.settings.params import ParameterError, Params
-from tasks.suites import lay, parse_with_suite, read_suite
-from tasks.tree import read_tree
-
 DATA = Path("data")
-PARAMS = Path("params.yaml")
-
-
-def load_params(path: Path = PARAMS, *, suite: Path | None = None) -> Params:
-    """Reads and checks the parameter file with its suite (`ParameterError` names every bad key).
-
-    The suite is the one of suites/ that the file names, unless `suite` says where one lies.
-    """
-    try:
-        tree = read_tree(path)
-    except FileNotFoundError:
-        raise ParameterError(f"{path} does not exist; run from the root of the project") from None
-    return parse_with_suite(tree, str(path), suite=suite)
-
-
-def load_start() -> dict[str, Any]:
-    """The block `arm`, what every arm starts from, with the suite's changes; of a file that can be used."""
-    tree = read_tree(PARAMS)
-    start: dict[str, Any] = lay(tree, read_suite(tree.get("suite")))["arm"]
-    return start
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -67,11 +43,6 @@ def read_parquet(path: Path) -> pl.DataFrame:
 def read_tests(period: int) -> pl.DataFrame:
     """The test items of a period, all users."""
     return read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
-
-
-def sample_users(params: Params, frame: pl.DataFrame) -> list[str]:
-    """The users shown one by one, in the report and to W&B: the first by name."""
-    return sorted(frame["user_id"].unique())[: params.report.sample_users]
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

@@ -11,13 +11,15 @@ import polars as pl
 from spring.settings.arm import Arm
 from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
-from tasks.cells.gate import Gate
-from tasks.cells.memory import Library
-from tasks.cells.profile_vectors import read_profile_vectors
-from tasks.cells.profiles import Profiles
-from tasks.cells.steers import Steers
-from tasks.cells.workbench import Adapter, Adapters, Workbench, by_user
+from tasks.cells.vectors import read_profile_vectors
+from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
+from tasks.steps.experiment import Adapters, Experiment
+from tasks.steps.gate import Gate
+from tasks.steps.index import by_user
+from tasks.steps.memory import Library
+from tasks.steps.profiles import Profiles
+from tasks.steps.steers import Steers
 
 GENERATIONS: dict[str, Any] = {
     "arm": pl.String,
@@ -46,7 +48,7 @@ def main() -> None:
     if period == 0:  # the profiling period is not evaluated
         write_parquet(pl.DataFrame(schema=GENERATIONS), out)
         return
-    bench = Workbench()
+    bench = Experiment()
     folder = DATA / "consolidate" / str(period)
     history, buffers = (read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
     library = Library(bench, history, buffers, period, read_profile_vectors(period))
@@ -60,7 +62,7 @@ def main() -> None:
             requests = steers.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
             adapter = adapter_for(bench, arm, adapters, user, list(test))
             profile = profiles.of(arm, user, queries=rows)
-            jobs.append(GenerateJob(name, user, requests, arm.decode, adapter, profile))
+            jobs.append(GenerateJob(name, user, requests, arm.decode.decoding, adapter, profile))
     tell_closed(gates, period)
     found = []
     for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}"), strict=True):
@@ -81,7 +83,7 @@ def main() -> None:
     write_parquet(pl.DataFrame(found, schema=GENERATIONS), out)
 
 
-def read_gates(bench: Workbench, period: int) -> dict[str, Gate]:
+def read_gates(bench: Experiment, period: int) -> dict[str, Gate]:
     """The gate of every arm, calibrated with what consolidate@t knew."""
     folder = DATA / "consolidate" / str(period)
     frames = {
@@ -93,7 +95,7 @@ def read_gates(bench: Workbench, period: int) -> dict[str, Gate]:
 
 
 def adapter_for(
-    bench: Workbench, arm: Arm, adapters: Adapters, user: str, users: list[str]
+    bench: Experiment, arm: Arm, adapters: Adapters, user: str, users: list[str]
 ) -> Adapter | None:
     """The adapter that answers: the user's own, or in the control `adapter: swapped` another user's."""
     owner = swap(users, seed=bench.params.seed)[user] if arm.adapter == "swapped" else user

@@ -12,9 +12,11 @@ import polars as pl
 from spring.data.quarantine import Checked, check_rows, leave_out
 from spring.data.rows import RawRow, Skip, rows_of
 from spring.data.sources import changelogs, git, table
+from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
-from spring.settings.params import ParameterError, Prompt
-from tasks.files import DATA, load_params, write_json, write_parquet
+from spring.settings.params import ParameterError
+from tasks.files import DATA, write_json, write_parquet
+from tasks.params import load_params
 
 log = logging.getLogger(__name__)
 

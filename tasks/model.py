@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from spring.engine.layers import check_positions, read_layers
 from spring.engine.model import prepare, read_place
-from spring.settings.targets import check_positions, check_targets, read_layers
-from tasks.files import DATA, load_params, write_json
+from spring.settings.targets import check_targets
+from tasks.files import DATA, write_json
+from tasks.params import load_params
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from matplotlib.axes import Axes
 
 from spring.settings.params import Params
 from tasks.evaluate import METRICS, METRICS_FILE, arms_by_recipe, read_curves, read_metrics, stream
-from tasks.files import DATA, load_params, read_parquet, read_tests, sample_users, write_json, write_text
+from tasks.files import DATA, read_parquet, read_tests, write_json, write_text
+from tasks.params import load_params, sample_users
 from tasks.reporting.cost_plots import cost_panel
 from tasks.reporting.findings import tables
 from tasks.reporting.page import Sample, names, render

@@ -5,13 +5,13 @@ from __future__ import annotations
 import polars as pl
 
 from tasks.cells.scoring import ScoreJob, score
-from tasks.cells.workbench import Workbench
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.steps.experiment import Experiment
 
 
 def main() -> None:
     """data/split/{t}.parquet -> data/score_base/{t}.parquet."""
-    bench = Workbench()
+    bench = Experiment()
     periods = {t: read_parquet(DATA / "split" / f"{t}.parquet") for t in bench.params.periods}
     parts = [
         (t, user) for t, rows in periods.items() for user in rows.partition_by("user_id", maintain_order=True)

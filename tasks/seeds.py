@@ -27,14 +27,15 @@ from typing import Any
 
 import polars as pl
 
-from spring.engine.strict import fingerprint
 from spring.measures.transfer import Follow
 from spring.settings.params import ParameterError, Params
+from spring.store import fingerprint
 from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, read_metrics, settings
-from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
+from tasks.files import DATA, read_parquet, write_json, write_parquet
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
 from tasks.measures.matrix import compare_measures, following, summarise
+from tasks.params import PARAMS, load_params
 from tasks.reporting.findings import significance_table, transfer_tests_table
 from tasks.reporting.summary import summarise_runs
 from tasks.reporting.table import as_plain, paired_table

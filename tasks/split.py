@@ -8,7 +8,8 @@ import polars as pl
 
 from spring.data.split import check_leakage, hold_out_validation, split
 from spring.settings.swap import check_partners
-from tasks.files import DATA, load_params, read_parquet, write_parquet
+from tasks.files import DATA, read_parquet, write_parquet
+from tasks.params import load_params
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from spring.engine.strict import fingerprint
 from spring.measures.statistics import EVERY
 from spring.settings.params import Params
+from spring.store import fingerprint
 from tasks.evaluate import METRICS, stream
-from tasks.files import DATA, read_parquet, read_tests, sample_users
+from tasks.files import DATA, read_parquet, read_tests
 from tasks.measures.costs import COSTS
+from tasks.params import sample_users
 from tasks.reporting.plots import TRANSFER_NAMES
 
 if TYPE_CHECKING:

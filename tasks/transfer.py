@@ -31,13 +31,15 @@ from spring.settings.arm import Arm
 from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
-from tasks.cells.memory import Library
-from tasks.cells.profile_vectors import read_profile_vectors
-from tasks.cells.profiles import Profiles
-from tasks.cells.steers import Steers
-from tasks.cells.workbench import Adapter, Adapters, Row, Workbench, by_user
+from tasks.cells.vectors import read_profile_vectors
+from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
+from tasks.steps.experiment import Adapters, Experiment
+from tasks.steps.index import by_user
+from tasks.steps.memory import Library
+from tasks.steps.profiles import Profiles
+from tasks.steps.steers import Steers
 
 LIKELIHOODS: dict[str, Any] = {
     "arm": pl.String,
@@ -61,7 +63,7 @@ Tests = dict[int, dict[str, list[Row]]]  # period -> user -> test rows
 
 def main() -> None:
     """The states after all periods and the test queries of all periods -> data/transfer/."""
-    bench = Workbench()
+    bench = Experiment()
     rows: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     if bench.params.transfer is not None:
@@ -90,7 +92,7 @@ def main() -> None:
 
 
 def answer(
-    bench: Workbench, asked: Asked, alone: Asked
+    bench: Experiment, asked: Asked, alone: Asked
 ) -> tuple[list[list[Likelihood]], list[dict[str, Any]]]:
     """The references' likelihoods of `asked`, read on the way; what is generated for all, a row a query.
 
@@ -112,7 +114,7 @@ def answer(
     return read[: len(asked)], texts
 
 
-def ask_base(bench: Workbench, tests: Tests) -> Asked:
+def ask_base(bench: Experiment, tests: Tests) -> Asked:
     """The base model alone on every period, decoded as each arm does: what has learned nothing."""
     asked: Asked = []
     for name, arm in bench.params.arms.items():
@@ -120,11 +122,11 @@ def ask_base(bench: Workbench, tests: Tests) -> Asked:
             for user, rows in users.items():
                 cell = {"arm": name, "user_id": user, "learned": None, "tested": tested}
                 alone = [Request(row, (), 0.0, candidates=0, sigma=None) for row in rows]
-                asked.append((cell, Ask(alone, None, arm.decode.single)))
+                asked.append((cell, Ask(alone, None, arm.decode.single.decoding)))
     return asked
 
 
-def ask_state(bench: Workbench, learned: int, tests: Tests) -> tuple[Asked, Asked]:
+def ask_state(bench: Experiment, learned: int, tests: Tests) -> tuple[Asked, Asked]:
     """Every arm's queries to the state after period `learned`; those of that period also swapped."""
     folder = DATA / f"consolidate/{learned}"
     history = read_parquet(folder / "history.parquet")
@@ -150,13 +152,14 @@ def ask_state(bench: Workbench, learned: int, tests: Tests) -> tuple[Asked, Aske
                 requests = steers.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user, list(users))
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())
-                asked.append((cell | OWN, Ask(requests, adapter, arm.decode, profile)))
+                asked.append((cell | OWN, Ask(requests, adapter, arm.decode.decoding, profile)))
                 if user in stranger:
-                    swapped.append((cell | SWAPPED, Ask(requests, stranger[user], arm.decode, profile)))
+                    theirs = Ask(requests, stranger[user], arm.decode.decoding, profile)
+                    swapped.append((cell | SWAPPED, theirs))
     return asked, swapped
 
 
-def strangers(bench: Workbench, arm: Arm, adapters: Adapters, users: list[str]) -> dict[str, Adapter]:
+def strangers(bench: Experiment, arm: Arm, adapters: Adapters, users: list[str]) -> dict[str, Adapter]:
     """User -> another user's adapter, for arms in which each answers with one of their own."""
     if arm.adapter == "swapped" or len(users) < 2:
         return {}

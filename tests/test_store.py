@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spring import store as module
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
 from spring.store import CellStore, cell_key, code_digest
 
 ROOT = Path(__file__).parents[1]

@@ -1,10 +1,9 @@
-"""Retrieval-interpolated greedy decoding (Eq. 7, 8), all queries in flight at once.
+"""Greedy decoding of queries with one or two paths, all in flight at once.
 
-A query with an open gate is two rows, one without and one with the retrieved context; a query with a closed
-gate is one row. Every arm goes through this loop: base model, plain retrieval (lambda 1) and a purely
-parametric arm (lambda 0) are single rows of it. The two distributions are mixed as probabilities (as in
-kNN-LM, arXiv 1911.00172), or made into one by another `decode.rule` (spring/rivals/cope.py, cad.py); the
-repetition penalty enters once, on the log-probabilities of what came out, for generated tokens only.
+A query is a row for every path: with a prompt alone, or with a prompt with and one without context (or
+adapter). A `Join` makes one next-token distribution of two (spring/method/mixing.py is SPRInG's); the chosen
+token goes on both paths. Every arm goes through this loop, whatever its paths. The repetition penalty enters
+once, on the log-probabilities of what came out, for generated tokens only.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from torch import Tensor
 from spring.engine.budget import Room, out_of_memory, warn_of_memory
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import KeyValueCache, pack_rows
-from spring.engine.queries import Answer, Query, Read, Route, routes
+from spring.engine.queries import Answer, Query, Read, Route
 from spring.engine.reading import Reader, blocks_of
 from spring.engine.scoring import Progress
-from spring.method.confidence import CONFIDENCES, heard
-from spring.method.mixing import interpolate, jensen_shannon
-from spring.settings.arm import Decode
+from spring.engine.settings import Decoding
 
 
 @dataclass
@@ -45,7 +42,7 @@ def generate(
     model: Any,
     bank: AdapterBank | None,
     queries: Sequence[Query],
-    settings: Decode,
+    settings: Decoding,
     *,
     stop: Collection[int],
     room: Room,
@@ -84,12 +81,12 @@ class _Batch:
         model: Any,
         bank: AdapterBank | None,
         queries: Sequence[Query],
-        settings: Decode,
+        settings: Decoding,
         stop: frozenset[int],
         budget: int,
     ) -> None:
         self.queries, self.settings, self.stop = queries, settings, stop
-        self.routes = [routes(query, settings.rule) for query in queries]
+        self.routes = [settings.join.routes(query) for query in queries]
         self.reader = Reader(model, bank, settings, budget)
         self.answers = [Answer() for _ in queries]
         self.flights: list[_Flight] = []
@@ -209,8 +206,10 @@ class _Batch:
         if two:
             pairs = torch.tensor([at[i] for i in two], device=logps.device)
             first, second = (logps[rows] for rows in pairs.T)
-            weights = [[route.weight for route in flights[i].routes] for i in two]
-            scores[two] = self._made_one(weights, first, second)
+            weights = torch.tensor(
+                [[route.weight for route in flights[i].routes] for i in two], device=logps.device
+            )
+            scores[two] = self.settings.join.choose(first, second, weights)
         self._penalise(flights, scores)
         chosen = scores.argmax(1).tolist()
         seconds = (seconds + time.perf_counter() - began) / sum(len(flight.rows) for flight in flights)
@@ -223,16 +222,6 @@ class _Batch:
             answer.seconds += seconds * len(flight.rows)
             self._settle(flight, logps, rows)
 
-    def _made_one(self, weights: Sequence[Sequence[float]], first: Tensor, second: Tensor) -> Tensor:
-        """log p [n, V] of the next token, from the log p [n, V] of two paths."""
-        if self.settings.rule is not None:
-            return self.settings.rule.choose(first, second)
-        heard_at = torch.tensor(weights, device=first.device)
-        if self.settings.confidence is not None:
-            sure = [CONFIDENCES[self.settings.confidence](logps) for logps in (first, second)]
-            heard_at = heard(heard_at, torch.stack(sure, 1))
-        return interpolate(first, second, heard_at)
-
     def _penalise(self, flights: Sequence[_Flight], scores: Tensor) -> None:
         """log p -> penalty * log p for tokens already generated (log p <= 0: they become less likely)."""
         penalty = self.settings.repetition_penalty
@@ -244,13 +233,12 @@ class _Batch:
             scores[row, column] *= penalty
 
     def _settle(self, flight: _Flight, logps: Tensor, rows: Sequence[int]) -> None:
-        """`adaptive` [ours]: drops the retrieval path once both agreed; `rows` of `logps` [R, V]."""
-        adaptive = self.settings.adaptive
-        if adaptive is None or len(flight.rows) == 1:
+        """Drops the second path once both agreed for long enough; `rows` of `logps` [R, V]."""
+        join = self.settings.join
+        if join.patience is None or len(flight.rows) == 1:
             return
-        agreed = jensen_shannon(*logps[rows]) < adaptive.threshold
-        flight.agreed = flight.agreed + 1 if agreed else 0
-        if flight.agreed >= adaptive.patience:
+        flight.agreed = flight.agreed + 1 if join.agree(*logps[rows]) else 0
+        if flight.agreed >= join.patience:
             flight.rows, flight.routes = flight.rows[:1], [flight.routes[0]._replace(weight=1.0)]
 
     def restart(self, waiting: deque[int]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-
-class ModelError(RuntimeError):
-    """The base model cannot be had; the message says what to install or change."""
+from spring.engine.weights import ModelError
 
 
 def pick_device(device: str) -> torch.device:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spring.store import model_digest
+from spring.engine.weights import model_digest
 
 if TYPE_CHECKING:
     import torch

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spring.engine.optimizer import schedule
 from spring.engine.scoring import Text
+from spring.engine.settings import Learning
 from spring.engine.turns import Turn
-from spring.settings.train import Train
 
 Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items
+
+
+class CountedDraw(Protocol):
+    """A draw that knows how often each of the replayed texts was learned before this lesson."""
+
+    @property
+    def uses(self) -> tuple[int, ...]:
+        """Times each was in a batch before."""
+        ...
+
+    def __call__(self, count: int, generator: torch.Generator) -> Iterator[list[int]]:
+        """Batch after batch, the indices of `count` replayed texts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Batch:
     rate: float  # share of the learning rate
 
 
-def plan(lesson: Lesson, config: Train) -> list[Batch]:
+def plan(lesson: Lesson, config: Learning) -> list[Batch]:
     """All steps of a lesson: its turns, or its epochs at equal weight under the schedule."""
     if lesson.turns:
         assert not lesson.replay, "params refuse replay beside an order of the lesson's own"
@@ -67,7 +81,7 @@ def plan(lesson: Lesson, config: Train) -> list[Batch]:
     ]
 
 
-def plan_batches(lesson: Lesson, config: Train) -> list[list[Text]]:
+def plan_batches(lesson: Lesson, config: Learning) -> list[list[Text]]:
     """Whole batches: each epoch has every text once, in seeded order, and replayed texts beside."""
     generator = torch.Generator().manual_seed(lesson.seed)
     replayed = round(config.replay_share * config.batch_size) if lesson.replay else 0

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from spring.engine.lowrank import BankedLinear, Route, Steps
 from spring.engine.packing import Pack
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
 
 
 class AdapterBank:

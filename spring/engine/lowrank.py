@@ -7,13 +7,12 @@ Computed in float32 and rounded once, as PEFT does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from spring.engine.lora import AdapterBank
+from spring.engine.settings import Lora
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,22 @@ class Steps:
     shape: tuple[int, int]  # S, m: as many tokens as the busiest slot has
 
 
+class Bank(Protocol):
+    """What a layer asks of the bank that it belongs to (spring/engine/lora.py)."""
+
+    config: Lora
+    scaling: float  # alpha / r
+
+    @property
+    def route(self) -> Route | None:
+        """Where the tokens of the batch in hand go; null: to the base model alone."""
+        ...
+
+
 class BankedLinear(nn.Module):
     """A frozen linear layer with one low-rank update per slot."""
 
-    def __init__(self, base: nn.Linear, bank: AdapterBank, number: int) -> None:
+    def __init__(self, base: nn.Linear, bank: Bank, number: int) -> None:
         super().__init__()
         self.base = base
         self.bank = [bank]  # in a list: not a submodule

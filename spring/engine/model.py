@@ -17,7 +17,7 @@ import torch
 
 from spring.engine.attention import runs_packed
 from spring.engine.device import ModelError, pick_device, pick_dtype
-from spring.store import model_digest
+from spring.engine.weights import model_digest
 
 PACKAGED = "smollm2-135m-instruct"
 PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the same on every machine

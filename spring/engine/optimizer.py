@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spring.settings.train import Train
+from spring.engine.settings import Learning
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -35,7 +35,7 @@ class StackedAdamW:
     Slots are stepped one after another: a slot's numbers never depend on who else is there.
     """
 
-    def __init__(self, weights: Tensor, config: Train) -> None:
+    def __init__(self, weights: Tensor, config: Learning) -> None:
         self.weights, self.config = weights, config
         self.first = torch.zeros_like(weights)
         self.second = torch.zeros_like(weights)

@@ -15,17 +15,15 @@ from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
 from spring.engine.parallel import each
-from spring.engine.queries import Read
+from spring.engine.queries import Join, Read
 from spring.engine.scoring import CHUNK, target_logps, token_batches
-from spring.method.confidence import CONFIDENCES, heard
-from spring.method.mixing import mixture
-from spring.settings.arm import Decode, Rule
+from spring.engine.settings import Decoding
 
 
 @dataclass
 class Prompt:
     """A prompt that was read: its place in a block, the next token's logits [V], and of each token of its
-    reference log p and how sure the path is there; for a rule also the states [n, D] they come from.
+    reference log p and how sure the path is there; for a whole join also the states [n, D] they come from.
     """
 
     block: Block
@@ -40,8 +38,8 @@ class Prompt:
 class Reader:
     """A model with the adapters of `bank`, at most `budget` tokens in one pass."""
 
-    def __init__(self, model: Any, bank: AdapterBank | None, settings: Decode, budget: int) -> None:
-        self.model, self.bank, self.settings, self.budget = model, bank, settings, budget
+    def __init__(self, model: Any, bank: AdapterBank | None, settings: Decoding, budget: int) -> None:
+        self.model, self.bank, self.join, self.budget = model, bank, settings.join, budget
         self.layer = head(model)
         self.device = next(model.parameters()).device
 
@@ -87,7 +85,7 @@ class Reader:
         chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
         judged = [self._judge(logits_of(self.layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
         lengths = [len(ref) for _, _, ref in reads]
-        kept = hidden.split(lengths) if self.settings.rule else [hidden[:0]] * len(reads)
+        kept = hidden.split(lengths) if self.join.whole else [hidden[:0]] * len(reads)
         references = torch.cat(judged, 1).split(lengths, 1)
         return [
             Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
@@ -95,38 +93,31 @@ class Reader:
         ]
 
     def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """[2, n] on the processor: log p of the targets, and with `confidence` how sure each position is."""
-        by = self.settings.confidence
-        if by is None:
+        """[2, n] on the processor: log p of the targets, and how sure the path is there, if asked."""
+        sure = self.join.sure
+        if sure is None:
             found = target_logps(logits, targets)
             return torch.stack([found, torch.ones_like(found)]).cpu()
         logp = torch.log_softmax(logits, 1, dtype=torch.float32)
-        return torch.stack([logp.gather(1, targets[:, None])[:, 0], CONFIDENCES[by](logp)]).cpu()
+        return torch.stack([logp.gather(1, targets[:, None])[:, 0], sure(logp)]).cpu()
 
     def reference(
         self, prompts: Sequence[Prompt], weights: list[float], reference: Sequence[int]
     ) -> np.ndarray:
         """log p of each token of a query's reference, from the one or two prompts it follows."""
-        if self.settings.rule is None or len(prompts) == 1:
-            return mixture([one.reference for one in prompts], self._heard(prompts, weights))
-        return self._judge_pair(self.settings.rule, prompts, reference)
-
-    def _heard(self, prompts: Sequence[Prompt], weights: list[float]) -> list[float | np.ndarray]:
-        """The weights of a query's paths; by confidence, at each token of its reference."""
-        if self.settings.confidence is None or len(weights) == 1:
-            return list(weights)
-        sure = torch.from_numpy(np.stack([one.confidence for one in prompts], 1)).double()  # [n, 2]
-        return list(heard(torch.tensor(weights, dtype=torch.float64), sure).numpy().T)
+        if self.join.whole and len(prompts) == 2:
+            return self._judge_pair(self.join, prompts, reference)
+        return self.join.mix([one.reference for one in prompts], [one.confidence for one in prompts], weights)
 
     @torch.inference_mode()
-    def _judge_pair(self, rule: Rule, prompts: Sequence[Prompt], reference: Sequence[int]) -> np.ndarray:
-        """log p of a reference under a rule, which takes both whole distributions at every token."""
+    def _judge_pair(self, join: Join, prompts: Sequence[Prompt], reference: Sequence[int]) -> np.ndarray:
+        """log p of a reference under a join that takes both whole distributions at every token."""
         targets = torch.tensor(reference, dtype=torch.long, device=self.device)[:, None]
         found = []
         states = [one.hidden.split(CHUNK) for one in prompts]
         for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
             logps = [torch.log_softmax(logits_of(self.layer, one), 1, dtype=torch.float32) for one in both]
-            found.append(rule.judge(*logps).gather(1, wanted)[:, 0].double())
+            found.append(join.judge(*logps).gather(1, wanted)[:, 0].double())
         return torch.cat(found).cpu().numpy()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,9 +25,3 @@ def added(silent: Any) -> Any:
     from before it, it is `silent`.
     """
     return Field(default=silent, exclude_if=lambda value: value == silent)
-
-
-def fingerprint(value: Any, length: int = 12) -> str:
-    """Short, stable name of any combination of parameter models and JSON values."""
-    plain = json.dumps(value, sort_keys=True, default=lambda model: model.model_dump(mode="json"))
-    return hashlib.sha256(plain.encode()).hexdigest()[:length]

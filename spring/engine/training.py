@@ -26,7 +26,7 @@ from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.rules import Rule, Start
 from spring.engine.scoring import Progress, Text, response_positions, token_batches
-from spring.settings.train import Train
+from spring.engine.settings import Learning
 
 
 @dataclass
@@ -52,7 +52,7 @@ def train(
     model: Any,
     bank: AdapterBank,
     lessons: Sequence[Lesson],
-    config: Train,
+    config: Learning,
     *,
     budget: int,
     checkpoint: bool = False,
@@ -87,7 +87,7 @@ def _begin(
     slot: int,
     number: int,
     lessons: Sequence[Lesson],
-    config: Train,
+    config: Learning,
 ) -> _Slot:
     lesson, rule = lessons[number], Rule()
     if lesson.start is None:
@@ -119,7 +119,7 @@ def _step(
     bank: AdapterBank,
     optimizer: StackedAdamW,
     running: dict[int, _Slot],
-    config: Train,
+    config: Learning,
     budget: int,
     progress: Progress,
 ) -> None:

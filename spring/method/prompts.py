@@ -15,11 +15,18 @@ from functools import cached_property
 from typing import Any
 
 from spring.engine.scoring import Text
-from spring.settings.params import Prompt
+from spring.engine.strict import Strict
 
 CONTEXT = "Here is what this user wrote before:\n\n{items}\n\nIn the same way: {query}"
 ITEM = "{query}\n{response}"
 PROFILE = "About this user: {profile}\n\n{query}"
+
+
+class Prompt(Strict):
+    """How one task is put to the model."""
+
+    system: str  # as it stands
+    user: str  # {FIELD} stands for a query field
 
 
 @dataclass(frozen=True)

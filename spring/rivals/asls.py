@@ -39,17 +39,9 @@ from pydantic import Field
 
 from spring.engine.strict import PositiveInt, PositiveShare, Strict
 from spring.engine.turns import Turn
-from spring.rivals.online import OnlineMethod, Stream
+from spring.rivals.online import OnlineMethod, Profiling, Rating, Stream
 
 Floats = NDArray[np.float64]
-Rating = Annotated[float, Field(gt=0)]
-
-
-class Profiling(Strict):
-    """How a profile moves."""
-
-    rho: PositiveShare  # weight of the new interaction
-    feedback: Rating | None  # the rating that weighs 1; null: feedback is ignored
 
 
 class Profiled(Profiling):

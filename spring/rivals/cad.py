@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from spring.engine.strict import Strict
+from spring.engine.queries import Query, Route
+from spring.rivals.contrast import Contrast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spring.engine.queries import Query
 
-
-class Cad(Strict):
+class Cad(Contrast):
     """`decode.rule: {by: cad, ...}`."""
 
     by: Literal["cad"]
@@ -46,13 +45,14 @@ class Cad(Strict):
             return f"cad goes beyond the path with context: decode.lmbda is {lmbda} and must be 1"
         return None
 
-    def paths(self, query: Query) -> list[tuple[int, tuple[int, ...]]]:
-        """(slot, prompt) with context and without; the prompt alone where there is no context."""
+    def routes(self, query: Query) -> list[Route]:
+        """The path with context and the one without; the prompt alone where there is no context."""
+        alone = Route(query.slot, query.prompt, 1.0)
         if query.context_prompt is None or query.lmbda == 0:
-            return [(query.slot, query.prompt)]
-        return [(query.slot, query.context_prompt), (query.slot, query.prompt)]
+            return [alone]
+        return [Route(query.slot, query.context_prompt, 1.0), alone]
 
-    def choose(self, given: Tensor, alone: Tensor) -> Tensor:
+    def choose(self, given: Tensor, alone: Tensor, weights: Tensor | None = None) -> Tensor:
         """log p of the next token. log p [B, V] with context and without -> [B, V].
 
         From log p instead of logits: they differ by a constant per path, which the softmax removes.

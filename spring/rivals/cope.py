@@ -30,17 +30,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from spring.engine.strict import PositiveShare, Share, Strict
+from spring.engine.queries import Query, Route
+from spring.engine.strict import PositiveShare, Share
+from spring.rivals.contrast import Contrast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spring.engine.queries import Query
-
 BASE = -1  # the slot without an adapter
 
 
-class Cope(Strict):
+class Cope(Contrast):
     """`decode.rule: {by: cope, ...}`."""
 
     by: Literal["cope"]
@@ -63,12 +63,12 @@ class Cope(Strict):
             )
         return None
 
-    def paths(self, query: Query) -> list[tuple[int, tuple[int, ...]]]:
-        """(slot, prompt) of both paths: the same prompt with the adapter and without."""
+    def routes(self, query: Query) -> list[Route]:
+        """Both paths: the same prompt with the adapter and without."""
         prompt = query.context_prompt if query.context_prompt and query.lmbda else query.prompt
-        return [(query.slot, prompt), (BASE, prompt)]
+        return [Route(query.slot, prompt, 1.0), Route(BASE, prompt, 1.0)]
 
-    def choose(self, user: Tensor, base: Tensor) -> Tensor:
+    def choose(self, user: Tensor, base: Tensor, weights: Tensor | None = None) -> Tensor:
         """log p of the next token: as in `judge` within V_head, -inf outside. log p [B, V] each -> [B, V].
 
         The head keeps its mass m, so that the repetition penalty weighs as much as in every other arm.

@@ -5,13 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from spring.engine.strict import Strict
+from pydantic import Field
+
+from spring.engine.strict import PositiveShare, Strict
 from spring.engine.turns import Turn
 
-if TYPE_CHECKING:
-    from spring.rivals.asls import Profiling
+Rating = Annotated[float, Field(gt=0)]
+
+
+class Profiling(Strict):
+    """How a profile moves."""
+
+    rho: PositiveShare  # weight of the new interaction
+    feedback: Rating | None  # the rating that weighs 1; null: feedback is ignored
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from spring.engine.strict import PositiveInt, Share, Strict, added, fingerprint
+from spring.engine.settings import Decoding
+from spring.engine.strict import PositiveInt, Share, Strict, added
+from spring.method.mixing import Adaptive, Confidence, Mixture
 from spring.method.retrieval import LEXICAL, By
 from spring.rivals.asls import Profiled, Profiling
 from spring.rivals.cad import Cad
@@ -15,6 +17,7 @@ from spring.rivals.fints import Fints
 from spring.rivals.pag import Pag
 from spring.rivals.popi import Popi
 from spring.settings.train import Train
+from spring.store import fingerprint
 
 
 class Memory(Strict):
@@ -68,13 +71,6 @@ class Retrieve(Strict):
         return self
 
 
-class Adaptive(Strict):
-    """Drop the second path once both distributions agree [ours]."""
-
-    threshold: Annotated[float, Field(gt=0, le=0.7)]  # Jensen-Shannon divergence, nats, at most ln 2
-    patience: PositiveInt  # tokens in a row
-
-
 Rule = Annotated[Cope | Cad, Field(discriminator="by")]
 
 
@@ -85,7 +81,7 @@ class Decode(Strict):
     repetition_penalty: Annotated[float, Field(ge=1)]
     max_new_tokens: PositiveInt
     adaptive: Adaptive | None
-    confidence: Annotated[Literal["entropy", "max-probability"] | None, added(None)]  # method/confidence.py
+    confidence: Annotated[Confidence | None, added(None)]  # method/confidence.py
     rule: Annotated[Rule | None, added(None)]  # how two paths become one; null: the mixture (Eq. 8)
 
     @model_validator(mode="after")
@@ -96,6 +92,14 @@ class Decode(Strict):
                     f"decode.{name} is for the mixture (Eq. 8); with decode.rule it must be null"
                 )
         return self
+
+    @property
+    def decoding(self) -> Decoding:
+        """What the engine is told; lambda goes with each query."""
+        join = self.rule or Mixture(confidence=self.confidence, adaptive=self.adaptive)
+        return Decoding(
+            repetition_penalty=self.repetition_penalty, max_new_tokens=self.max_new_tokens, join=join
+        )
 
     @property
     def single(self) -> Decode:

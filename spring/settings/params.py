@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from spring.engine.settings import Model
 from spring.engine.strict import Name, PositiveInt, Strict
+from spring.method.prompts import Prompt
 from spring.settings.arm import Arm
 from spring.settings.complaints import Place, complaints, holds
 from spring.settings.idle import Change, idle_keys
@@ -28,33 +30,11 @@ class ParameterError(ValueError):
 # --- what is read -----------------------------------------------------------------------------------------
 
 
-class Prompt(Strict):
-    """How one task is put to the model."""
-
-    system: str  # as it stands
-    user: str  # {FIELD} stands for a query field
-
-
 class Split(Strict):
     """Chronological split of each user's interactions inside each period."""
 
     test_share: Annotated[float, Field(gt=0, lt=1)]
     hold_out: Literal["test", "validation"]  # validation: choose hyperparameters without the test items
-
-
-# --- what is computed with --------------------------------------------------------------------------------
-
-
-class Model(Strict):
-    """The frozen base model and how it is run."""
-
-    id: str  # `smollm2-135m-instruct` (packaged), a hub id, or a folder
-    revision: str | None
-    device: Literal["auto", "cpu", "cuda"]
-    dtype: Literal["auto", "bfloat16", "float32"]
-    embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
-    max_length: PositiveInt  # tokens of prompt and response; longer responses are cut. Context adds to it
-    memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
 
 
 # --- what is made of it -----------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from spring.engine.strict import fingerprint
 from spring.settings.arm import Arm
+from spring.store import fingerprint
 
 
 def swap(users: Collection[str], *, seed: int) -> dict[str, str]:

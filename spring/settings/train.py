@@ -6,21 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from spring.engine.strict import PositiveInt, PositiveShare, Share, Strict, added, fingerprint
+from spring.engine.settings import Learning, only
+from spring.engine.strict import PositiveShare, Strict, added
 from spring.rivals.asls import Asls
 from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora
 from spring.rivals.proper.levels import Proper
 from spring.rivals.surprise import Surprise
-
-
-class Lora(Strict):
-    """Low-rank adapters (section 4.1)."""
-
-    r: PositiveInt
-    alpha: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: tuple[str, ...] = Field(min_length=1)
+from spring.store import fingerprint
 
 
 class Select(Strict):
@@ -35,7 +28,7 @@ class Select(Strict):
 Online = Asls  # the methods of `train.online`
 
 
-class Train(Strict):
+class Train(Learning):
     """How an arm's adapters learn.
 
     scope: whose items an adapter learns from. `user`: the user's own and nobody else's. `population` [ours]:
@@ -54,22 +47,14 @@ class Train(Strict):
     data: Literal["drift", "current", "cumulative", "confident"]
     experts: Annotated[Proper | None, added(None)]
     select: Select
-    replay_share: Annotated[float, Field(ge=0, lt=1)]  # of each batch, drawn from the buffer
     # sar: spring/rivals/sar.py; own: of this period's items wherever the buffer would give some (a control)
     replay_draw: Annotated[Literal["uniform", "sar", "own"], added("uniform")]
     rule: Annotated[
         Annotated[EwcLora | OLora | Surprise, Field(discriminator="method")] | None, added(None)
     ]  # what training does besides; null: nothing
-    lora: Lora
-    lr: Annotated[float, Field(gt=0)]
     shared_lr: Annotated[
         Annotated[float, Field(gt=0)] | None, added(None)
     ]  # of what all users share beneath a user's own adapter (`start: population`, `experts`); null: `lr`
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_ratio: Share
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    grad_clip: Annotated[float, Field(gt=0)] | None
     online: Annotated[Online | None, added(None)]
 
     @model_validator(mode="after")
@@ -164,6 +149,11 @@ class Train(Strict):
                 f"without train.start population or train.experts there is nothing of the kind: leave it null"
             )
         return self
+
+    @property
+    def learning(self) -> Learning:
+        """What the engine is told: how a lesson is learned, whatever it is made of."""
+        return only(Learning, self)
 
     @property
     def shared(self) -> bool:

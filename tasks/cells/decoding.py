@@ -7,24 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from spring.settings.arm import Decode
-from spring.store import cell_key, code_digest
-from tasks.cells.banks import Fit
-from tasks.cells.scoring import CODE, check_length, place
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from spring.engine.settings import Decoding
+from spring.store import cell_key
+from tasks.cells.fill import Done, fill
+from tasks.cells.scoring import check_length, place
+from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
     from spring.engine.queries import Answer, Query
     from spring.engine.steering import Steer
 
-LOOP = (
-    "spring/engine/decoding",
-    "spring/engine/reading",
-    "spring/method/mixing",
-    "spring/engine/queries",
-    "spring/method/confidence",
-)
 COMMIT = 48  # jobs in flight at the same time; they become visible together
 
 
@@ -47,7 +40,7 @@ class GenerateJob:
     arm: str
     user: str
     requests: Sequence[Request]
-    decode: Decode
+    decode: Decoding
     adapter: Adapter | None
     profile: str = ""  # stands before every query, with and without context
 
@@ -59,7 +52,7 @@ def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[l
         jobs,
         key=_key,
         compute=_compute,
-        group=lambda job: (fit_of(job.adapter), _loop(job.decode)),
+        group=lambda job: (fit_of(job.adapter), job.decode),
         at_once=COMMIT,
         amount=lambda job: len(job.requests),
         what=what,
@@ -68,23 +61,13 @@ def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[l
     return [json.loads((bench.store.path(key) / "generations.json").read_text()) for key in keys]
 
 
-def _loop(decode: Decode) -> Decode:
-    """Settings of the loop; lambda belongs to the query, so arms that differ in it decode together."""
-    return decode.model_copy(update={"lmbda": 0.0})
-
-
-def rule_code(decode: Decode) -> list[str]:
-    """The module of a rule other than the mixture, for cell keys."""
-    return [f"spring/rivals/{decode.rule.by}"] if decode.rule else []
-
-
 def _key(bench: Workbench, job: GenerateJob) -> str:
     return cell_key(
+        __name__,
         kind="generate",
-        code=code_digest(*CODE, *LOOP, *rule_code(job.decode), "tasks/cells/decoding"),
         **bench.identity,
         prompts=bench.asked([request.row for request in job.requests]),
-        decode=_loop(job.decode),
+        decode=job.decode,
         adapter=job.adapter.key if job.adapter else None,
         **({"profile": job.profile} if job.profile else {}),
         requests=[[plain(r.row), [plain(c) for c in r.context], r.lmbda] for r in job.requests],
@@ -96,12 +79,11 @@ def steering(steers: Sequence[Steer | None]) -> dict[str, Any]:
     """What a cell's key must say of steering; nothing where there is none."""
     if not any(steers):
         return {}
-    code = code_digest("spring/engine/steering")
-    return {"steering": {"code": code, "steers": [steer.digest if steer else None for steer in steers]}}
+    return {"steers": [steer.digest if steer else None for steer in steers]}
 
 
 def _compute(
-    bench: Workbench, shared: tuple[Fit | None, Decode], jobs: dict[str, GenerateJob], done: Done
+    bench: Workbench, shared: tuple[Fit | None, Decoding], jobs: dict[str, GenerateJob], done: Done
 ) -> None:
     from spring.engine.steering import numbered, steered
 
@@ -139,16 +121,18 @@ def _compute(
 
 
 def decode_all(
-    bench: Workbench, bank: AdapterBank | None, queries: Sequence[Query], decode: Decode, done: Done
+    bench: Workbench, bank: AdapterBank | None, queries: Sequence[Query], decode: Decoding, done: Done
 ) -> list[Answer]:
     """Answers of the base model and the adapters in `bank`, all in flight at once."""
     from spring.engine.budget import decoding_room, scoring_tokens
     from spring.engine.decoding import generate as generate_many
 
-    base, memory_gb = bench.base, bench.params.model.memory_gb
+    base, memory_gb = bench.base, bench.settings.memory_gb
     most = decode.max_new_tokens
     longest = (
-        len(prompt) + max(most, len(query.reference)) for query in queries for prompt, _ in query.paths
+        len(prompt) + max(most, len(query.reference))
+        for query in queries
+        for _, prompt, _ in decode.join.routes(query)
     )
     check_length(base.model, max(longest))
     return generate_many(

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from spring.settings.arm import Decode
-from spring.store import cell_key, code_digest
-from tasks.cells.banks import Fit
+from spring.engine.settings import Decoding
+from spring.method.mixing import Mixture, mixture
+from spring.store import cell_key
 from tasks.cells.decoding import GenerateJob, Request, generate, steering
-from tasks.cells.scoring import CODE, check_length, place
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from tasks.cells.fill import Done, fill
+from tasks.cells.scoring import check_length, place
+from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -35,7 +36,7 @@ class Ask:
 
     requests: Sequence[Request]
     adapter: Adapter | None
-    decode: Decode
+    decode: Decoding
     profile: str = ""  # stands before every query, with and without context
 
 
@@ -93,12 +94,14 @@ def of_answer(answer: dict[str, Any]) -> Likelihood:
 
 def _takes_whole(ask: Ask) -> bool:
     """Whether a path's log p of the reference alone is not enough."""
-    return ask.decode.confidence is not None or ask.decode.rule is not None
+    return ask.decode.join.whole or ask.decode.join.sure is not None
 
 
 def _one_token(ask: Ask) -> GenerateJob:
-    settings = {"max_new_tokens": 1, "repetition_penalty": 1.0, "adaptive": None}
-    decode = ask.decode.model_copy(update=settings)
+    join = ask.decode.join
+    if isinstance(join, Mixture):
+        join = join.model_copy(update={"adaptive": None})
+    decode = Decoding(max_new_tokens=1, repetition_penalty=1.0, join=join)
     return GenerateJob("", "", ask.requests, decode, ask.adapter, ask.profile)
 
 
@@ -116,8 +119,6 @@ def paths(ask: Ask) -> tuple[Path, Path]:
 
 
 def _mix(request: Request, alone: Iterator[Read], given: Iterator[Read]) -> Likelihood:
-    from spring.method.mixing import mixture
-
     parts = [
         (weight, next(path))
         for weight, path in zip(weights(request), (alone, given), strict=True)
@@ -151,8 +152,8 @@ def _adapter_key(path: Path) -> str:
 
 def _key(bench: Workbench, path: Path) -> str:
     return cell_key(
+        __name__,
         kind="likelihood",
-        code=code_digest(*CODE, "tasks/cells/likelihood"),
         **bench.identity,
         prompts=bench.asked([row for row, _, _ in path.texts]),
         adapter=_adapter_key(path),
@@ -189,7 +190,7 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: D
         texts = [replace(text, steer=i) for text, i in zip(texts, numbers, strict=True)]
         check_length(base.model, max(map(len, texts)))
         once = list(dict.fromkeys(texts))
-        budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        budget = scoring_tokens(base.model, bench.settings.memory_gb)
         began = perf_counter()
         read = token_logps(base.model, bank, once, budget=budget)
         pace = (perf_counter() - began) / sum(map(len, once))  # seconds per token

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spring.store import cell_key, code_digest
-from tasks.cells.banks import Fit
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, fit_of, plain
+from spring.store import cell_key
+from tasks.cells.fill import Done, fill
+from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
 if TYPE_CHECKING:
     from spring.engine.lora import AdapterBank
 
-ENGINE = ("packing", "attention", "lowrank", "lora", "scoring", "parallel", "budget")
-CODE = (  # what every cell is computed with
-    *(f"spring/engine/{name}" for name in ENGINE),
-    "spring/method/prompts",
-    "spring/engine/model",
-    "spring/engine/device",
-)
 SLOTS = 16  # adapters in memory at once; their jobs become visible together
 
 
@@ -62,8 +55,8 @@ def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]
 
 def _key(bench: Workbench, job: ScoreJob) -> str:
     return cell_key(
+        __name__,
         kind="score",
-        code=code_digest(*CODE, "tasks/cells/scoring"),
         **bench.identity,
         prompts=bench.asked(job.rows),
         adapter=job.adapter.key if job.adapter else None,
@@ -82,7 +75,7 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done:
             place(bank, slot, job.adapter)
             at = slot if job.adapter else -1
             texts += [bench.prompter.text(r["task"], r["query"], r["response"], slot=at) for r in job.rows]
-        budget = scoring_tokens(base.model, bench.params.model.memory_gb)
+        budget = scoring_tokens(base.model, bench.settings.memory_gb)
         began = perf_counter()
         found = token_logps(base.model, bank, texts, budget=budget)
         pace = (perf_counter() - began) / sum(map(len, texts)) if texts else 0.0  # seconds per token

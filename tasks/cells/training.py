@@ -4,54 +4,40 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from spring.engine.settings import Learning
 from spring.engine.turns import Turn
-from spring.rivals.sar import SarDraw
-from spring.settings.train import Select, Train
-from spring.store import cell_key, code_digest
-from tasks.cells.banks import Founding, Layered
-from tasks.cells.sampling import write_uses
-from tasks.cells.scoring import CODE
-from tasks.cells.workbench import Adapter, Done, Row, Workbench, fill, plain
+from spring.store import cell_key, fingerprint
+from tasks.cells.fill import Done, fill
+from tasks.cells.workbench import Adapter, Over, Row, Workbench, plain
 
 if TYPE_CHECKING:
-    from spring.engine.lessons import Learned, Lesson
+    from spring.engine.lessons import CountedDraw, Learned, Lesson
 
 SLOTS = 16  # adapters trained at the same time; they become visible together
-
-NO_SELECTION = Select(scorer="random", alpha=0, share=1, normalise="token")
-EXPERTS = (  # what adapters over shared experts are made with
-    "spring/rivals/proper/banks",
-    "spring/rivals/proper/files",
-    "spring/rivals/proper/levels",
-    "tasks/cells/banks",
-)
-HOW = {"lora", "lr", "weight_decay", "warmup_ratio", "epochs", "batch_size", "grad_clip"} | {
-    "replay_share",
-    "replay_draw",
-    "rule",
-    "experts",
-}
 CARRIED = "carried.safetensors"  # beside the adapter: what `train.rule` needs in the next period
+USES = "uses.json"  # beside the adapter, where a draw counts: times trained on, by `use_name`
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """One user's train rows, rows replayed from the buffer, and the adapter learning starts from."""
 
-    recipe: Train
+    how: Learning
     rows: Sequence[Row]
     replay: Sequence[Row]
     start: Adapter | None  # null: a fresh adapter
     seed: int
     turns: Sequence[Turn] = ()  # of recipes that learn online: all that their settings decide
-    draw: SarDraw | None = None  # of what is replayed; null: uniformly
-    over: Layered | Founding | None = None  # what lies frozen beneath
+    draw: CountedDraw | None = None  # of what is replayed, counting uses; null: uniformly
+    over: Over | None = None  # what lies frozen beneath
 
 
 def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
@@ -64,7 +50,7 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
         jobs,
         key=_key,
         compute=_compute,
-        group=lambda job: (_how(job.recipe), job.over),
+        group=lambda job: (job.how, job.over),
         at_once=SLOTS,
         amount=partial(_tokens, bench),
         what=what,
@@ -72,55 +58,32 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
     )
 
 
-def _how(recipe: Train) -> Train:
-    """The recipe without what only decides *which* rows are learned: equal ones can train together."""
-    return recipe.model_copy(
-        update={"start": "base", "data": "current", "select": NO_SELECTION, "online": None}
-    )
-
-
 def _key(bench: Workbench, job: TrainJob) -> str:
-    learning = ("lessons", "loss", "optimizer", "rules", "training", "turns")
-    modules = [*CODE, *(f"spring/engine/{name}" for name in learning), "tasks/cells/training"]
-    parts: dict[str, Any] = {"draw": asdict(job.draw)} if job.draw else {}
-    if job.turns:
-        parts["turns"] = [asdict(turn) for turn in job.turns]
-    if job.recipe.rule is not None:
-        modules.append(type(job.recipe.rule).__module__.replace(".", "/"))
-    if job.over is not None:
-        modules += EXPERTS
-    if job.recipe.replay_draw == "sar":
-        modules += ["spring/rivals/sar", "tasks/cells/sampling"]
+    users = job.over.users if job.over else ()  # a lesson of many knows who wrote what
     return cell_key(
+        __name__,
         kind="train",
-        code=code_digest(*modules),
         **bench.identity,
         prompts=bench.asked([*job.rows, *job.replay]),
-        recipe=job.recipe.model_dump(mode="json", include=HOW),
+        how=job.how,
         start=job.start.key if job.start else None,
         seed=job.seed,
         rows=[plain(row) for row in job.rows],
         replay=[plain(row) for row in job.replay],
-        **parts,
-        **_beneath(job),
+        turns=job.turns,
+        draw=job.draw,
+        over=job.over,
+        writers=[row["user_id"] for row in job.rows] if users else [],
     )
-
-
-def _beneath(job: TrainJob) -> dict[str, Any]:
-    """What a layered adapter depends on besides; a lesson of many knows who wrote what."""
-    if job.over is None:
-        return {}
-    names = [row["user_id"] for row in job.rows] if isinstance(job.over, Founding) else []
-    return {"over": job.over.key, "writers": names}
 
 
 def _tokens(bench: Workbench, job: TrainJob) -> int:
     """Tokens that the engine reads for a job, in all epochs."""
     from spring.engine.lessons import plan
 
-    lesson, rule = _lesson(bench, job, weights=False), job.recipe.rule
+    lesson, rule = _lesson(bench, job, weights=False), job.how.rule
     again = sum(map(len, lesson.texts)) if rule is not None and rule.observes else 0
-    return sum(len(text) for batch in plan(lesson, job.recipe) for text in batch.texts) + again
+    return sum(len(text) for batch in plan(lesson, job.how) for text in batch.texts) + again
 
 
 def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
@@ -130,7 +93,7 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     from spring.engine.lessons import Lesson
     from spring.engine.lora import load_adapter
 
-    users = job.over.users if isinstance(job.over, Founding) else ()
+    users = job.over.users if job.over else ()
 
     def texts(rows: Sequence[Row]) -> list[Any]:
         read = [bench.prompter.text(row["task"], row["query"], row["response"]) for row in rows]
@@ -143,13 +106,13 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     start, carried = None, {}
     if job.start and weights:
         start = load_adapter(job.start.folder)
-        if job.recipe.rule is not None and job.recipe.rule.carries:
+        if job.how.rule is not None and job.how.rule.carries:
             carried = load_file(job.start.folder / CARRIED)
     return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns, job.draw, carried)
 
 
 def _compute(
-    bench: Workbench, shared: tuple[Train, Layered | Founding | None], jobs: dict[str, TrainJob], done: Done
+    bench: Workbench, shared: tuple[Learning, Over | None], jobs: dict[str, TrainJob], done: Done
 ) -> None:
     from safetensors.torch import save_file
 
@@ -158,7 +121,7 @@ def _compute(
     from spring.engine.training import train as train_many
 
     how, over = shared
-    base, memory_gb = bench.base, bench.params.model.memory_gb
+    base, memory_gb = bench.base, bench.settings.memory_gb
     lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
     longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
     checkpoint = needs_checkpoints(base.model, memory_gb, longest=longest)
@@ -176,13 +139,13 @@ def _compute(
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
             folder = batch.cell(key)
             if over is not None:
-                over.save(one.state, folder, base_model=bench.params.model.id)
+                over.save(one.state, folder, base_model=bench.settings.id)
             else:
-                save_adapter(one.state, how.lora, folder, base_model=bench.params.model.id)
+                save_adapter(one.state, how.lora, folder, base_model=bench.settings.id)
             if one.carried:
                 save_file(one.carried, folder / CARRIED)
-            if how.replay_draw == "sar":
-                write_uses(folder, jobs[key].rows, jobs[key].replay, lesson, how)
+            if jobs[key].draw is not None:
+                _write_uses(folder, jobs[key], lesson)
             curve = {
                 "loss": one.loss,
                 "lr": one.lr,
@@ -195,6 +158,23 @@ def _compute(
             (folder / "curve.json").write_text(json.dumps(curve))
 
 
+def _write_uses(folder: Path, job: TrainJob, lesson: Lesson) -> None:
+    """Uses of this lesson's rows and buffer, with those before; what left the buffer never comes back."""
+    from spring.engine.lessons import plan_batches
+
+    assert job.draw is not None
+    seen = Counter(id(text) for batch in plan_batches(lesson, job.how) for text in batch)
+    uses = Counter({use_name(row): known for row, known in zip(job.replay, job.draw.uses, strict=True)})
+    for row, text in zip([*job.rows, *job.replay], [*lesson.texts, *lesson.replay], strict=True):
+        uses[use_name(row)] += seen[id(text)]
+    (folder / USES).write_text(json.dumps(uses), encoding="utf-8")
+
+
+def use_name(row: Row) -> str:
+    """What an interaction is called in `USES`: no user text."""
+    return fingerprint(plain(row))
+
+
 def check_finite(jobs: Iterable[TrainJob], learned: Sequence[Learned]) -> None:
     """Raises `ValueError` if the loss of a lesson, or its gradient, has become infinite or no number."""
     for job, one in zip(jobs, learned, strict=True):
@@ -203,6 +183,6 @@ def check_finite(jobs: Iterable[TrainJob], learned: Sequence[Learned]) -> None:
                 users = sorted({row["user_id"] for row in job.rows})
                 raise ValueError(
                     f"training of {', '.join(users[:3])} diverged at step {step} of {len(one.loss)} (loss "
-                    f"{loss}, gradient norm {norm}) with train.lr {job.recipe.lr}: lower arm.train.lr, or "
+                    f"{loss}, gradient norm {norm}) with train.lr {job.how.lr}: lower arm.train.lr, or "
                     f"set arm.train.grad_clip; nothing of this batch was kept"
                 )

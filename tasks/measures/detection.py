@@ -11,9 +11,9 @@ from spring.measures.statistics import detection, rank_correlations, spearman
 from spring.method.drift import loss
 from spring.settings.arm import Arm
 from spring.settings.params import Params
-from tasks.cells.workbench import recipe_of
 from tasks.files import DATA, read_parquet
 from tasks.measures.comparison import interval_of
+from tasks.steps.experiment import recipe_of
 
 MEASURES = (
     "auroc",

@@ -17,7 +17,7 @@ from spring.measures.significance import smallest_p
 from spring.measures.statistics import EVERY
 from spring.method.learned_gate import OPEN
 from spring.settings.params import Params
-from tasks.files import load_start
+from tasks.params import load_start
 from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import probability, tables
 from tasks.reporting.plots import METRIC_NAMES, SIGNIFICANT, drift_keys, followed, significant

@@ -20,7 +20,7 @@ from spring.data.rows import Problem, RawRow, Reason, Skip
 from spring.data.sources import changelogs, git, table
 from spring.data.sources.addresses import clean_name, without_addresses
 from spring.settings.ingest import ChangelogsSource, GitSource, TableSource
-from tasks.files import load_params
+from tasks.params import load_params
 
 ACL = Path(__file__).parents[2] / "../shared/data/acl-abstracts.parquet"
 DOC = Path("/usr/share/doc")

@@ -18,9 +18,9 @@ from spring.engine.decoding import _Batch, generate
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Answer, Query
 from spring.engine.reading import Reader
-from spring.method.mixing import interpolate, jensen_shannon, mixture
-from spring.settings.arm import Adaptive, Decode, Rule
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
+from spring.method.mixing import Adaptive, interpolate, jensen_shannon, mixture
+from spring.settings.arm import Decode, Rule
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
 NONE: frozenset[int] = frozenset()

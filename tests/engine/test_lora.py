@@ -18,7 +18,7 @@ from spring.engine.attention import head, hidden_states
 from spring.engine.lora import AdapterBank, load_adapter, save_adapter, token_runs
 from spring.engine.lowrank import keep_mask
 from spring.engine.packing import KeyValueCache, pack_rows
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
 
 CPU = torch.device("cpu")
 LIKE = torch.empty(0)  # what dropout masks are like

@@ -33,7 +33,7 @@ from spring.engine.scoring import (
     token_batches,
     token_logps,
 )
-from spring.settings.train import Lora
+from spring.engine.settings import Lora
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
 TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}

@@ -18,9 +18,9 @@ from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.queries import Query
 from spring.engine.scoring import Text, token_logps
+from spring.engine.settings import Lora
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
 from spring.settings.arm import Decode
-from spring.settings.train import Lora
 
 CPU = torch.device("cpu")
 LORA = Lora(r=4, alpha=12, dropout=0.0, target_modules=("q_proj", "v_proj"))

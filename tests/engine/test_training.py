@@ -19,8 +19,9 @@ from spring.engine.lora import AdapterBank
 from spring.engine.loss import FusedNLL
 from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
+from spring.engine.settings import Lora
 from spring.engine.training import train
-from spring.settings.train import Lora, Select, Train
+from spring.settings.train import Select, Train
 from tasks.cells.training import TrainJob, check_finite
 
 TARGETS = ("q_proj", "v_proj")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from spring.method.prompts import Prompter
-from spring.settings.params import Prompt
+from spring.method.prompts import Prompt, Prompter
 
 PROMPTS = {
     "abstract": Prompt(system="You are an abstract writer.", user="Generate an abstract for '{TITLE}'."),

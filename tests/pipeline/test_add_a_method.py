@@ -20,7 +20,7 @@ RUN = """
 import json, sys
 from importlib import import_module
 import polars as pl
-from tasks.files import load_params
+from tasks.params import load_params
 
 def run(stage, *arguments):
     sys.argv = [stage, *arguments]

@@ -15,7 +15,7 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.embedding import Embedder
 from spring.method.retrieval import document_text, query_text, tokenise
-from tasks.files import load_params
+from tasks.params import load_params
 
 ALONE: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 ALL: dict[str, Any] = {"data": "current"}

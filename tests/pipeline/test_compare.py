@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import adapt, consolidate, generate, ingest, model, score_base, split
-from tasks.files import load_params
+from tasks.params import load_params
 from tasks.suites import valued
 
 ROOT = Path(__file__).parents[2]

@@ -17,14 +17,15 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.embedding import Embedder
 from spring.engine.scoring import token_logps
-from spring.engine.strict import fingerprint
 from spring.method.replay import clusters
 from spring.method.retrieval import document_text
 from spring.rivals.sar import SarDraw
+from spring.store import fingerprint
 from tasks import adapt
 from tasks.cells.scoring import place
-from tasks.cells.workbench import Workbench, plain
-from tasks.files import load_params
+from tasks.cells.workbench import plain
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
 
 ALONE: dict[str, Any] = {"decode": {"lmbda": 0.0}}
 BUFFER: dict[str, Any] = {"policy": "reservoir", "first_period": 0, "capacity": 7}
@@ -94,7 +95,7 @@ def test_the_rank_of_o_lora_grows_and_its_retrieval_arm_trains_nothing(project: 
 
 
 def test_own_items_drawn_again_take_as_many_steps_as_replay_and_nothing_of_the_past(project: Path) -> None:
-    bench, period = Workbench(), 2
+    bench, period = Experiment(), 2
     for t in range(3):
         assert index(project, t, "again")["steps"].to_list() == index(project, t, "sar")["steps"].to_list()
     first = [load_file(folders(project, 0, arm)[0] / "adapter_model.safetensors") for arm in ("again", "sar")]
@@ -129,7 +130,7 @@ def test_cama_learned_what_its_adapter_is_surer_of_than_the_one_before_was_a_per
     project: Path,
 ) -> None:
     """Recomputed one by one for every user of period 2: items meet the adapter of the period before."""
-    bench = Workbench()
+    bench = Experiment()
     arm = bench.params.arms["cama"]
     learned = {row["user_id"]: row["chosen"] for row in index(project, 2, "cama").to_dicts()}
     rows = pl.concat(pl.read_parquet(project / f"data/split/{t}.parquet") for t in (1, 2)).filter(
@@ -179,12 +180,12 @@ def test_sar_draws_by_the_clusters_of_the_buffer(project: Path, monkeypatch: pyt
     """What lessons of later periods are told, and the uses they leave: six draws of two, three an epoch."""
     jobs: list[Any] = []
 
-    def spy(bench: Workbench, asked: list[Any], what: str) -> Any:
+    def spy(bench: Experiment, asked: list[Any], what: str) -> Any:
         jobs.extend(asked)
         raise InterruptedError
 
     monkeypatch.setattr(adapt, "train", spy)
-    bench, embedder = Workbench(), Embedder("all-minilm-l6-v2", device="cpu")
+    bench, embedder = Experiment(), Embedder("all-minilm-l6-v2", device="cpu")
     for t in (1, 2):
         jobs.clear()
         with pytest.raises(InterruptedError):
@@ -242,7 +243,7 @@ def test_nothing_learned_is_later_than_the_first_query_it_serves(project: Path) 
 
 def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, adapters = cells(project), adapter_bytes(project, 2)
-    monkeypatch.setattr(Workbench, "base", property(lambda self: pytest.fail("model loaded")))
+    monkeypatch.setattr(Experiment, "base", property(lambda self: pytest.fail("model loaded")))
     for t in range(3):
         run(adapt, monkeypatch, t)
     assert cells(project) == before and adapter_bytes(project, 2) == adapters

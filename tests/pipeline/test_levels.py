@@ -20,12 +20,14 @@ from test_variants import stagger
 
 from spring.settings.params import ParameterError, parse
 from tasks import adapt
-from tasks.cells.levels import scored_apart
-from tasks.cells.population import Case
 from tasks.cells.scoring import ScoreJob, score
-from tasks.cells.workbench import Workbench, fit_of, user_folder
-from tasks.files import load_params
+from tasks.cells.workbench import fit_of
 from tasks.measures.costs import costs
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
+from tasks.steps.index import user_folder
+from tasks.steps.levels import scored_apart
+from tasks.steps.population import Case
 from tasks.suites import parse_with_suite
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +159,7 @@ def test_users_of_level_2_have_their_embedding_and_the_unseen_the_mean(project: 
 def test_a_newcomer_is_answered_by_level_2(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody trained for them: the mean embedding over the shared experts, in arms of level 2 and 3 alike."""
     monkeypatch.chdir(project)
-    bench = Workbench()
+    bench = Experiment()
     adapters = bench.adapters(2)
     rows = pl.read_parquet("data/split/2.parquet").head(2).to_dicts()
     found = {}
@@ -178,7 +180,7 @@ def test_adapters_of_one_shared_part_are_read_together(
 ) -> None:
     """The bank is the same for all users of a level, in all periods, and another one for another level."""
     monkeypatch.chdir(project)
-    bench = Workbench()
+    bench = Experiment()
     fits = {
         name: {
             fit_of(bench.adapters(t).of(bench.params.arms[name].recipe, user))
@@ -218,7 +220,7 @@ def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(
     before, adapters = cells(folder), adapter_bytes(folder, 2)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+            "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
         )
         run(adapt, monkeypatch, 0)
         run(adapt, monkeypatch, 2)

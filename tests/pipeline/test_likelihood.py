@@ -15,7 +15,7 @@ from tasks import transfer
 from tasks.cells import likelihood
 from tasks.cells.decoding import Request
 from tasks.cells.likelihood import Ask, paths, weights
-from tasks.files import load_params
+from tasks.params import load_params
 
 SPRING = load_params(Path(__file__).parents[2] / "params.yaml").arms["spring"]
 CELL = ["arm", "interaction_id", "learned", "tested"]

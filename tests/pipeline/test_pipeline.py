@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from spring.engine.device import ModelError
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
-from tasks.cells.workbench import Workbench
-from tasks.files import load_params
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -260,7 +260,7 @@ def test_a_second_run_computes_nothing(project, monkeypatch):
     run_all(monkeypatch)
     before = cells(project)
     monkeypatch.setattr(
-        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+        "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
     )
     for t in range(3):
         for stage in (adapt, consolidate, generate):
@@ -343,7 +343,7 @@ def test_weights_that_were_overwritten_are_not_taken_for_those_of_before(
     write_params(Path(), own)
     for stage in (ingest, split, model):
         run(stage, monkeypatch)
-    assert Workbench().base.digest
+    assert Experiment().base.digest
     weights = load_file(own / "model.safetensors")
     name = sorted(weights)[0]
     save_file(weights | {name: weights[name] + 1}, own / "model.safetensors", metadata={"format": "pt"})

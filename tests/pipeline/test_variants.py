@@ -17,13 +17,13 @@ from spring.engine.scoring import token_logps
 from spring.method.retrieval import document_text, query_text
 from spring.settings.swap import swap
 from tasks import generate
-from tasks.cells.gate import Gate
 from tasks.cells.likelihood import Likelihood, of_answer
-from tasks.cells.memory import Library
 from tasks.cells.scoring import place
-from tasks.cells.workbench import Workbench
-from tasks.files import load_params
 from tasks.measures.costs import costs
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
+from tasks.steps.gate import Gate
+from tasks.steps.memory import Library
 
 PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}
@@ -75,7 +75,7 @@ def test_a_population_has_one_adapter_and_it_answers_for_every_user(project: Pat
     for period in range(3):
         assert index(project, period, "population")["user_id"].to_list() == [None]
         assert index(project, period, "own")["user_id"].to_list() == USERS
-    adapters = Workbench().adapters(2)
+    adapters = Experiment().adapters(2)
     recipe = load_params().arms["population"].recipe
     assert len({adapters.of(recipe, user) for user in USERS}) == 1
 
@@ -189,7 +189,7 @@ def test_swapped_answers_with_the_partners_adapter_and_trains_nothing(
 ) -> None:
     jobs: list[Any] = []
 
-    def spy(bench: Workbench, asked: list[Any], what: str) -> Any:
+    def spy(bench: Experiment, asked: list[Any], what: str) -> Any:
         jobs.extend(asked)
         raise InterruptedError
 
@@ -254,7 +254,7 @@ def test_a_gain_is_that_of_the_mixture_under_the_adapter_before(project: Path) -
 
     At lambda 1/2 the mixture gains more than half of what the context alone does, since log is concave.
     """
-    bench = Workbench()
+    bench = Experiment()
     arm = bench.params.arms["learned"]
     gains = gains_of(project, "learned")
     mine = gains.filter((pl.col("period") == 2) & (pl.col("user_id") == "user 0"))
@@ -330,7 +330,7 @@ def test_a_learned_gate_is_fitted_on_what_was_known_at_the_query(project: Path) 
 
 def test_only_the_transductive_arm_has_scores_of_test_queries(project: Path) -> None:
     """Its sigma is the median over all test queries so far of all users, each against its buffer."""
-    bench, arm = Workbench(), load_params().arms["transductive"]
+    bench, arm = Experiment(), load_params().arms["transductive"]
     found = pl.read_parquet(project / "data/consolidate/2/transductive.parquet")
     assert found["memory"].unique().to_list() == [arm.memory_id]
     expected: list[float] = []

@@ -16,15 +16,16 @@ from test_pipeline import experiment, run
 from test_pipeline import tiny_model_folder as tiny_model_folder
 from transformers import AutoModelForCausalLM
 
-from spring.engine.strict import fingerprint
 from spring.method.retrieval import query_text
 from spring.rivals.fints import Fints, aggregate, contrast_rouge, draw_others
 from spring.settings.params import ParameterError, Params, parse
+from spring.store import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
-from tasks.cells.steering import PairJob, Pool, extract, vector_file
-from tasks.cells.steers import Steers
-from tasks.cells.workbench import Workbench
-from tasks.files import load_params
+from tasks.cells.pairs import PairJob, extract
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
+from tasks.steps.steering import Pool, vector_file
+from tasks.steps.steers import Steers
 
 
 def fints(**changes: Any) -> Fints:
@@ -194,7 +195,7 @@ def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(
 
 def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(project: Path) -> None:
     """Recomputed for one item from the definition, without the engine: plain passes of a plain model."""
-    bench = Workbench()
+    bench = Experiment()
     history = pl.read_parquet(project / "data/consolidate/2/history.parquet")
     users = {str(k[0]): part.to_dicts() for k, part in history.group_by(["user_id"], maintain_order=True)}
     entry = (
@@ -236,7 +237,7 @@ def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(p
 
 def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
     """Rejected answers that are the response, half of it (F1 = 2/3, above 0.2), nothing, and other words."""
-    bench = Workbench()
+    bench = Experiment()
     rows = pl.read_parquet(project / "data/consolidate/2/history.parquet").to_dicts()
     settings = bench.params.arms["fints"].steer
     assert settings is not None and settings.rouge_below == 0.2
@@ -250,7 +251,7 @@ def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
 
 def test_a_query_is_steered_by_its_users_own_earlier_items_alone(project: Path) -> None:
     """Also when a later state answers an older query."""
-    bench = Workbench()
+    bench = Experiment()
     arm, state = bench.params.arms["fints"], Steers(bench, 2)
     for period in range(3):
         rows = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "test")
@@ -292,7 +293,7 @@ def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project:
 
 def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
+        "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
     )
     run(consolidate, monkeypatch, 1)
     assert vectors(project, 1).height > 0

@@ -21,15 +21,15 @@ from transformers import AutoModelForCausalLM
 
 from spring.engine.queries import Query
 from spring.engine.scoring import token_logps
-from spring.engine.strict import fingerprint
 from spring.rivals import popi
 from spring.rivals.pag import Pag, draw
 from spring.rivals.popi import Popi
 from spring.settings.params import ParameterError, parse
-from tasks.cells.profiles import Profiles
+from spring.store import fingerprint
 from tasks.cells.scoring import place
-from tasks.cells.workbench import Workbench
-from tasks.files import load_params
+from tasks.params import load_params
+from tasks.steps.experiment import Experiment
+from tasks.steps.profiles import Profiles
 
 HOW: dict[str, Any] = {"items": 3, "item_tokens": 26, "max_new_tokens": 7, "repetition_penalty": 1.2}
 EACH = {"by": "pag", "scope": "period", **HOW}
@@ -119,7 +119,7 @@ def test_where_a_profile_comes_from(project: Path) -> None:
 
 def test_a_profile_is_the_base_models_greedy_answer_and_the_state_is_rewritten(project: Path) -> None:
     """Against decoding without a cache: the summary of period 1 is asked for with the text of period 0."""
-    bench = Workbench()
+    bench = Experiment()
     plain = AutoModelForCausalLM.from_pretrained(bench.params.model.id, dtype=torch.float32)
     encode, decoded = bench.base.tokenizer.encode, bench.prompter.decode
     by_id = {row["interaction_id"]: row for row in rows(project, "train").to_dicts()}
@@ -184,7 +184,7 @@ def test_a_profile_stands_before_context_and_query_and_leaves_the_response(token
 
 def test_every_path_of_an_arm_carries_its_profile(project: Path) -> None:
     """References of period 2 recomputed from the prompt with the profile, with and without context."""
-    bench = Workbench()
+    bench = Experiment()
     said = pl.read_parquet(project / "data/generate/2/generations.parquet")
     by_id = {
         row["interaction_id"]: row for part in ("train", "test") for row in rows(project, part).to_dicts()

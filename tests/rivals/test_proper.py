@@ -20,11 +20,11 @@ from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank, load_adapter
 from spring.engine.queries import Query
 from spring.engine.scoring import Text, token_logps
+from spring.engine.settings import Lora
 from spring.engine.training import train
 from spring.rivals.proper.banks import GroupBank, GroupLessons, UserBank
 from spring.rivals.proper.files import load_shared, save_group
 from spring.rivals.proper.levels import Proper, likeness, mixture, user_aware
-from spring.settings.train import Lora
 
 TARGETS = ("gate_proj", "up_proj", "down_proj")
 LORA = Lora(r=2, alpha=3, dropout=0.0, target_modules=TARGETS)

@@ -13,7 +13,7 @@ from test_pipeline import tiny_model_folder as tiny_model_folder
 from spring.engine.device import ModelError
 from spring.settings.targets import check_positions, layers_of, read_layers
 from tasks import model
-from tasks.cells.workbench import Workbench
+from tasks.steps.experiment import Experiment
 
 LLAMA = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 PLAIN: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
@@ -46,7 +46,7 @@ def test_a_misspelt_layer_beside_a_good_one_stops_the_stage(
         run(model, monkeypatch)
     write_params(project, tiny_model_folder, arms=targets("q_proj", "v_proj"))
     run(model, monkeypatch)
-    assert Workbench().base.digest
+    assert Experiment().base.digest
 
 
 def test_texts_longer_than_the_model_reads_are_refused(tiny_model_folder: Path) -> None:
@@ -63,4 +63,4 @@ def test_an_arm_that_came_after_the_stage_is_refused_when_the_model_is_loaded(
     run(model, monkeypatch)
     write_params(project, tiny_model_folder, arms=targets("qproj", "v_proj"))
     with pytest.raises(ModelError, match=TOLD):
-        _ = Workbench().base
+        _ = Experiment().base

@@ -10,7 +10,7 @@ import yaml
 
 from spring.settings.params import parse
 from spring.settings.train import Train
-from tasks.cells.population import Case, foundations, pool
+from tasks.steps.population import Case, foundations, pool
 
 ROOT = Path(__file__).parents[2]
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from spring.measures.significance import holm
 from spring.measures.statistics import EVERY, auroc
 from tasks import evaluate, report
-from tasks.files import load_params
 from tasks.measures.costs import base_seconds
+from tasks.params import load_params
 from tasks.reporting.cost_plots import frontier
 from tasks.reporting.page import metric_reading, reading, transfer_reading
 from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired_panel, periods_panel

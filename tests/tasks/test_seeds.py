@@ -14,9 +14,9 @@ from spring.measures.statistics import EVERY
 from spring.settings.params import Params
 from tasks import seeds
 from tasks.evaluate import METRICS, settings
-from tasks.files import load_params
 from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
+from tasks.params import load_params
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.table import as_markdown
 from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together

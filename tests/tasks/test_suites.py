@@ -12,7 +12,7 @@ import yaml
 from flows.named_experiments import lay_experiment
 from spring.settings.params import ParameterError, Params
 from tasks import suites
-from tasks.files import load_params
+from tasks.params import load_params
 from tasks.reporting.published import published_table
 from tasks.suites import (
     as_suite_needs,

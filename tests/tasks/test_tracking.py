@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from spring.measures.statistics import EVERY
-from tasks.files import load_params
+from tasks.params import load_params
 from tasks.reporting.plots import TRANSFER_NAMES
 from tasks.tracking import METRICS, log_experiment
 

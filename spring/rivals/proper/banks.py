@@ -22,9 +22,9 @@ from torch.utils.checkpoint import checkpoint
 from spring.engine.lora import AdapterBank, tensor_name
 from spring.engine.lowrank import BankedLinear, Route
 from spring.engine.packing import Pack
+from spring.engine.settings import Lora
 from spring.rivals.proper.files import ROUTER, USER, USERS, shared_name
 from spring.rivals.proper.levels import Proper, likeness, mixture, user_aware
-from spring.settings.train import Lora
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spring.method.confidence import CONFIDENCES, Confidence, heard
+from spring.method.mixing import CONFIDENCES, Confidence, heard
 
 HALF = math.log(0.5)
 CERTAIN = torch.tensor([[0.0, -math.inf, -math.inf, -math.inf]])

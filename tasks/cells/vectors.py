@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.engine.strict import fingerprint
 from spring.method.retrieval import document_text
-from spring.rivals.asls import Profile, Profiling, feedback_weight, follow
-from spring.settings.arm import Arm
-from spring.store import cell_key, code_digest
-from tasks.cells.workbench import Done, Row, Workbench, fill, plain
+from spring.rivals.asls import Profile, feedback_weight, follow
+from spring.rivals.online import Profiling
+from spring.store import cell_key, fingerprint
+from tasks.cells.fill import Done, fill
+from tasks.cells.workbench import Row, Workbench, plain
 from tasks.files import DATA, read_parquet
 
 PROFILE_VECTORS: dict[str, Any] = {
@@ -64,12 +64,6 @@ class Followed:
 def vector_id(how: Profiling) -> str:
     """Names the profiles that move so."""
     return fingerprint(how)
-
-
-def profilings(arms: Sequence[Arm]) -> list[Profiling]:
-    """How profiles move, in all the ways that `arms` ask for."""
-    found = {vector_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
-    return [found[name] for name in sorted(found)]
 
 
 def read_profile_vectors(period: int) -> ProfileVectors:
@@ -121,15 +115,10 @@ def _key(bench: Workbench, job: FollowJob) -> str:
     from spring.engine.device import pick_device  # here: it imports torch, and most stages have no job
 
     return cell_key(
-        kind="profile",
-        code=code_digest(
-            "spring/rivals/asls",
-            "spring/engine/embedding",
-            "spring/method/retrieval",
-            "tasks/cells/profile_vectors",
-        ),
+        __name__,
+        kind="profile vector",
         libraries=bench.identity["libraries"],
-        embedding=[bench.embedding, pick_device(bench.params.model.device).type],
+        embedding=[bench.embedding, pick_device(bench.settings.device).type],
         how=job.how,
         before=job.before.key if job.before else None,
         rows=[[plain(row), row["rating"]] for row in job.rows],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spring.engine.settings import Lora
 from spring.rivals.proper.levels import Proper
-from spring.settings.train import Lora
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,11 @@ class Layered:
     experts: Proper
     key: str  # of the cell of the shared part
     folder: Path = field(compare=False)  # where a copy of it lies
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """None: a lesson is one user's."""
+        return ()
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank, its slots empty."""
@@ -66,9 +71,6 @@ class Founding:
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}
         save_group(state, load_adapter(self.folder), folder, described=described)
-
-
-Fit = Lora | Layered  # what the adapters that are read together have in common
 
 
 def describe(lora: Lora, experts: Proper, base_model: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import polars as pl
 
 from spring.method.retrieval import LEXICAL, Retriever, document_text
 from spring.rivals.asls import Profiled, liking
-from tasks.cells.profile_vectors import ProfileVectors, vector_id
-from tasks.cells.workbench import Row, Workbench, by_user
+from tasks.cells.vectors import ProfileVectors, vector_id
+from tasks.cells.workbench import Row
+from tasks.steps.experiment import Experiment
+from tasks.steps.index import by_user
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Library:
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: Experiment,
         history: pl.DataFrame,
         buffers: pl.DataFrame,
         period: int,

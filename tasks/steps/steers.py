@@ -14,9 +14,10 @@ from spring.method.retrieval import query_text
 from spring.rivals.fints import aggregate
 from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
-from tasks.cells.steering import SITES, STEERS, vector_file
-from tasks.cells.workbench import Row, Workbench
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
+from tasks.steps.experiment import Experiment
+from tasks.steps.steering import SITES, STEERS, vector_file
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -34,7 +35,7 @@ class Stack:
 class Steers:
     """The steering vectors of every user after a period."""
 
-    def __init__(self, bench: Workbench, period: int) -> None:
+    def __init__(self, bench: Experiment, period: int) -> None:
         self.bench, self.folder = bench, DATA / "consolidate" / str(period)
         self.index = pl.DataFrame(schema=STEERS)
         if bench.steers:

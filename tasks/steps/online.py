@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from spring.rivals.online import Stream
-from tasks.cells.population import Case
-from tasks.cells.profile_vectors import FollowJob, follow_all, read_profile_vectors, vector_id
-from tasks.cells.workbench import Workbench
+from spring.rivals.online import Profiling, Stream
+from spring.settings.arm import Arm
+from tasks.cells.vectors import FollowJob, follow_all, read_profile_vectors, vector_id
+from tasks.steps.experiment import Experiment
+from tasks.steps.population import Case
 
 
-def set_turns(bench: Workbench, cases: Sequence[Case], period: int) -> None:
+def set_turns(bench: Experiment, cases: Sequence[Case], period: int) -> None:
     """Sets `turns` of all cases that learn online; the others stay as they are."""
     drifts = measure_drifts(bench, cases, period)
     for i, case in enumerate(cases):
@@ -20,7 +21,13 @@ def set_turns(bench: Workbench, cases: Sequence[Case], period: int) -> None:
             case.turns = case.train.online.turns(stream)
 
 
-def measure_drifts(bench: Workbench, cases: Sequence[Case], period: int) -> dict[int, dict[str, float]]:
+def profilings(arms: Iterable[Arm]) -> list[Profiling]:
+    """How profiles move, in all the ways that `arms` ask for."""
+    found = {vector_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
+    return [found[name] for name in sorted(found)]
+
+
+def measure_drifts(bench: Experiment, cases: Sequence[Case], period: int) -> dict[int, dict[str, float]]:
     """Drift of every train row of the period, learned or not, by case and interaction, where it is needed."""
     before = read_profile_vectors(period - 1)
     places, jobs = [], []

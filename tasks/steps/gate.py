@@ -12,10 +12,10 @@ from spring.method.gate import effective_lambda, find_sigma, relevance_gate, sca
 from spring.method.learned_gate import Features, LearnedGate
 from spring.method.retrieval import query_text
 from spring.settings.arm import Arm
-from tasks.cells.calibration import FEATURES, describe
 from tasks.cells.decoding import Request
-from tasks.cells.memory import Library
 from tasks.cells.workbench import Row
+from tasks.steps.calibration import FEATURES, describe
+from tasks.steps.memory import Library
 
 
 class Gate:

@@ -18,9 +18,10 @@ from spring.method.retrieval import document_text, query_text, tokenise
 from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
 from tasks.cells.likelihood import Ask, likelihoods
-from tasks.cells.memory import Library
-from tasks.cells.profiles import Profiles
-from tasks.cells.workbench import Row, Workbench
+from tasks.cells.workbench import Row
+from tasks.steps.experiment import Experiment
+from tasks.steps.memory import Library
+from tasks.steps.profiles import Profiles
 
 GATE_SCORES: dict[str, Any] = {
     "memory": pl.String,
@@ -83,7 +84,7 @@ def score_pairs(
 
 
 def gain_pairs(
-    bench: Workbench,
+    bench: Experiment,
     before: Library,
     queries: dict[str, list[Row]],
     past: pl.DataFrame,
@@ -108,7 +109,7 @@ def gain_pairs(
                 adapter, profile = adapters.of(arm.recipe, user), profiles.of(arm, user, queries=rows)
                 without = [Request(row, (), 0.0, 0, None) for row, _, _ in pairs]
                 with_ = [Request(row, [item], arm.decode.lmbda, 1, None) for row, item, _ in pairs]
-                asks.append(Ask([*without, *with_], adapter, arm.decode, profile))
+                asks.append(Ask([*without, *with_], adapter, arm.decode.decoding, profile))
     read = likelihoods(bench, asks, f"consolidate@{period} gains")
     rows_out = [
         {
@@ -129,7 +130,7 @@ def gain_pairs(
 
 
 def retrieve_pairs(
-    bench: Workbench, arm: Arm, before: Library, user: str, rows: list[Row], past: pl.DataFrame
+    bench: Experiment, arm: Arm, before: Library, user: str, rows: list[Row], past: pl.DataFrame
 ) -> list[tuple[Row, Row, Features]]:
     """What the arm would have retrieved for a seeded draw of one user's train queries."""
     assert arm.memory_id is not None

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from spring.engine.turns import Turn
+from spring.rivals.proper.fits import Layered
 from spring.settings.train import Train
-from tasks.cells.banks import Layered
 from tasks.cells.workbench import Adapter, Row
 
 

@@ -7,31 +7,25 @@ data/consolidate/{t}/steers/STEER/USER.safetensors    attn and mlp [N, D], in th
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from spring.method.retrieval import document_text
-from spring.rivals.fints import Fints, contrast_rouge, draw_others
+from spring.rivals.fints import draw_others
 from spring.settings.arm import Arm
-from spring.store import cell_key, code_digest
 from tasks.cells.decoding import GenerateJob, Request, generate
-from tasks.cells.scoring import CODE
-from tasks.cells.workbench import Done, Row, Workbench, fill, plain, user_folder
+from tasks.cells.pairs import PairJob, extract, pair_of
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
-
-if TYPE_CHECKING:
-    from spring.engine.steering import Pair
+from tasks.steps.experiment import Experiment
+from tasks.steps.index import user_folder
 
 STEERS: dict[str, Any] = {
     "steer": pl.String,
@@ -50,33 +44,14 @@ STEER_SECONDS: dict[str, Any] = {
     "seconds": pl.Float64,  # of the period's pairs, also of those without a vector
 }
 SITES = ("attn", "mlp")
-MADE_WITH = (
-    "spring/engine/steering",
-    "spring/rivals/fints",
-    "spring/measures/metrics",
-    "spring/engine/embedding",
-    "spring/method/retrieval",
-)
-PAIRS = 64  # pairs read at the same time; they become visible together
 Users = Mapping[str, Sequence[Row]]
 Made = tuple[Row, Path]  # an item, and the cell of its vectors
-
-
-@dataclass(frozen=True)
-class PairJob:
-    """A past item, items of other users, and what the model answered with these in its prompt."""
-
-    user: str
-    row: Row
-    others: Sequence[Row]
-    rejected: str
-    fints: Fints
 
 
 # --- after a period ---------------------------------------------------------------------------------------
 
 
-def write_vectors(bench: Workbench, users: Users, period: int) -> None:
+def write_vectors(bench: Experiment, users: Users, period: int) -> None:
     """This period's vectors, behind those of the periods before; `users` holds all train rows so far."""
     out, before = (DATA / "consolidate" / str(t) for t in (period, period - 1))
     shutil.rmtree(out / "steers", ignore_errors=True)
@@ -112,7 +87,7 @@ def _entry(steer: str, user: str, place: int, row: Row, cell: Path) -> dict[str,
         "steer": steer,
         "user_id": user,
         **known,
-        "rouge": _pair_of(cell)["rouge"],
+        "rouge": pair_of(cell)["rouge"],
         "place": place,
         "embedding": load_file(cell / "vectors.safetensors")["embedding"].tolist(),
     }
@@ -129,23 +104,20 @@ def _append(cells: Sequence[Path], file: Path) -> None:
     save_file(stacks, file)
 
 
-def _pair_of(cell: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads((cell / "pair.json").read_text())
-    return found
-
-
 def _make(
-    bench: Workbench, arm: Arm, users: Users, period: int
+    bench: Experiment, arm: Arm, users: Users, period: int
 ) -> tuple[dict[str, list[Made]], dict[str, float]]:
     """Per user the items of this period that gave a vector, and the seconds that all pairs took."""
     assert arm.steer is not None
     assert len(users) > 1, "the stage split has checked it (spring/settings/swap.py)"
     what, pool = f"consolidate@{period} steering", Pool(users)
     mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
-    drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.params.seed) for user, row in mine]
+    drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.chance) for user, row in mine]
     asked = [(*item, others) for item, others in zip(mine, drawn, strict=True) if others]
     requests = [Request(row | {"response": ""}, others, 1.0, len(others), None) for _, row, others in asked]
-    answers = generate(bench, [GenerateJob("", "", [r], arm.rejecting, None) for r in requests], what)
+    answers = generate(
+        bench, [GenerateJob("", "", [r], arm.rejecting.decoding, None) for r in requests], what
+    )
     jobs = [
         PairJob(user, row, others, answer["text"], arm.steer)
         for (user, row, others), [answer] in zip(asked, answers, strict=True)
@@ -154,7 +126,7 @@ def _make(
     spent: dict[str, float] = {}
     for job, key, [answer] in zip(jobs, extract(bench, jobs, what), answers, strict=True):
         cell = bench.store.path(key)
-        spent[job.user] = spent.get(job.user, 0.0) + answer["seconds"] + _pair_of(cell)["seconds"]
+        spent[job.user] = spent.get(job.user, 0.0) + answer["seconds"] + pair_of(cell)["seconds"]
         if (cell / "vectors.safetensors").exists():
             found.setdefault(job.user, []).append((job.row, cell))
     made = sum(map(len, found.values()))
@@ -186,77 +158,3 @@ class Pool:
         }
         drawn = draw_others(row["interaction_id"], earlier, k=k, seed=seed)
         return [self.items[name] for name in drawn]
-
-
-# --- cells ------------------------------------------------------------------------------------------------
-
-
-def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
-    """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
-    return fill(
-        bench,
-        jobs,
-        key=_key,
-        compute=_compute,
-        group=lambda job: job.fints,
-        at_once=PAIRS,
-        amount=lambda job: 1,
-        what=what,
-        unit="pair",
-    )
-
-
-def _key(bench: Workbench, job: PairJob) -> str:
-    return cell_key(
-        kind="steer",
-        code=code_digest(*CODE, *MADE_WITH, "tasks/cells/steering"),
-        **bench.identity,
-        embedding=bench.embedding,
-        prompts=bench.asked([job.row, *job.others]),
-        settings=job.fints.extraction,
-        row=plain(job.row),
-        others=[plain(item) for item in job.others],
-        rejected=job.rejected,
-    )
-
-
-def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Done) -> None:
-    from spring.engine.budget import scoring_tokens
-    from spring.engine.steering import contrast
-
-    rouges = {key: contrast_rouge(job.row["response"], job.rejected) for key, job in jobs.items()}
-    kept = {key: job for key, job in jobs.items() if rouges[key] < fints.rouge_below}
-    tensors: dict[str, dict[str, np.ndarray]] = {}
-    seconds = 0.0  # per pair
-    if kept:
-        model, pairs = bench.base.model, [_pair(bench, job) for job in kept.values()]
-        budget = scoring_tokens(model, bench.params.model.memory_gb)
-        began = perf_counter()
-        vectors = contrast(model, fints.layer, pairs, read=fints.read, budget=budget)
-        seconds = (perf_counter() - began) / len(kept)
-        for (key, job), pair in zip(kept.items(), vectors, strict=True):
-            document = document_text(job.row["query"], job.row["response"])
-            [embedding] = bench.embedder.embed([document])  # by itself: last bits depend on the company
-            tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
-    with bench.store.batch() as batch:
-        for key in jobs:
-            folder = batch.cell(key)
-            cell = {"rouge": rouges[key], "seconds": seconds if key in kept else 0.0}
-            (folder / "pair.json").write_text(json.dumps(cell))
-            if key in tensors:
-                save_file(tensors[key], folder / "vectors.safetensors")
-            done(1)
-
-
-def _pair(bench: Workbench, job: PairJob) -> Pair:
-    """Both answers as tokens, without the end of turn, and the prompt that they are read behind."""
-    from spring.engine.steering import Pair
-
-    behind = job.others if job.fints.behind == "others" else ()
-    texts = [
-        bench.prompter.text(job.row["task"], job.row["query"], answer, context=bench.prompter.shown(behind))
-        for answer in (job.row["response"], job.rejected)
-    ]
-    end = bench.prompter.end
-    chosen, rejected = (t.response[:-1] if t.response[-1] == end else t.response for t in texts)
-    return Pair(texts[0].prompt, chosen, rejected)

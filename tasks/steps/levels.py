@@ -16,12 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spring.rivals.proper.fits import Founding, Layered
 from spring.settings.train import Train
-from spring.store import cell_key, code_digest
-from tasks.cells.banks import Founding, Layered
-from tasks.cells.population import Case, pool
-from tasks.cells.training import EXPERTS, TrainJob, train
-from tasks.cells.workbench import Adapter, Workbench
+from tasks.cells.members import write_member
+from tasks.cells.training import TrainJob, train
+from tasks.cells.workbench import Adapter
+from tasks.steps.experiment import Experiment
+from tasks.steps.population import Case, pool
 
 UNTRAINED: dict[str, Any] = {"loss": [], "lr": [], "grad_norm": [], "items": 0, "tokens": 0, "seconds": 0.0}
 
@@ -37,7 +38,7 @@ class Placed:
 
 
 def lay_levels(
-    bench: Workbench, cases: Sequence[Case], *, until: datetime, period: int
+    bench: Experiment, cases: Sequence[Case], *, until: datetime, period: int
 ) -> tuple[list[Case], list[Placed]]:
     """The cases that have a lesson of their own in this period, and what is placed without one."""
     layered = [case for case in cases if case.train.group is not None]
@@ -66,10 +67,10 @@ def scored_apart(case: Case) -> dict[str, Any]:
 
 def own(adapter: Adapter) -> bool:
     """Whether an adapter is of level 3."""
-    return adapter.over is not None and adapter.over.experts.level == "user"
+    return isinstance(adapter.over, Layered) and adapter.over.experts.level == "user"
 
 
-def learn_shared(bench: Workbench, cases: Sequence[Case], until: datetime) -> dict[str, Placed]:
+def learn_shared(bench: Experiment, cases: Sequence[Case], until: datetime) -> dict[str, Placed]:
     """The shared part of every recipe; each case's `previous` is the population LoRA it lies on."""
     lessons = [replace(case, train=_group(case), **scored_apart(case)) for case in cases]
     shared = pool(lessons, until=until, learned_until={})
@@ -85,18 +86,18 @@ def learn_shared(bench: Workbench, cases: Sequence[Case], until: datetime) -> di
     return found
 
 
-def shared_job(bench: Workbench, case: Case) -> TrainJob:
+def shared_job(bench: Experiment, case: Case) -> TrainJob:
     """Level 2 on the population LoRA; where the arm stops at level 1, that again."""
     how = case.train
     if how.experts is None:
-        return TrainJob(how, case.chosen, [], None, bench.seed(None, 0))
+        return TrainJob(how.learning, case.chosen, [], None, bench.seed(None, 0))
     assert case.previous is not None
     users = tuple(sorted({row["user_id"] for row in case.chosen}))
     over = Founding(how.lora, how.experts, case.previous.key, users, case.previous.folder)
-    return TrainJob(how, case.chosen, [], None, bench.seed(None, -1), over=over)
+    return TrainJob(how.learning, case.chosen, [], None, bench.seed(None, -1), over=over)
 
 
-def hand_on(bench: Workbench, cases: Sequence[Case], period: int) -> dict[str, Placed]:
+def hand_on(bench: Experiment, cases: Sequence[Case], period: int) -> dict[str, Placed]:
     """The shared parts of the period before; its case lists what the users were given meanwhile."""
     adapters = bench.adapters(period - 1)
     found = {}
@@ -111,16 +112,9 @@ def hand_on(bench: Workbench, cases: Sequence[Case], period: int) -> dict[str, P
     return found
 
 
-def member(bench: Workbench, case: Case, over: Layered) -> Placed:
-    """What level 2 knows of one user: the embedding, or the mean of all for a user it has not seen."""
-    key = cell_key(kind="member", code=code_digest(*EXPERTS), shared=over.key, user=case.user)
-    if key not in bench.store:
-        from spring.rivals.proper.files import USER, USERS, load_shared, writers
-
-        embeddings, row = load_shared(over.folder)[USERS], writers(over.folder).get(case.user or "")
-        mine = embeddings.mean(0) if row is None else embeddings[row].clone()
-        with bench.store.batch() as batch:
-            over.save({USER: mine}, batch.cell(key), base_model=bench.params.model.id)
+def member(bench: Experiment, case: Case, over: Layered) -> Placed:
+    """What level 2 knows of one user."""
+    key = write_member(bench, over, case.user or "")
     return Placed(case, key, bench.store.path(key), UNTRAINED)
 
 

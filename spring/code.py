@@ -1,0 +1,139 @@
+"""Which code a result depends on: derived from imports, never listed by hand.
+
+A module's closure is itself and every module of this project that it or one of them imports anywhere: at the
+top, inside functions, and for type checking alone, since the type of an argument tells whose code comes with
+it. A digest is over the syntax trees of a closure without docstrings, comments and annotations: wording costs
+nothing, any other edit changes the digest of every module that can reach it.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("spring", "tasks")
+
+
+class Code:
+    """The modules of `PACKAGES` below `root`, each read once."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+        self._files: dict[str, Path | None] = {}
+        self._trees: dict[str, ast.Module] = {}
+        self._imports: dict[str, frozenset[str]] = {}
+        self._digests: dict[str, str] = {}
+
+    def file(self, module: str) -> Path | None:
+        """The file of a module or package; null: it is none of this project."""
+        if module not in self._files:
+            path = self.root.joinpath(*module.split("."))
+            inside = module.split(".")[0] in PACKAGES
+            found = (path.with_suffix(".py"), path / "__init__.py") if inside else ()
+            self._files[module] = next((file for file in found if file.is_file()), None)
+        return self._files[module]
+
+    def imports(self, module: str) -> frozenset[str]:
+        """The modules of this project that one imports, the packages around them too."""
+        if module not in self._imports:
+            named = {name for node in ast.walk(self._tree(module)) for name in _named(node, module)}
+            around = {name for one in named for name in _around(one)}
+            self._imports[module] = frozenset(name for name in around if self.file(name))
+        return self._imports[module]
+
+    def closure(self, *modules: str) -> list[str]:
+        """These modules and all that they can reach, by name. `ValueError` for one that is not there."""
+        found: set[str] = set()
+        waiting = list(modules)
+        while waiting:
+            module = waiting.pop()
+            if self.file(module) is None:
+                raise ValueError(f"{module} is no module of {', '.join(PACKAGES)} below {self.root}")
+            if module not in found:
+                found.add(module)
+                waiting += self.imports(module)
+        return sorted(found)
+
+    def digest(self, *modules: str) -> str:
+        """sha256 of what the closure of these modules does."""
+        whole = hashlib.sha256()
+        for module in self.closure(*modules):
+            if module not in self._digests:
+                self._digests[module] = hashlib.sha256(repr(_plain(self._tree(module))).encode()).hexdigest()
+            whole.update(f"{module} {self._digests[module]}\n".encode())
+        return whole.hexdigest()
+
+    def _tree(self, module: str) -> ast.Module:
+        if module not in self._trees:
+            file = self.file(module)
+            assert file is not None, module
+            self._trees[module] = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        return self._trees[module]
+
+
+@cache
+def code_digest(*modules: str) -> str:
+    """The digest of modules of the running program, as their files are when it is first asked for."""
+    return _running().digest(*modules)
+
+
+@cache
+def _running() -> Code:
+    return Code()
+
+
+def modules_of(value: Any) -> set[str]:
+    """The modules of this project whose classes take part in a value: what its methods do counts too."""
+    inner: Iterator[Any] = iter(())
+    if isinstance(value, dict):
+        inner = iter(value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = iter(value)
+    elif isinstance(value, BaseModel):
+        inner = (getattr(value, name) for name in type(value).model_fields)
+    elif dataclasses.is_dataclass(value):
+        inner = (getattr(value, field.name) for field in dataclasses.fields(value))
+    own = type(value).__module__
+    found = {own} if own.split(".")[0] in PACKAGES else set()
+    return found.union(*(modules_of(one) for one in inner))
+
+
+def _around(module: str) -> Iterator[str]:
+    """A module and the packages around it, whose __init__ runs before it."""
+    parts = module.split(".")
+    return (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+
+
+def _named(node: ast.AST, module: str) -> Iterator[str]:
+    """What an import statement may mean: `from a import b` the module a, and a.b if that is one."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{module} imports relatively; write the whole name"
+        yield str(node.module)
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+UNREAD = {"annotation", "returns", "ctx", "kind", "type_comment", "type_ignores", "type_params"}
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as nested tuples, the same under every version of Python, without what no run reads."""
+    if isinstance(node, list):
+        return tuple(_plain(one) for one in node)
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = dict(ast.iter_fields(node))
+    if isinstance(node, DEFINITIONS) and ast.get_docstring(node, clean=False) is not None:
+        parts["body"] = parts["body"][1:]
+    kept = ((name, part) for name, part in parts.items() if name not in UNREAD and part not in (None, []))
+    return (type(node).__name__, *((name, _plain(part)) for name, part in kept))

@@ -1,0 +1,58 @@
+"""Filling the store: what is missing among the cells that a stage asks for is computed, group by group."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from tasks.cells.workbench import Workbench
+
+Job = TypeVar("Job")
+Group = TypeVar("Group")  # can be hashed
+Done = Callable[[int], object]  # told how much was done
+
+
+def fill(
+    bench: Workbench,
+    jobs: Sequence[Job],
+    *,
+    key: Callable[[Workbench, Job], str],
+    compute: Callable[[Workbench, Group, dict[str, Job], Done], None],
+    group: Callable[[Job], Group],
+    at_once: int,
+    amount: Callable[[Job], int],
+    what: str,
+    unit: str,
+) -> list[str]:
+    """Keys of the cells of all jobs, in order; those that are missing are computed.
+
+    Cells of one group are computed together, `at_once` of them at a time. `amount` of a job is what the bar
+    counts, in `unit`.
+    """
+    keys = [key(bench, job) for job in jobs]
+    named = dict(zip(keys, jobs, strict=True))
+    groups: dict[Group, list[str]] = {}
+    for name in bench.store.missing(named):
+        groups.setdefault(group(named[name]), []).append(name)
+    if groups:
+        total = sum(amount(named[name]) for members in groups.values() for name in members)
+        with progress(total, what, unit) as done:
+            for shared, members in groups.items():
+                for start in range(0, len(members), at_once):
+                    some = {name: named[name] for name in members[start : start + at_once]}
+                    compute(bench, shared, some, done)
+    return keys
+
+
+@contextmanager
+def progress(total: int, what: str, unit: str) -> Iterator[Done]:
+    """A bar with rate and estimate; in a log, a line every half minute."""
+    interval = 0.5 if sys.stderr.isatty() else 30
+    with tqdm(
+        total=total, desc=what, unit=unit, unit_scale=unit == "tok", mininterval=interval, dynamic_ncols=True
+    ) as bar:
+        yield bar.update

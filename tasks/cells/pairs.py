@@ -1,0 +1,112 @@
+"""Cells of steering vectors: one past item's contrast pair, and what it gives (spring/rivals/fints.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from spring.method.retrieval import document_text
+from spring.rivals.fints import Fints, contrast_rouge
+from spring.store import cell_key
+from tasks.cells.fill import Done, fill
+from tasks.cells.workbench import Row, Workbench, plain
+
+if TYPE_CHECKING:
+    from spring.engine.steering import Pair
+
+PAIRS = 64  # pairs read at the same time; they become visible together
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """A past item, items of other users, and what the model answered with these in its prompt."""
+
+    user: str
+    row: Row
+    others: Sequence[Row]
+    rejected: str
+    fints: Fints
+
+
+def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
+    """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
+    return fill(
+        bench,
+        jobs,
+        key=_key,
+        compute=_compute,
+        group=lambda job: job.fints,
+        at_once=PAIRS,
+        amount=lambda job: 1,
+        what=what,
+        unit="pair",
+    )
+
+
+def _key(bench: Workbench, job: PairJob) -> str:
+    return cell_key(
+        __name__,
+        kind="steer",
+        **bench.identity,
+        embedding=bench.embedding,
+        prompts=bench.asked([job.row, *job.others]),
+        settings=job.fints.extraction,
+        row=plain(job.row),
+        others=[plain(item) for item in job.others],
+        rejected=job.rejected,
+    )
+
+
+def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Done) -> None:
+    from spring.engine.budget import scoring_tokens
+    from spring.engine.steering import contrast
+
+    rouges = {key: contrast_rouge(job.row["response"], job.rejected) for key, job in jobs.items()}
+    kept = {key: job for key, job in jobs.items() if rouges[key] < fints.rouge_below}
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    seconds = 0.0  # per pair
+    if kept:
+        model, pairs = bench.base.model, [_pair(bench, job) for job in kept.values()]
+        budget = scoring_tokens(model, bench.settings.memory_gb)
+        began = perf_counter()
+        vectors = contrast(model, fints.layer, pairs, read=fints.read, budget=budget)
+        seconds = (perf_counter() - began) / len(kept)
+        for (key, job), pair in zip(kept.items(), vectors, strict=True):
+            document = document_text(job.row["query"], job.row["response"])
+            [embedding] = bench.embedder.embed([document])  # by itself: last bits depend on the company
+            tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
+    with bench.store.batch() as batch:
+        for key in jobs:
+            folder = batch.cell(key)
+            cell = {"rouge": rouges[key], "seconds": seconds if key in kept else 0.0}
+            (folder / "pair.json").write_text(json.dumps(cell))
+            if key in tensors:
+                save_file(tensors[key], folder / "vectors.safetensors")
+            done(1)
+
+
+def _pair(bench: Workbench, job: PairJob) -> Pair:
+    """Both answers as tokens, without the end of turn, and the prompt that they are read behind."""
+    from spring.engine.steering import Pair
+
+    behind = job.others if job.fints.behind == "others" else ()
+    texts = [
+        bench.prompter.text(job.row["task"], job.row["query"], answer, context=bench.prompter.shown(behind))
+        for answer in (job.row["response"], job.rejected)
+    ]
+    end = bench.prompter.end
+    chosen, rejected = (t.response[:-1] if t.response[-1] == end else t.response for t in texts)
+    return Pair(texts[0].prompt, chosen, rejected)
+
+
+def pair_of(cell: Path) -> dict[str, float]:
+    """ROUGE-L of the pair in a cell, and the seconds that it took."""
+    found: dict[str, float] = json.loads((cell / "pair.json").read_text())
+    return found

@@ -1,0 +1,119 @@
+"""A workbench that knows the arms of an experiment: which recipes, memories and gates they share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from spring.rivals.proper.fits import Layered
+from spring.settings.arm import Arm, Profile
+from spring.settings.params import Params
+from spring.settings.targets import check_targets
+from spring.settings.train import Train
+from spring.store import CellStore, fingerprint
+from tasks.cells.workbench import Adapter, Workbench
+from tasks.files import DATA
+from tasks.params import load_params
+from tasks.steps.index import Place, read_index
+
+if TYPE_CHECKING:
+    from spring.engine.model import BaseModel
+
+BUFFER, WORDS = 1_000, 2_000  # streams of chance beside that of training, added to the period
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters after a period, by recipe and user; the user is null for one that all users share."""
+
+    found: dict[Place, Adapter]
+
+    def of(self, recipe: str | None, user: str) -> Adapter | None:
+        """The adapter that `user` has under `recipe`; null without one."""
+        if recipe is None:
+            return None
+        return self.found.get((recipe, user)) or self.found.get((recipe, None))
+
+
+class Experiment(Workbench):
+    """The workbench of params.yaml, and what its arms have in common."""
+
+    def __init__(self, params: Params | None = None, store: CellStore | None = None) -> None:
+        self.params = params or load_params()
+        super().__init__(
+            self.params.model,
+            self.params.prompts,
+            chance=self.params.seed,
+            store=store or CellStore(Path(os.environ.get("SPRING_CELLS", ".cells"))),
+            check=self._check_targets,
+        )
+
+    def _check_targets(self, base: BaseModel) -> None:
+        from spring.engine.layers import layers_of
+
+        # the stage `model` had other arms
+        check_targets(self.params.arms, layers_of(base.model), model_id=self.params.model.id)
+
+    @cached_property
+    def recipes(self) -> dict[str, Arm]:
+        """One arm for every training recipe, by recipe."""
+        return {arm.recipe: arm for arm in self.params.arms.values() if arm.recipe is not None}
+
+    @cached_property
+    def memories(self) -> dict[str, Arm]:
+        """One arm for every memory, by memory id."""
+        return {arm.memory_id: arm for arm in self.params.arms.values() if arm.memory_id is not None}
+
+    @cached_property
+    def gates(self) -> dict[str, Arm]:
+        """One arm for every learned gate, by gate id."""
+        return {arm.gate_id: arm for arm in self.params.arms.values() if arm.gate_id is not None}
+
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        """The settings of every profile, by profile id."""
+        return {fingerprint(arm.profile): arm.profile for arm in self.params.arms.values() if arm.profile}
+
+    @cached_property
+    def steers(self) -> dict[str, Arm]:
+        """One arm for every set of steering vectors, by steer id."""
+        return {arm.steer_id: arm for arm in self.params.arms.values() if arm.steer_id is not None}
+
+    def adapters(self, period: int) -> Adapters:
+        """The adapters after `period`; before period 0 there are none."""
+        found: dict[Place, Adapter] = {}
+        folder = DATA / "adapt" / str(period)
+        for row in read_index(period).iter_rows(named=True):
+            arm = self.recipes.get(row["recipe"])
+            if arm is not None:
+                lora = recipe_of(arm).at(period).lora
+                found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
+        return Adapters({place: self._layered(place, found) for place in found})
+
+    def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
+        """An adapter with the shared part it lies on, if its recipe has levels."""
+        (recipe, user), adapter = place, found[place]
+        experts = recipe_of(self.recipes[recipe]).experts
+        if experts is None or experts.level == "population":
+            return adapter
+        if user is None:  # the adapter of users who have none: level 2 under the mean embedding
+            experts = experts.model_copy(update={"level": "group"})
+        shared = found[recipe, None]
+        return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.folder))
+
+    def learned_until(self, period: int) -> dict[str, datetime]:
+        """The latest date that the shared adapters after `period` may know of, by recipe."""
+        rows = read_index(period).filter(pl.col("until").is_not_null())
+        return dict(rows.select("recipe", "until").iter_rows())
+
+
+def recipe_of(arm: Arm) -> Train:
+    """The training block of an arm that has one."""
+    assert arm.train is not None
+    return arm.train

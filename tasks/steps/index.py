@@ -1,0 +1,54 @@
+"""What was learned in a period: data/adapt/{t}/index.parquet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from spring.store import fingerprint
+from tasks.files import DATA, read_parquet
+
+Row = dict[str, Any]  # one interaction, by column
+Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
+
+INDEX: dict[str, Any] = {
+    "recipe": pl.String,
+    "user_id": pl.String,  # null: one adapter for all users
+    "period": pl.Int32,
+    "cell": pl.String,
+    "folder": pl.String,
+    "chosen": pl.List(pl.String),
+    "items": pl.Int32,
+    "steps": pl.Int32,
+    "tokens": pl.Int64,
+    "seconds": pl.Float64,
+    "seconds_score": pl.Float64,  # of deciding what to learn
+    "until": pl.Datetime("us", "UTC"),  # of a lesson for all users: its latest possible item
+}
+
+
+def read_index(period: int) -> pl.DataFrame:
+    """What was learned in a period (`INDEX`); nothing before period 0."""
+    if period < 0:
+        return pl.DataFrame(schema=INDEX)
+    return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
+
+
+def read_chosen(period: int) -> dict[Place, set[str]]:
+    """What every recipe learned of every user in a period (user null: one lesson for all)."""
+    rows = read_index(period).select("recipe", "user_id", "chosen").iter_rows()
+    return {(recipe, user): set(ids) for recipe, user, ids in rows}
+
+
+def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
+    """Rows of each user, in order."""
+    return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
+
+
+def user_folder(user: str | None) -> str:
+    """A folder name for any user id: readable, unique, safe on every file system; null: all users."""
+    if user is None:
+        return "population"  # no user's: theirs end in a fingerprint
+    readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in user.lower())[:40].strip("-")
+    return f"{readable or 'user'}-{fingerprint(user)}"

@@ -1,0 +1,91 @@
+"""Profiles in words: what they are written from, what is carried on, and who reads them.
+
+A profile is state that consolidate@t writes to data/consolidate/{t}/profiles.parquet, with the interactions
+it came from; generate@t and transfer put it before every query of its user. Training does not see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from spring.settings.arm import Arm
+from tasks.cells.profiles import ProfileJob, write
+from tasks.cells.workbench import Row
+from tasks.files import DATA, read_parquet
+from tasks.steps.experiment import WORDS, Experiment
+
+PROFILES: dict[str, Any] = {  # of profiles.parquet
+    "profile": pl.String,  # which settings it was written under
+    "user_id": pl.String,
+    "period": pl.Int32,
+    "text": pl.String,
+    "tokens": pl.Int32,
+    "read": pl.List(pl.String),  # interactions that stood in the prompt
+    "sources": pl.List(pl.String),  # the same, and those that what was carried on came from
+    "until": pl.Datetime("us", "UTC"),  # time of the latest source
+    "cell": pl.String,
+    "seconds": pl.Float64,
+}
+
+
+class Profiles:
+    """The profiles after a period, by settings and user."""
+
+    def __init__(self, written: pl.DataFrame) -> None:
+        rows = written.select("profile", "user_id", "text", "until").iter_rows()
+        self.found: dict[tuple[str, str], tuple[str, datetime]] = {
+            (name, user): (text, until) for name, user, text, until in rows
+        }
+
+    @classmethod
+    def after(cls, period: int) -> Profiles:
+        """What consolidate@period wrote."""
+        return cls(read_parquet(DATA / "consolidate" / str(period) / "profiles.parquet"))
+
+    def of(self, arm: Arm, user: str, *, queries: Iterable[Row] = ()) -> str:
+        """What stands before the user's queries; empty for an arm without profile.
+
+        None of `queries` may be earlier than what the profile was written from.
+        """
+        if arm.profile_id is None:
+            return ""
+        text, until = self.found[arm.profile_id, user]
+        early = [row["interaction_id"] for row in queries if row["timestamp"] < until]
+        assert not early, f"{early} are earlier than the profile they would be served with"
+        return text
+
+
+def write_profiles(
+    bench: Experiment, past: dict[str, list[Row]], before: pl.DataFrame, period: int
+) -> pl.DataFrame:
+    """The rows of profiles.parquet after `period`: every settings for every user, all in one batch.
+
+    `past` holds the train rows so far, by user; `before` is the table of the period before.
+    """
+    known = {(row["profile"], row["user_id"]): row for row in before.iter_rows(named=True)}
+    places, jobs = [], []
+    for name, settings in bench.profiles.items():
+        for user, rows in past.items():
+            carried = known.get((name, user)) if settings.carried else None
+            seed = bench.seed(user, period + WORDS)  # another draw than that of the buffers and of training
+            chosen = settings.choose(rows, period=period, seed=seed)
+            places.append((name, user, carried))
+            jobs.append(ProfileJob(settings, chosen, carried["text"] if carried else ""))
+    written = write(bench, jobs, f"consolidate@{period} profiles")
+    rows_out = [
+        {"profile": name, "user_id": user, "period": period, "cell": key, **_sources(job, carried), **text}
+        for (name, user, carried), job, (key, text) in zip(places, jobs, written, strict=True)
+    ]
+    return pl.DataFrame(rows_out, schema=PROFILES)
+
+
+def _sources(job: ProfileJob, carried: dict[str, Any] | None) -> dict[str, Any]:
+    """What a profile came from: what stood in the prompt, and what the text that was carried on came from."""
+    read = [row["interaction_id"] for row in job.rows]
+    earlier, times = (carried["sources"], [carried["until"]]) if carried else ([], [])
+    until = max([*times, *(row["timestamp"] for row in job.rows)])
+    return {"read": read, "sources": earlier + read, "until": until}
