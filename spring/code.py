@@ -16,21 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("spring", "tasks")
 
 
 class Code:
-    """The modules of `PACKAGES` below `root`, each read once."""
+    """The modules of `PACKAGES` below `root`, as their files are when they are first asked for."""
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self._files: dict[str, Path | None] = {}
-        self._trees: dict[str, ast.Module] = {}
-        self._imports: dict[str, frozenset[str]] = {}
-        self._digests: dict[str, str] = {}
+        self._read: dict[str, tuple[frozenset[str], str]] = {}
 
     def file(self, module: str) -> Path | None:
         """The file of a module or package; null: it is none of this project."""
@@ -43,16 +39,13 @@ class Code:
 
     def imports(self, module: str) -> frozenset[str]:
         """The modules of this project that one imports, the packages around them too."""
-        if module not in self._imports:
-            named = {name for node in ast.walk(self._tree(module)) for name in _named(node, module)}
-            around = {name for one in named for name in _around(one)}
-            self._imports[module] = frozenset(name for name in around if self.file(name))
-        return self._imports[module]
+        around = {name for named in self._module(module)[0] for name in _around(named)}
+        return frozenset(name for name in around if self.file(name))
 
     def closure(self, *modules: str) -> list[str]:
         """These modules and all that they can reach, by name. `ValueError` for one that is not there."""
         found: set[str] = set()
-        waiting = list(modules)
+        waiting = [name for module in modules for name in _around(module)]
         while waiting:
             module = waiting.pop()
             if self.file(module) is None:
@@ -64,19 +57,20 @@ class Code:
 
     def digest(self, *modules: str) -> str:
         """sha256 of what the closure of these modules does."""
-        whole = hashlib.sha256()
-        for module in self.closure(*modules):
-            if module not in self._digests:
-                self._digests[module] = hashlib.sha256(repr(_plain(self._tree(module))).encode()).hexdigest()
-            whole.update(f"{module} {self._digests[module]}\n".encode())
-        return whole.hexdigest()
+        lines = (f"{module} {self._module(module)[1]}\n" for module in self.closure(*modules))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _tree(self, module: str) -> ast.Module:
-        if module not in self._trees:
+    def _module(self, module: str) -> tuple[frozenset[str], str]:
+        """What a module imports, and a digest of what it does. `SyntaxError` names its file."""
+        if module not in self._read:
             file = self.file(module)
             assert file is not None, module
-            self._trees[module] = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-        return self._trees[module]
+            try:
+                self._read[module] = _read(file.read_text(encoding="utf-8"))
+            except SyntaxError as error:
+                error.filename = str(file)
+                raise
+        return self._read[module]
 
 
 @cache
@@ -97,7 +91,7 @@ def modules_of(value: Any) -> set[str]:
         inner = iter(value.values())
     elif isinstance(value, list | tuple | set | frozenset):
         inner = iter(value)
-    elif isinstance(value, BaseModel):
+    elif hasattr(type(value), "model_fields"):  # pydantic's, which is not imported for this
         inner = (getattr(value, name) for name in type(value).model_fields)
     elif dataclasses.is_dataclass(value):
         inner = (getattr(value, field.name) for field in dataclasses.fields(value))
@@ -112,12 +106,20 @@ def _around(module: str) -> Iterator[str]:
     return (".".join(parts[:i]) for i in range(1, len(parts) + 1))
 
 
-def _named(node: ast.AST, module: str) -> Iterator[str]:
+@cache
+def _read(text: str) -> tuple[frozenset[str], str]:
+    """The names that a module's text imports, and the digest of what it does."""
+    tree = ast.parse(text)
+    named = frozenset(name for node in ast.walk(tree) for name in _named(node))
+    return named, hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+
+
+def _named(node: ast.AST) -> Iterator[str]:
     """What an import statement may mean: `from a import b` the module a, and a.b if that is one."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, f"{module} imports relatively; write the whole name"
+        assert node.level == 0, "imports are written with the whole name"
         yield str(node.module)
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
 

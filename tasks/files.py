@@ -1,5 +1,6 @@
 """Where every artifact of the experiment lies, and how it is read and written.
 
+data/code/STAGE                 a digest of the code that the stage can reach (stage code)
 data/model/                     the base model            (stage model)
 data/ingest.json                what became of every row; data/ingest-quarantine.parquet: of a refused source
 data/ingest/                    interactions.parquet, labels.parquet, quarantine.parquet, left_out.parquet
@@ -26,9 +27,10 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 DATA = Path("data")
 
@@ -37,12 +39,14 @@ def read_parquet(path: Path) -> pl.DataFrame:
     """A table that an earlier stage wrote."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
+    import polars as pl  # here: the stage `code` runs before every other and needs none
+
     return pl.read_parquet(path)
 
 
 def read_tests(period: int) -> pl.DataFrame:
     """The test items of a period, all users."""
-    return read_parquet(DATA / f"split/{period}.parquet").filter(pl.col("part") == "test")
+    return read_parquet(DATA / f"split/{period}.parquet").filter(part="test")
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

@@ -17,18 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spring import store as module
+from spring.code import code_digest
 from spring.engine.settings import Lora
-from spring.store import CellStore, cell_key, code_digest
+from spring.store import CellStore, cell_key
 
 ROOT = Path(__file__).parents[1]
-KEYS = [cell_key(number=i) for i in range(3)]
+KEYS = [cell_key("spring.code", number=i) for i in range(3)]
 IMPORTS = """
 import os, signal, sys
 from pathlib import Path
 from spring.store import CellStore, cell_key
 """
 HELPERS = """
-store, keys = CellStore(Path(sys.argv[1])), [cell_key(number=i) for i in range(3)]
+store, keys = CellStore(Path(sys.argv[1])), [cell_key("spring.code", number=i) for i in range(3)]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 def write():
     with store.batch() as batch:
@@ -205,7 +206,8 @@ def test_processes_that_race_for_the_same_keys(tmp_path: Path) -> None:
     code = """
 sys.stdin.readline()
 for turn in range(20):
-    store, keys = CellStore(Path(sys.argv[1])), [cell_key(number=i, turn=turn) for i in range(3)]
+    store = CellStore(Path(sys.argv[1]))
+    keys = [cell_key("spring.code", number=i, turn=turn) for i in range(3)]
     write()
 """
     processes = [child(tmp_path, code) for _ in range(3)]
@@ -218,7 +220,7 @@ for turn in range(20):
         assert process.returncode == 0, errors
     store = CellStore(tmp_path)
     for turn in range(20):
-        for key in [cell_key(number=i, turn=turn) for i in range(3)]:
+        for key in [cell_key("spring.code", number=i, turn=turn) for i in range(3)]:
             assert (store.path(key) / "value").read_text() == key
     assert leftovers(tmp_path) == []
 
@@ -227,16 +229,18 @@ for turn in range(20):
 
 
 def test_key_by_hand() -> None:
-    """sha256 of the sorted JSON, the store's format included."""
-    expected = hashlib.sha256(b'{"a": [1, null], "b": "x", "format": 1}').hexdigest()
-    assert cell_key(b="x", a=(1, None)) == expected
+    """sha256 of the sorted JSON, the store's format and the digest of the code included."""
+    code = code_digest("spring.code")
+    expected = hashlib.sha256(
+        f'{{"a": [1, null], "b": "x", "code": "{code}", "format": 1}}'.encode()
+    ).hexdigest()
+    assert cell_key("spring.code", b="x", a=(1, None)) == expected
 
 
 def test_key_changes_with_any_part() -> None:
     lora = Lora(r=8, alpha=8, dropout=0.05, target_modules=("q_proj",))
-    parts: dict[str, Any] = {"code": "c", "lora": lora, "rows": [["a", "b"]], "parent": None, "seed": 1}
+    parts: dict[str, Any] = {"lora": lora, "rows": [["a", "b"]], "parent": None, "seed": 1}
     changes: list[dict[str, Any]] = [
-        {"code": "d"},
         {"lora": lora.model_copy(update={"dropout": 0.1})},
         {"rows": [["a"], ["b"]]},
         {"rows": [["ab"]]},
@@ -245,9 +249,10 @@ def test_key_changes_with_any_part() -> None:
         {"seed": True},
         {"more": None},
     ]
-    keys = {cell_key(**{**parts, **change}) for change in [{}, *changes]}
-    assert len(keys) == len(changes) + 1
-    assert cell_key(**{name: parts[name] for name in reversed(parts)}) in keys
+    keys = {cell_key("spring.code", **{**parts, **change}) for change in [{}, *changes]}
+    keys.add(cell_key("spring.store", **parts))
+    assert len(keys) == len(changes) + 2
+    assert cell_key("spring.code", **{name: parts[name] for name in reversed(parts)}) in keys
 
 
 JSON = st.recursive(
@@ -260,37 +265,7 @@ JSON = st.recursive(
 @given(JSON, JSON)
 def test_equal_keys_only_for_equal_parts(left: Any, right: Any) -> None:
     same = json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
-    assert (cell_key(part=left) == cell_key(part=right)) == same
-
-
-def test_code_digest_covers_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def digest(*modules: str) -> str:
-        module._code_digest.cache_clear()
-        return code_digest(*modules)
-
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "spring" / "store.py"))
-    (tmp_path / "engine").mkdir()
-    for name in ("drift.py", "other.py", "engine/a.py", "engine/b.py"):
-        (tmp_path / name).write_text(f"# {name}")
-    first = digest("drift", "engine")
-    assert digest("drift") == hashlib.sha256(b"drift.py\0# drift.py").hexdigest()
-    assert digest("engine", "drift") == first
-    (tmp_path / "other.py").write_text("changed")
-    assert digest("drift", "engine") == first
-    seen = {first, digest("drift"), digest("engine")}
-    (tmp_path / "engine" / "b.py").write_text("changed")
-    seen.add(digest("drift", "engine"))
-    (tmp_path / "engine" / "b.py").rename(tmp_path / "engine" / "c.py")
-    seen.add(digest("drift", "engine"))
-    assert len(seen) == 5
-    with pytest.raises(FileNotFoundError):
-        digest("missing")
-    module._code_digest.cache_clear()
-
-
-def test_code_digest_of_the_real_engine() -> None:
-    names = ("spring/engine", "spring/method/prompts", "tasks/cells/scoring")
-    assert len({code_digest(*names), *(code_digest(name) for name in names)}) == 4
+    assert (cell_key("spring.code", part=left) == cell_key("spring.code", part=right)) == same
 
 
 def test_names_tell_the_process() -> None:

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from spring.engine.budget import Room
 from spring.engine.decoding import _Batch, generate
 from spring.engine.lora import AdapterBank
-from spring.engine.queries import Answer, Query
+from spring.engine.queries import Answer, Join, Query
 from spring.engine.reading import Reader
-from spring.engine.settings import Lora
-from spring.method.mixing import Adaptive, interpolate, jensen_shannon, mixture
-from spring.settings.arm import Decode, Rule
+from spring.engine.settings import Decoding, Lora
+from spring.method.mixing import Adaptive, Mixture, interpolate, jensen_shannon, mixture
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
 NONE: frozenset[int] = frozenset()
@@ -33,16 +32,10 @@ def decode(
     most: int = 12,
     adaptive: Adaptive | None = None,
     confidence: Literal["entropy", "max-probability"] | None = None,
-    rule: Rule | None = None,
-) -> Decode:
-    return Decode(
-        lmbda=0.5,
-        repetition_penalty=penalty,
-        max_new_tokens=most,
-        adaptive=adaptive,
-        confidence=confidence,
-        rule=rule,
-    )
+    rule: Join | None = None,
+) -> Decoding:
+    join = rule or Mixture(confidence=confidence, adaptive=adaptive)
+    return Decoding(repetition_penalty=penalty, max_new_tokens=most, join=join)
 
 
 def queries(*, count: int = 9, seed: int = 0) -> list[Query]:
@@ -82,7 +75,7 @@ def setup(make_model: Callable[..., Any]) -> Setup:
 def run(
     setup: Setup,
     asked: Sequence[Query],
-    settings: Decode,
+    settings: Decoding,
     *,
     stop: Collection[int] = NONE,
     room: int = 10_000,
@@ -118,7 +111,7 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def reference(
-    model: Any, query: Query, settings: Decode, stop: Collection[int] = NONE
+    model: Any, query: Query, settings: Decoding, stop: Collection[int] = NONE
 ) -> tuple[list[int], int]:
     """Tokens, and rows read: no cache, a mixture of probabilities, then the penalty, then the argmax."""
     tokens: list[int] = []
@@ -128,9 +121,9 @@ def reference(
         mixture = p = next_distribution(model, [*query.prompt, *tokens])
         if query.context_prompt is not None and not single:
             q = next_distribution(model, [*query.context_prompt, *tokens])
-            mixture = mixed(p, q, query.lmbda, settings.confidence)
-            if settings.adaptive is not None and 0 < query.lmbda < 1:
-                agreed = agreed + 1 if divergence(p, q) < settings.adaptive.threshold else 0
+            mixture = mixed(p, q, query.lmbda, settings.join.confidence)
+            if settings.join.adaptive is not None and 0 < query.lmbda < 1:
+                agreed = agreed + 1 if divergence(p, q) < settings.join.adaptive.threshold else 0
         rows += 1 if single or query.lmbda in (0, 1) else 2
         score = np.log(mixture)
         score[list(set(tokens))] *= settings.repetition_penalty
@@ -138,7 +131,7 @@ def reference(
         if token in stop:
             break
         tokens.append(token)
-        if settings.adaptive is not None and agreed >= settings.adaptive.patience:
+        if settings.join.adaptive is not None and agreed >= settings.join.adaptive.patience:
             single = True
     return tokens, rows
 

@@ -142,7 +142,8 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
     from spring.engine.budget import Room
     from spring.engine.decoding import generate
     from spring.engine.queries import Query
-    from spring.settings.arm import Decode
+    from spring.engine.settings import Decoding
+    from spring.method.mixing import Mixture
 
     config = json.loads((real_folder / "config.json").read_text())
     assert "quantization_config" not in config
@@ -152,9 +153,7 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    settings = Decode(
-        lmbda=0, repetition_penalty=1, max_new_tokens=16, adaptive=None, confidence=None, rule=None
-    )
+    settings = Decoding(repetition_penalty=1, max_new_tokens=16, join=Mixture())
     query = Query(tuple(tokenizer.encode(prompt)), None, 0)
     stop = {tokenizer.eos_token_id}
     [answer] = generate(real_model.model, None, [query], settings, stop=stop, room=Room(500), budget=100)

@@ -18,15 +18,13 @@ from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.queries import Query
 from spring.engine.scoring import Text, token_logps
-from spring.engine.settings import Lora
+from spring.engine.settings import Decoding, Lora
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
-from spring.settings.arm import Decode
+from spring.method.mixing import Mixture
 
 CPU = torch.device("cpu")
 LORA = Lora(r=4, alpha=12, dropout=0.0, target_modules=("q_proj", "v_proj"))
-DECODE = Decode(
-    lmbda=0.5, repetition_penalty=1.2, max_new_tokens=8, adaptive=None, confidence=None, rule=None
-)
+DECODE = Decoding(repetition_penalty=1.2, max_new_tokens=8, join=Mixture())
 MakeModel = Callable[..., Any]
 
 

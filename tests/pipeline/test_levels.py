@@ -220,7 +220,7 @@ def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(
     before, adapters = cells(folder), adapter_bytes(folder, 2)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
+            "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
         )
         run(adapt, monkeypatch, 0)
         run(adapt, monkeypatch, 2)

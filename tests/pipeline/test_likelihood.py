@@ -197,7 +197,7 @@ def test_generation_settings_play_no_role(project, monkeypatch, tiny_model_folde
 def test_a_path_without_weight_is_not_read(context, lmbda, expected, read):
     request = Request({}, context, lmbda, len(context), None)
     assert weights(request) == expected
-    assert tuple(len(path.texts) for path in paths(Ask([request], None, SPRING.decode))) == read
+    assert tuple(len(path.texts) for path in paths(Ask([request], None, SPRING.decode.decoding))) == read
 
 
 def test_every_state_answers_every_period_where_params_ask(project, monkeypatch, tiny_model_folder):

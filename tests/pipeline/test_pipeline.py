@@ -260,7 +260,7 @@ def test_a_second_run_computes_nothing(project, monkeypatch):
     run_all(monkeypatch)
     before = cells(project)
     monkeypatch.setattr(
-        "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
+        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
     )
     for t in range(3):
         for stage in (adapt, consolidate, generate):

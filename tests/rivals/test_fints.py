@@ -293,7 +293,7 @@ def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project:
 
 def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tasks.cells.workbench.Experiment.base", property(lambda self: pytest.fail("model loaded"))
+        "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
     )
     run(consolidate, monkeypatch, 1)
     assert vectors(project, 1).height > 0

@@ -1,0 +1,205 @@
+"""Which code a result depends on: closures against Python's own finder, and every module edited in turn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spring.code import PACKAGES, Code, modules_of
+from spring.engine.settings import Decoding, Learning, Lora
+from spring.method.mixing import Mixture
+from spring.rivals.cope import Cope
+from spring.rivals.ewc_lora import EwcLora
+from spring.rivals.proper.fits import Layered
+from spring.rivals.proper.levels import Proper
+from tasks.code import digests
+
+ROOT = Path(__file__).parents[1]
+CELLS = sorted(
+    f"tasks.cells.{path.stem}"
+    for path in (ROOT / "tasks/cells").glob("*.py")
+    if "cell_key(" in path.read_text(encoding="utf-8")
+)
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES = [name for name in DVC if name != "code"]
+
+
+def names(root: Path) -> list[str]:
+    """Every module of the project."""
+    files = sorted(path.relative_to(root) for package in PACKAGES for path in (root / package).rglob("*.py"))
+    return [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+def reached(module: str) -> set[str]:
+    """What Python's own finder, which reads bytecode, says that a module imports anywhere."""
+    finder = ModuleFinder(path=[str(ROOT)])
+    finder.import_hook(module)
+    return {name for name in finder.modules if name.split(".")[0] in PACKAGES}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the project, to be edited."""
+    root = tmp_path_factory.mktemp("copy")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "dvc.yaml", root / "dvc.yaml")
+    return root
+
+
+def states(root: Path) -> dict[str, str]:
+    """The digest of every cell's and every stage's code."""
+    code = Code(root)
+    return {module: code.digest(module) for module in CELLS} | digests(code)
+
+
+def edits(root: Path, change: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every module with `change` behind its text, one after the other, and the digests then."""
+    for module in names(root):
+        file = Code(root).file(module)
+        assert file is not None
+        before = file.read_text(encoding="utf-8")
+        file.write_text(f"{before}\n{change}\n", encoding="utf-8")
+        yield module, states(root)
+        file.write_text(before, encoding="utf-8")
+
+
+def test_there_are_cells_and_stages() -> None:
+    assert len(CELLS) >= 8 and len(STAGES) >= 10
+
+
+@pytest.mark.slow
+def test_an_edit_changes_exactly_what_can_reach_it(copy: Path) -> None:
+    """Keys of cells, and stages that run; no other."""
+    reach = {module: reached(module) for module in CELLS} | {
+        name: reached(f"tasks.{name}") for name in STAGES
+    }
+    before, touched = states(copy), 0
+    for module, after in edits(copy, "edited = 1"):
+        changed = {name for name, digest in after.items() if digest != before[name]}
+        assert changed == {name for name, found in reach.items() if module in found}, module
+        touched += bool(changed)
+    assert touched > 100
+    assert states(copy) == before
+
+
+@pytest.mark.slow
+def test_comments_cost_nothing(copy: Path) -> None:
+    before = states(copy)
+    assert all(after == before for _, after in edits(copy, "# a comment"))
+
+
+BEFORE = '''"""A module."""
+from dataclasses import dataclass
+
+@dataclass
+class Pair:
+    first: int
+    second: int = 2
+
+def add(a: int, b: int = 1) -> int:
+    """A sum."""
+    return a + b
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"""A module."""', '"""Other words."""', True),
+        ('"""A module."""\n', "", True),
+        ('    """A sum."""\n', "", True),
+        ("a: int, b: int = 1) -> int", "a, b = 1)", True),
+        ("first: int", "first: str  # why", True),
+        ("    return a + b", "\n    return (a\n            + b)", True),
+        ("a + b", "a - b", False),
+        ("b: int = 1", "b: int = 2", False),
+        ("first: int\n    second: int = 2", "second: int = 2\n    first: int", False),
+        ("first: int", "third: int", False),
+        ("second: int = 2", "second: int = 3", False),
+        ("def add", "def sub", False),
+        ("@dataclass\n", "", False),
+        ("    return a + b", '    "A sum."\n    "Twice."\n    return a + b', False),
+    ],
+)
+def test_words_cost_nothing_and_all_else_counts(old: str, new: str, same: bool, tmp_path: Path) -> None:
+    assert old in BEFORE
+    file = tmp_path / "spring" / "one.py"
+    file.parent.mkdir()
+    (file.parent / "__init__.py").write_text("", encoding="utf-8")
+    found = set()
+    for text in (BEFORE, BEFORE.replace(old, new)):
+        file.write_text(text, encoding="utf-8")
+        found.add(Code(tmp_path).digest("spring.one"))
+    assert (len(found) == 1) == same
+
+
+def test_imports_inside_functions_and_for_types_count(tmp_path: Path) -> None:
+    """By hand: a function of one imports two, two imports three for an annotation alone; four is apart."""
+    package = tmp_path / "spring"
+    package.mkdir()
+    texts = {
+        "__init__": "",
+        "one": "def late():\n    from spring.two import x",
+        "two": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from spring import three, gone",
+        "three": "import os, numpy",
+        "four": "from spring.one import late",
+    }
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text, encoding="utf-8")
+    assert Code(tmp_path).closure("spring.one") == ["spring", "spring.one", "spring.three", "spring.two"]
+    assert Code(tmp_path).closure("spring.three") == ["spring", "spring.three"]
+    with pytest.raises(ValueError, match=r"spring\.missing is no module"):
+        Code(tmp_path).closure("spring.missing")
+
+
+def test_the_name_counts(tmp_path: Path) -> None:
+    """Two modules of the same text are not the same code."""
+    (tmp_path / "spring").mkdir()
+    for name in ("__init__", "one", "two"):
+        (tmp_path / "spring" / f"{name}.py").write_text("x = 1", encoding="utf-8")
+    code = Code(tmp_path)
+    assert code.digest("spring.one") != code.digest("spring.two")
+
+
+def test_a_method_that_is_handed_in_brings_its_code() -> None:
+    """What no import of the cell's module tells: the classes of its settings."""
+    lora = Lora(r=2, alpha=2, dropout=0.0, target_modules=("q_proj",))
+    settings = {"lora": lora, "lr": 0.1, "weight_decay": 0, "warmup_ratio": 0, "epochs": 1, "batch_size": 1}
+    rule = EwcLora(method="ewc-lora", lmbda=1, gamma=1)
+    how = Learning(**settings, grad_clip=None, replay_share=0, rule=rule)
+    experts = Proper(
+        name="proper",
+        level="user",
+        scope="population",
+        count=2,
+        constraint=0.1,
+        user_embedding=2,
+        population_epochs=1,
+        group_epochs=1,
+    )
+    join = Cope(by="cope", alpha=0.1, plausible=0.1)
+    cope = Decoding(repetition_penalty=1, max_new_tokens=1, join=join)
+    assert "spring.rivals.ewc_lora" in modules_of({"how": how})
+    assert "spring.rivals.cope" in modules_of([cope])
+    assert "spring.rivals.cope" not in modules_of(cope.model_copy(update={"join": Mixture()}))
+    assert "spring.rivals.proper.fits" in modules_of((1, {"over": Layered(lora, experts, "key", ROOT)}))
+    assert modules_of({"rows": [["a", 1, None]]}) == set()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_cells_do_not_depend_on_what_may_be_set(cell: str) -> None:
+    """Or every new setting and every new rival would have everything computed again."""
+    assert not [module for module in Code().closure(cell) if module.startswith("spring.settings")]
+
+
+def test_every_stage_depends_on_its_own_code() -> None:
+    for name in STAGES:
+        deps = DVC[name].get("do", DVC[name])["deps"]
+        assert [dep for dep in deps if dep.startswith("data/code")] == [f"data/code/{name}"]
+        assert not [dep for dep in deps if dep.endswith(".py") or dep.startswith("spring")]
