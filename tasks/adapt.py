@@ -13,13 +13,14 @@ import polars as pl
 from spring.method import drift
 from spring.method.retrieval import document_text
 from spring.rivals import cama
+from spring.settings.arm import recipe_of
 from spring.settings.swap import check_partners
 from spring.settings.train import Select
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
 from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, write_parquet
-from tasks.steps.experiment import Experiment, recipe_of
+from tasks.steps.experiment import Experiment
 from tasks.steps.index import INDEX, by_user, user_folder
 from tasks.steps.levels import Placed, lay_levels, read_curve
 from tasks.steps.online import set_turns

@@ -18,16 +18,16 @@ from spring.method.retrieval import document_text
 from spring.settings.arm import Arm
 from spring.settings.train import Select
 from tasks.cells.scoring import ScoreJob, Scores, score
-from tasks.cells.vectors import FollowJob, follow_all, read_profile_vectors, table, vector_id
+from tasks.cells.vectors import FollowJob, follow_all
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.steps.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.steps.experiment import BUFFER, Experiment
-from tasks.steps.index import by_user, read_chosen
+from tasks.steps.index import by_user, read_chosen, vector_id
 from tasks.steps.memory import Library
-from tasks.steps.online import profilings
 from tasks.steps.profiles import PROFILES, Profiles, write_profiles
 from tasks.steps.steering import write_vectors
+from tasks.steps.vectors import profilings, read_profile_vectors, table
 
 BUFFERS: dict[str, Any] = {
     "memory": pl.String,

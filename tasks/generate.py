@@ -11,7 +11,6 @@ import polars as pl
 from spring.settings.arm import Arm
 from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
-from tasks.cells.vectors import read_profile_vectors
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.steps.experiment import Adapters, Experiment
@@ -20,6 +19,7 @@ from tasks.steps.index import by_user
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
+from tasks.steps.vectors import read_profile_vectors
 
 GENERATIONS: dict[str, Any] = {
     "arm": pl.String,

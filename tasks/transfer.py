@@ -31,7 +31,6 @@ from spring.settings.arm import Arm
 from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
-from tasks.cells.vectors import read_profile_vectors
 from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
@@ -40,6 +39,7 @@ from tasks.steps.index import by_user
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
+from tasks.steps.vectors import read_profile_vectors
 
 LIKELIHOODS: dict[str, Any] = {
     "arm": pl.String,

@@ -234,3 +234,9 @@ class Arm(Strict):
         """How the rejected answers of steering vectors are written."""
         own = self.steer.max_new_tokens if self.steer else None
         return self.decode.single.model_copy(update={"max_new_tokens": own} if own else {})
+
+
+def recipe_of(arm: Arm) -> Train:
+    """The training block of an arm that has one."""
+    assert arm.train is not None
+    return arm.train

@@ -1,6 +1,6 @@
-"""Cells of profiles: where a user's profile vector stands after a period (spring/rivals/asls.py).
+"""Cells of profile vectors: where a user's profile stands after a period (spring/rivals/asls.py).
 
-data/consolidate/{t}/vectors.parquet carries the profiles on. A cell continues the cell of the period before.
+A cell continues the cell of the period before.
 """
 
 from __future__ import annotations
@@ -8,27 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import polars as pl
 
 from spring.method.retrieval import document_text
 from spring.rivals.asls import Profile, feedback_weight, follow
 from spring.rivals.online import Profiling
-from spring.store import cell_key, fingerprint
+from spring.store import cell_key
 from tasks.cells.fill import Done, fill
 from tasks.cells.workbench import Row, Workbench, plain
-from tasks.files import DATA, read_parquet
 
-PROFILE_VECTORS: dict[str, Any] = {
-    "profile": pl.String,  # `vector_id` of its settings
-    "user_id": pl.String,
-    "cell": pl.String,
-    "vector": pl.List(pl.Float32),  # [D]
-    "mean": pl.Float64,
-    "count": pl.Int32,
-}
 COMMIT = 64  # users that become visible together
 
 
@@ -38,9 +27,6 @@ class Known:
 
     key: str
     profile: Profile
-
-
-ProfileVectors = dict[tuple[str, str], Known]  # by vector_id and user
 
 
 @dataclass(frozen=True)
@@ -59,40 +45,6 @@ class Followed:
 
     known: Known
     drifts: list[float]
-
-
-def vector_id(how: Profiling) -> str:
-    """Names the profiles that move so."""
-    return fingerprint(how)
-
-
-def read_profile_vectors(period: int) -> ProfileVectors:
-    """All profiles after `period`; before period 0 there are none."""
-    if period < 0:
-        return {}
-    rows = read_parquet(DATA / "consolidate" / str(period) / "vectors.parquet").to_dicts()
-    return {
-        (row["profile"], row["user_id"]): Known(
-            row["cell"], Profile(np.array(row["vector"], np.float32), row["mean"], row["count"])
-        )
-        for row in rows
-    }
-
-
-def table(jobs: Sequence[FollowJob], found: Sequence[Followed]) -> pl.DataFrame:
-    """Profiles after the jobs, as vectors.parquet has them."""
-    rows = [
-        {
-            "profile": vector_id(job.how),
-            "user_id": job.user,
-            "cell": one.known.key,
-            "vector": one.known.profile.vector.tolist(),
-            "mean": one.known.profile.mean,
-            "count": one.known.profile.count,
-        }
-        for job, one in zip(jobs, found, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=PROFILE_VECTORS)
 
 
 def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[Followed]:

@@ -11,9 +11,8 @@ from spring.method.drift import ASK_BASE
 from spring.method.replay import BASELESS
 from spring.settings.arm import Arm
 from spring.settings.params import Params
-from tasks.cells.vectors import vector_id
 from tasks.files import DATA, read_parquet
-from tasks.steps.index import read_chosen, read_index
+from tasks.steps.index import read_chosen, read_index, vector_id
 
 COSTS = (  # of an arm, over all periods
     "seconds_train",

@@ -9,11 +9,10 @@ import polars as pl
 
 from spring.measures.statistics import detection, rank_correlations, spearman
 from spring.method.drift import loss
-from spring.settings.arm import Arm
+from spring.settings.arm import Arm, recipe_of
 from spring.settings.params import Params
 from tasks.files import DATA, read_parquet
 from tasks.measures.comparison import interval_of
-from tasks.steps.experiment import recipe_of
 
 MEASURES = (
     "auroc",

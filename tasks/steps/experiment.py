@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from spring.rivals.proper.fits import Layered
-from spring.settings.arm import Arm, Profile
+from spring.settings.arm import Arm, Profile, recipe_of
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
-from spring.settings.train import Train
 from spring.store import CellStore, fingerprint
 from tasks.cells.workbench import Adapter, Workbench
 from tasks.files import DATA
@@ -111,9 +110,3 @@ class Experiment(Workbench):
         """The latest date that the shared adapters after `period` may know of, by recipe."""
         rows = read_index(period).filter(pl.col("until").is_not_null())
         return dict(rows.select("recipe", "until").iter_rows())
-
-
-def recipe_of(arm: Arm) -> Train:
-    """The training block of an arm that has one."""
-    assert arm.train is not None
-    return arm.train

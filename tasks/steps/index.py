@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from spring.rivals.online import Profiling
 from spring.store import fingerprint
 from tasks.files import DATA, read_parquet
 
@@ -39,6 +40,11 @@ def read_chosen(period: int) -> dict[Place, set[str]]:
     """What every recipe learned of every user in a period (user null: one lesson for all)."""
     rows = read_index(period).select("recipe", "user_id", "chosen").iter_rows()
     return {(recipe, user): set(ids) for recipe, user, ids in rows}
+
+
+def vector_id(how: Profiling) -> str:
+    """Names the profile vectors that move so."""
+    return fingerprint(how)
 
 
 def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:

@@ -10,10 +10,10 @@ import polars as pl
 
 from spring.method.retrieval import LEXICAL, Retriever, document_text
 from spring.rivals.asls import Profiled, liking
-from tasks.cells.vectors import ProfileVectors, vector_id
 from tasks.cells.workbench import Row
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import by_user
+from tasks.steps.index import by_user, vector_id
+from tasks.steps.vectors import ProfileVectors
 
 
 @dataclass(frozen=True)

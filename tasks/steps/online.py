@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from spring.rivals.online import Profiling, Stream
-from spring.settings.arm import Arm
-from tasks.cells.vectors import FollowJob, follow_all, read_profile_vectors, vector_id
+from spring.rivals.online import Stream
+from tasks.cells.vectors import FollowJob, follow_all
 from tasks.steps.experiment import Experiment
+from tasks.steps.index import vector_id
 from tasks.steps.population import Case
+from tasks.steps.vectors import read_profile_vectors
 
 
 def set_turns(bench: Experiment, cases: Sequence[Case], period: int) -> None:
@@ -19,12 +20,6 @@ def set_turns(bench: Experiment, cases: Sequence[Case], period: int) -> None:
             mine = [drifts[i][row["interaction_id"]] for row in case.chosen] if i in drifts else None
             stream = Stream(case.chosen, mine, bench.seed(case.user, period))
             case.turns = case.train.online.turns(stream)
-
-
-def profilings(arms: Iterable[Arm]) -> list[Profiling]:
-    """How profiles move, in all the ways that `arms` ask for."""
-    found = {vector_id(arm.profiling): arm.profiling for arm in arms if arm.profiling is not None}
-    return [found[name] for name in sorted(found)]
 
 
 def measure_drifts(bench: Experiment, cases: Sequence[Case], period: int) -> dict[int, dict[str, float]]:

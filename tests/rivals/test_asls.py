@@ -33,8 +33,9 @@ from spring.rivals.asls import Asls, Profile, Retune, drift_rate, feedback_weigh
 from spring.rivals.online import Stream
 from spring.settings.params import ParameterError, merge, parse
 from tasks import adapt, consolidate, transfer
-from tasks.cells.vectors import read_profile_vectors, vector_id
 from tasks.params import load_params
+from tasks.steps.index import vector_id
+from tasks.steps.vectors import read_profile_vectors
 
 NOBODY = Profile(np.zeros(2, np.float32))
 ONLINE = Asls(method="asls", steps=2, learn="each", feedback=5, retune=Retune(rho=0.2, limit=2))

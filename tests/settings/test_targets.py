@@ -11,7 +11,7 @@ from test_pipeline import run, write_params
 from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.device import ModelError
-from spring.settings.targets import check_positions, layers_of, read_layers
+from spring.engine.layers import check_positions, layers_of, read_layers
 from tasks import model
 from tasks.steps.experiment import Experiment
 

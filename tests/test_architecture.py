@@ -1,0 +1,40 @@
+"""docs/architecture.md: its picture and its table are what the code says today."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("architecture", ROOT / "docs/architecture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_picture_and_table_are_of_this_code(drawn: ModuleType) -> None:
+    """Else: python docs/architecture.py."""
+    assert drawn.PICTURE.read_text(encoding="utf-8") == drawn.picture()
+    text = drawn.PAGE.read_text(encoding="utf-8")
+    assert drawn.page(text) == text
+    assert "| `engine/` |" in text
+
+
+def test_picture_says_where_the_steps_are(drawn: ModuleType) -> None:
+    """What a reader looks for; and every stage, room and module stands in the drawing."""
+    cells = drawn.called()
+    assert "drift" in cells["adapt"]["method"] and "training" in cells["adapt"]["engine"]
+    assert {"retrieval", "gate", "mixing"} <= set(cells["generate"]["method"])
+    assert cells["split"] == {"data": ["split"], "method": [], "rivals": [], "engine": [], "measures": []}
+    words = {"".join(text.itertext()) for text in ElementTree.fromstring(drawn.picture()).iter() if text.text}
+    assert {*cells, *drawn.ROOMS} <= words
+    assert {name for rooms in cells.values() for names in rooms.values() for name in names} <= words
