@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from spring.engine.strict import PositiveInt, PositiveShare, Share, Strict, added, fingerprint
+from spring.engine.strict import PositiveInt, Share, Strict, added, fingerprint
+from spring.method.scorers import Select
 from spring.rivals.asls import Asls
 from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora
@@ -21,15 +22,6 @@ class Lora(Strict):
     alpha: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)]
     target_modules: tuple[str, ...] = Field(min_length=1)
-
-
-class Select(Strict):
-    """Drift score and selection (Eq. 1, 2)."""
-
-    scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=True)]  # of the quality term; .inf: quality alone
-    share: PositiveShare
-    normalise: Literal["token", "sequence"]
 
 
 Online = Asls  # the methods of `train.online`

@@ -11,8 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.turns import Turn
+from spring.method.scorers import Select
 from spring.rivals.sar import SarDraw
-from spring.settings.train import Select, Train
+from spring.settings.train import Train
 from spring.store import cell_key, code_digest
 from tasks.cells.banks import Founding, Layered
 from tasks.cells.sampling import write_uses
