@@ -8,7 +8,7 @@
 
 What is kept holds no text, its own params.yaml and suite, and fingerprints in place of user ids: it can be
 published, and is read by what it was made with, whatever the suites have become.
-A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
+A seed makes other personas, so there every user of every seed is one more user. Users of other sources are
 the same people under every seed: their values are averaged over seeds first, and users stay the unit. The
 matrix of transfer, which is dear, may be of some seeds alone: its measures are of their users. Of seconds
 the median over seeds is taken, of other costs and whatever else has no unit of its own the mean.
@@ -200,7 +200,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     means = {name: over_periods(users, name) for name in params.arms}
     pooled: dict[str, Any] = average(every)
     del pooled["seed"]
-    if params.ingest.source == "personas":
+    if params.ingest.seeded:
         pooled["interactions"] = sum(metrics["interactions"] for metrics in every)
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
@@ -253,8 +253,8 @@ def pool_transfer(
 
 
 def together(params: Params, runs: dict[int, pl.DataFrame], keys: list[str]) -> pl.DataFrame:
-    """One row per `keys`: personas of every seed apart, other users once with their means over seeds."""
-    if params.ingest.source == "personas":
+    """One row per `keys`: users that a seed makes apart, others once with their means over seeds."""
+    if params.ingest.seeded:
         named = (
             frame.with_columns(user_id=pl.format("{}/{}", pl.lit(seed), "user_id"))
             for seed, frame in runs.items()
