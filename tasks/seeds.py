@@ -30,7 +30,15 @@ import polars as pl
 from spring.engine.strict import fingerprint
 from spring.measures.transfer import Follow
 from spring.settings.params import ParameterError, Params
-from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, read_metrics, settings
+from tasks.evaluate import (
+    METRICS,
+    METRICS_FILE,
+    arm_metrics,
+    metrics_in,
+    over_periods,
+    read_metrics,
+    settings,
+)
 from tasks.files import DATA, PARAMS, load_params, read_parquet, write_json, write_parquet
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
@@ -66,6 +74,8 @@ def main() -> None:
         params = params_of(arguments.folder) if arguments.folder else load_params()
         folder = arguments.folder or FOLDER / params.experiment
         runs = read_kept(params, folder)
+        if left := lacking(runs):
+            print(f"left out, as not every run in {folder} has it: {', '.join(left)}", file=sys.stderr)
         if arguments.against:
             metrics = pool(compared_with(params, arguments.against), runs)
             for table in (paired_table, significance_table, transfer_tests_table):
@@ -117,7 +127,8 @@ def check_same_run(params: Params, metrics: dict[str, Any], users: pl.DataFrame)
     for arm in params.arms:
         means = over_periods(users, arm)
         for metric in METRICS:
-            here, there = means[metric].mean(), metrics["arms"][arm][metric]["mean"]
+            here = means[metric].mean() if metric in means.columns else None
+            there = metrics["arms"][arm].get(metric, {}).get("mean")
             near = isinstance(here, float) and isinstance(there, float) and abs(here - there) < 1e-4
             if here != there and not near:
                 raise SeedError(
@@ -189,9 +200,35 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
     return dict(sorted(found.items()))
 
 
+def lacking(runs: dict[int, Run]) -> list[str]:
+    """The metrics that not every run has: some were kept before there was such a metric."""
+    there = [metrics_in(tables["users"]) for _, tables in runs.values()]
+    return [metric for metric in METRICS if not all(metric in found for found in there)]
+
+
+def without(run: Run, left: list[str]) -> Run:
+    """A run less some metrics of answers."""
+    metrics, tables = run
+    arms = {name: leave_out(found, left) for name, found in metrics["arms"].items()}
+    transfer = {
+        name: found | {"generated": leave_out(found["generated"], left)}
+        for name, found in metrics["transfer"].items()
+    }
+    users = tables["users"].drop(left, strict=False)
+    measured = tables["transfer"].filter(~pl.col("metric").is_in(left))
+    return metrics | {"arms": arms, "transfer": transfer}, tables | {"users": users, "transfer": measured}
+
+
+def leave_out(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A mapping less some names."""
+    return {name: value for name, value in found.items() if name not in names}
+
+
 def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
-    """A metrics.json of all runs together."""
+    """A metrics.json of all runs together, with the metrics that all of them have."""
     params = params.model_copy(update={"seed": min(runs)})  # of the resampling, whichever run was the last
+    left = lacking(runs)
+    runs = {seed: without(run, left) for seed, run in runs.items()}
     every = [metrics for metrics, _ in runs.values()]
     users, measured, detected = (
         together(params, {seed: tables[name] for seed, (_, tables) in runs.items()}, ["arm", "user_id", key])
@@ -213,7 +250,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         "seeds": list(runs),
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
-        "paired": compare_arms(params, means, METRICS),
+        "paired": compare_arms(params, means, metrics_in(users)),
         "by_seed": by_seed(params, [tables["users"] for _, tables in runs.values()]),
         "transfer_paired": compare_measures(params, measured),
         "drift": drift_metrics(params, detected),
@@ -222,16 +259,17 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
 
 def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, list[float]]]:
     """Arm -> metric -> mean difference from `evaluate.against` in each run, from their tables of users."""
+    metrics = metrics_in(every[0])
     found = [
         {
-            arm: over_periods(users, arm).select(pl.col(METRICS).mean()).row(0, named=True)
+            arm: over_periods(users, arm).select(pl.col(metrics).mean()).row(0, named=True)
             for arm in params.arms
         }
         for users in every
     ]
     against = params.evaluate.against
     return {
-        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in METRICS}
+        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in metrics}
         for arm in params.arms
         if arm != against
     }

@@ -53,7 +53,7 @@ SITES = ("attn", "mlp")
 MADE_WITH = (
     "spring/engine/steering",
     "spring/rivals/fints",
-    "spring/measures/metrics",
+    "spring/measures/rouge",
     "spring/engine/embedding",
     "spring/method/retrieval",
 )
