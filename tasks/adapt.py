@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.method import drift
+from spring.method import drift, scorers
 from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.arm import recipe_of
 from spring.settings.swap import check_partners
-from spring.settings.train import Select
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
 from tasks.cells.workbench import Adapter, Row
@@ -145,10 +144,10 @@ def choose(bench: Experiment, cases: list[Case], period: int) -> None:
     selecting = [case for case in cases if case.train.data == "drift" and period > 0]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
-        scorer = case.train.select.scorer
-        if scorer in drift.ASK_BASE:
+        reads = scorers.SCORERS[case.train.select.scorer].reads
+        if "base" in reads:
             case.seconds_score += sum(row["seconds"] for row in case.rows)
-        if scorer in drift.ASK_ADAPTER:
+        if "adapter" in reads:
             case.seconds_score += found.seconds
         select(bench, case, found.logp, period)
     choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
@@ -183,11 +182,11 @@ def note_confidences(case: Case, sure: np.ndarray) -> None:
 
 def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) -> None:
     """Scores one user's rows and keeps the drift set (Eq. 1, 2)."""
-    how: Select = case.train.select
+    how = case.train.select
     logp_base = np.array([row["logp"] for row in case.rows])
     tokens = np.array([row["tokens"] for row in case.rows])
     embeddings = past = None
-    if how.scorer == "embedding":
+    if "embeddings" in scorers.SCORERS[how.scorer].reads:
         texts = [document_text(row["query"], row["response"]) for row in case.past + case.rows]
         vectors = bench.embedder.embed(texts)
         past, embeddings = vectors[: len(case.past)], vectors[len(case.past) :]
@@ -195,11 +194,13 @@ def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) ->
         logp_base=logp_base,
         logp_adap=logp_adap,
         tokens=tokens,
+        alpha=how.alpha,
+        normalise=how.normalise,
         seed=bench.seed(case.user, period),
         embeddings=embeddings,
         past_embeddings=past,
     )
-    scores = drift.score(how, batch)
+    scores = scorers.score(how.scorer, batch)
     kept = set(drift.select_drift(scores, share=how.share).tolist())
     new = drift.novelty(logp_base=logp_base, logp_adap=logp_adap, tokens=tokens, normalise=how.normalise)
     good = drift.quality(logp_base=logp_base, tokens=tokens, normalise=how.normalise)

@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 
 from spring.method import drift
-from spring.method.replay import UNSCORED, Candidates, consolidate
+from spring.method.policies import POLICIES, consolidate
+from spring.method.replay import Candidates
 from spring.method.retrieval import document_text
+from spring.method.scorers import Select
 from spring.settings.arm import Arm
-from spring.settings.train import Select
 from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.vectors import FollowJob, follow_all
 from tasks.cells.workbench import Row
@@ -48,7 +49,6 @@ CANDIDATES: dict[str, Any] = {
 }
 CALIBRATION = {"gate_scores": GATE_SCORES, "transductive": GATE_SCORES, "gains": GAINS}
 DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
-EMBEDDED = ("cluster-wise", "cluster-round")
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def _scored(bench: Experiment, arm: Arm, rows: list[Row], under: Scores) -> Cand
     tokens = np.array([row["tokens"] for row in rows], dtype=np.int32)
     known: dict[str, Any] = {"logp_adap": under.logp, "tokens": tokens, "normalise": select.normalise}
     embeddings = None
-    if memory.policy in EMBEDDED:
+    if "embeddings" in POLICIES[memory.policy].reads:
         embeddings = bench.embedder.embed([document_text(row["query"], row["response"]) for row in rows])
     return Candidates(
         scores=drift.drift_score(logp_base=logp_base, **known, alpha=select.alpha),
@@ -201,11 +201,13 @@ def _keep(
     """The rows of buffers.parquet of one user and memory, less its name and theirs."""
     memory = arm.memory
     assert memory is not None
-    moment = -1 if memory.policy == "reservoir" else period  # one stream through all periods
+    policy = POLICIES[memory.policy]
+    moment = -1 if policy.one_stream else period
     ranked = consolidate(
         candidates, policy=memory.policy, capacity=memory.capacity, seed=bench.seed(user, moment + BUFFER)
     )
     offered = candidates.seen + sum(row["held"] is None for row in rows)
+    timed = {"adapter"} if arm.train else {"base", "adapter"}  # without adapters the base model stands in
     return [
         {
             "interaction_id": rows[i]["interaction_id"],
@@ -213,7 +215,7 @@ def _keep(
             "score": candidates.scores[i],
             "rank": rank,
             "seen": offered,
-            "seconds": 0.0 if memory.policy in UNSCORED else seconds / len(ranked),
+            "seconds": seconds / len(ranked) if timed.intersection(policy.reads) else 0.0,
         }
         for rank, i in enumerate(ranked.tolist())
     ]

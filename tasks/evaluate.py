@@ -1,7 +1,7 @@
 """Stage evaluate: what was generated -> scores per item and user, and data/metrics.json with intervals.
 
-    data/evaluate/items.parquet      arm, user_id, interaction_id, period, and the four metrics
-    data/evaluate/users.parquet      arm, user_id, period, items, and the means of the four metrics
+    data/evaluate/items.parquet      arm, user_id, interaction_id, period, and the metrics
+    data/evaluate/users.parquet      arm, user_id, period, items, and the means of the metrics
     data/evaluate/transfer.parquet   arm, user_id, kinds (of change), metric, and the measures of transfer
     data/evaluate/detection.parquet  arm, user_id, kind (of change), and how well drift scores find it
     data/evaluate/plots/periods.csv  per arm and period: each metric with its interval (for `dvc plots`)
@@ -21,13 +21,9 @@ from typing import Any
 
 import polars as pl
 
-from spring.measures.metrics import (
-    ROUGE_SETTING,
-    TEXT_METRICS,
-    meteor_setting,
-    score_texts,
-    wordnet_is_installed,
-)
+from spring.measures.meteor import meteor_setting, wordnet_is_installed
+from spring.measures.metrics import TEXT_METRICS, score_texts
+from spring.measures.rouge import ROUGE_SETTING
 from spring.measures.statistics import mean_interval
 from spring.settings.params import Params
 from spring.store import fingerprint
@@ -118,10 +114,15 @@ def user_means(items: pl.DataFrame) -> pl.DataFrame:
     return groups.agg(pl.len().alias("items"), *(pl.col(metric).mean() for metric in METRICS))
 
 
+def metrics_in(users: pl.DataFrame) -> list[str]:
+    """Those of `METRICS` that a table has: of a run that was kept before one existed, not all."""
+    return [metric for metric in METRICS if metric in users.columns]
+
+
 def over_periods(users: pl.DataFrame, arm: str) -> pl.DataFrame:
     """One row per user of `arm`: the means over periods."""
     rows = users.filter(pl.col("arm") == arm).group_by("user_id", maintain_order=True)
-    return rows.agg(pl.col(metric).mean() for metric in METRICS).sort("user_id")
+    return rows.agg(pl.col(metric).mean() for metric in metrics_in(users)).sort("user_id")
 
 
 def period_table(params: Params, users: pl.DataFrame) -> pl.DataFrame:
@@ -216,9 +217,10 @@ def settings(params: Params) -> dict[str, str]:
 
 def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:
     """One arm's metrics: mean over users with its interval, and the mean of each period."""
-    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in METRICS).sort("period")
+    metrics = metrics_in(users)
+    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in metrics).sort("period")
     found = {}
-    for metric in METRICS:
+    for metric in metrics:
         interval = mean_interval(means[metric].to_numpy(), **interval_settings(params))
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
         found[metric] = as_json(interval, "mean") | {"periods": periods}

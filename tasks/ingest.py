@@ -11,7 +11,7 @@ import polars as pl
 
 from spring.data.quarantine import Checked, check_rows, leave_out
 from spring.data.rows import RawRow, Skip, rows_of
-from spring.data.sources import changelogs, git, table
+from spring.data.sources.registry import SOURCES
 from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
 from spring.settings.params import ParameterError
@@ -61,19 +61,12 @@ def main() -> None:
 
 def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip], pl.DataFrame]:
     """Raw rows of the source in use, and the labels of those whose drift is known."""
-    labels = pl.DataFrame(schema=LABELS)
-    match ingest.source:
-        case "personas":
-            from spring.data.sources.personas.generate import generate  # the other sources do without it
-
-            frame = generate(ingest.personas, seed=seed)
-            return rows_of(frame), frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
-        case "changelogs":
-            return changelogs.read(ingest.changelogs), labels
-        case "git":
-            return git.read(ingest.git), labels
-        case "table":
-            return table.read(ingest.table), labels
+    source = SOURCES[ingest.source]
+    if source.make is not None:
+        frame = source.make(ingest.block, seed=seed)
+        return rows_of(frame), frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
+    assert source.read is not None, "a source is read or made"
+    return source.read(ingest.block), pl.DataFrame(schema=LABELS)
 
 
 def stop_if_spoiled(checked: Checked, ingest: Ingest) -> None:

@@ -38,6 +38,7 @@ from tasks.reporting.plots import (
     followed,
     paired_panel,
     periods_panel,
+    titles,
 )
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite, draw, inline
@@ -153,7 +154,7 @@ def all_panels(
     table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
     curves = read_curves(params)
     panels: dict[str, dict[str, Panel]] = {name: {} for name in SECTIONS}
-    for metric, title in METRIC_NAMES.items():
+    for metric, title in titles(metrics).items():
         panels["periods"][f"{title} over periods"] = partial(
             periods_panel, table=table, metric=metric, styles=styles, shown=shown
         )

@@ -8,7 +8,7 @@
 
 What is kept holds no text, its own params.yaml and suite, and fingerprints in place of user ids: it can be
 published, and is read by what it was made with, whatever the suites have become.
-A seed draws other personas, so there every user of every seed is one more user. Users of other sources are
+A seed makes other personas, so there every user of every seed is one more user. Users of other sources are
 the same people under every seed: their values are averaged over seeds first, and users stay the unit. The
 matrix of transfer, which is dear, may be of some seeds alone: its measures are of their users. Of seconds
 the median over seeds is taken, of other costs and whatever else has no unit of its own the mean.
@@ -30,7 +30,15 @@ import polars as pl
 from spring.measures.transfer import Follow
 from spring.settings.params import ParameterError, Params
 from spring.store import fingerprint
-from tasks.evaluate import METRICS, METRICS_FILE, arm_metrics, over_periods, read_metrics, settings
+from tasks.evaluate import (
+    METRICS,
+    METRICS_FILE,
+    arm_metrics,
+    metrics_in,
+    over_periods,
+    read_metrics,
+    settings,
+)
 from tasks.files import DATA, read_parquet, write_json, write_parquet
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
@@ -67,6 +75,8 @@ def main() -> None:
         params = params_of(arguments.folder) if arguments.folder else load_params()
         folder = arguments.folder or FOLDER / params.experiment
         runs = read_kept(params, folder)
+        if left := lacking(runs):
+            print(f"left out, as not every run in {folder} has it: {', '.join(left)}", file=sys.stderr)
         if arguments.against:
             metrics = pool(compared_with(params, arguments.against), runs)
             for table in (paired_table, significance_table, transfer_tests_table):
@@ -118,7 +128,8 @@ def check_same_run(params: Params, metrics: dict[str, Any], users: pl.DataFrame)
     for arm in params.arms:
         means = over_periods(users, arm)
         for metric in METRICS:
-            here, there = means[metric].mean(), metrics["arms"][arm][metric]["mean"]
+            here = means[metric].mean() if metric in means.columns else None
+            there = metrics["arms"][arm].get(metric, {}).get("mean")
             near = isinstance(here, float) and isinstance(there, float) and abs(here - there) < 1e-4
             if here != there and not near:
                 raise SeedError(
@@ -190,9 +201,35 @@ def read_kept(params: Params, kept: Path) -> dict[int, Run]:
     return dict(sorted(found.items()))
 
 
+def lacking(runs: dict[int, Run]) -> list[str]:
+    """The metrics that not every run has: some were kept before there was such a metric."""
+    there = [metrics_in(tables["users"]) for _, tables in runs.values()]
+    return [metric for metric in METRICS if not all(metric in found for found in there)]
+
+
+def without(run: Run, left: list[str]) -> Run:
+    """A run less some metrics of answers."""
+    metrics, tables = run
+    arms = {name: leave_out(found, left) for name, found in metrics["arms"].items()}
+    transfer = {
+        name: found | {"generated": leave_out(found["generated"], left)}
+        for name, found in metrics["transfer"].items()
+    }
+    users = tables["users"].drop(left, strict=False)
+    measured = tables["transfer"].filter(~pl.col("metric").is_in(left))
+    return metrics | {"arms": arms, "transfer": transfer}, tables | {"users": users, "transfer": measured}
+
+
+def leave_out(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A mapping less some names."""
+    return {name: value for name, value in found.items() if name not in names}
+
+
 def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
-    """A metrics.json of all runs together."""
+    """A metrics.json of all runs together, with the metrics that all of them have."""
     params = params.model_copy(update={"seed": min(runs)})  # of the resampling, whichever run was the last
+    left = lacking(runs)
+    runs = {seed: without(run, left) for seed, run in runs.items()}
     every = [metrics for metrics, _ in runs.values()]
     users, measured, detected = (
         together(params, {seed: tables[name] for seed, (_, tables) in runs.items()}, ["arm", "user_id", key])
@@ -201,7 +238,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     means = {name: over_periods(users, name) for name in params.arms}
     pooled: dict[str, Any] = average(every)
     del pooled["seed"]
-    if params.ingest.source == "personas":
+    if params.ingest.seeded:
         pooled["interactions"] = sum(metrics["interactions"] for metrics in every)
     for name in params.arms:
         pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
@@ -214,7 +251,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         "seeds": list(runs),
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
-        "paired": compare_arms(params, means, METRICS),
+        "paired": compare_arms(params, means, metrics_in(users)),
         "by_seed": by_seed(params, [tables["users"] for _, tables in runs.values()]),
         "transfer_paired": compare_measures(params, measured),
         "drift": drift_metrics(params, detected),
@@ -223,16 +260,17 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
 
 def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, list[float]]]:
     """Arm -> metric -> mean difference from `evaluate.against` in each run, from their tables of users."""
+    metrics = metrics_in(every[0])
     found = [
         {
-            arm: over_periods(users, arm).select(pl.col(METRICS).mean()).row(0, named=True)
+            arm: over_periods(users, arm).select(pl.col(metrics).mean()).row(0, named=True)
             for arm in params.arms
         }
         for users in every
     ]
     against = params.evaluate.against
     return {
-        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in METRICS}
+        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in metrics}
         for arm in params.arms
         if arm != against
     }
@@ -254,8 +292,8 @@ def pool_transfer(
 
 
 def together(params: Params, runs: dict[int, pl.DataFrame], keys: list[str]) -> pl.DataFrame:
-    """One row per `keys`: personas of every seed apart, other users once with their means over seeds."""
-    if params.ingest.source == "personas":
+    """One row per `keys`: users that a seed makes apart, others once with their means over seeds."""
+    if params.ingest.seeded:
         named = (
             frame.with_columns(user_id=pl.format("{}/{}", pl.lit(seed), "user_id"))
             for seed, frame in runs.items()

@@ -1,7 +1,7 @@
 """The experiment in Weights & Biases: one run per arm, all of them in one group.
 
     config   every parameter, the arm with all it inherits, and a fingerprint of what shapes the numbers
-    history  the four metrics over `period`
+    history  the metrics over `period`
     summary  their means with intervals, differences from `evaluate.against`, transfer, drift detection, costs
 
 Runs go to the folder wandb/; `tracking.mode: offline`, the default, sends nothing, and `wandb sync` (see

@@ -12,14 +12,11 @@ always score highest, while the paper counts extremely short texts as low qualit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from spring.settings.train import Select
 
 Floats = NDArray[np.float64]
 Normalise = Literal["token", "sequence"]
@@ -70,76 +67,16 @@ def drift_score(*, logp_base: Any, logp_adap: Any, tokens: Any, alpha: float, no
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is known of one user's new period when it is scored; the first three fields are [N]."""
+    """All that a scorer may read: one user's new period, and the settings of its score."""
 
-    logp_base: Any
-    logp_adap: Any  # under the adapter of the previous period
-    tokens: Any
-    seed: int  # of this user and period; only `random` draws from it
-    embeddings: Any = None  # [N, D], only for `embedding`
+    logp_base: Any  # [N]
+    logp_adap: Any  # [N], under the adapter of the previous period
+    tokens: Any  # [N]
+    alpha: float
+    normalise: Normalise
+    seed: int  # of this user and period
+    embeddings: Any = None  # [N, D], for scorers that say they read them
     past_embeddings: Any = None  # [M, D] of the user's train interactions of all earlier periods
-
-    @property
-    def log_likelihoods(self) -> dict[str, Any]:
-        """The arguments of `drift_score`."""
-        return {"logp_base": self.logp_base, "logp_adap": self.logp_adap, "tokens": self.tokens}
-
-
-def likelihood_score(select: Select, batch: Batch) -> Floats:
-    """The paper's score (Eq. 1)."""
-    return drift_score(**batch.log_likelihoods, alpha=select.alpha, normalise=select.normalise)
-
-
-def bottom_score(select: Select, batch: Batch) -> Floats:
-    """The paper's score upside down: a control that learns what the method would leave out [ours]."""
-    return -likelihood_score(select, batch)
-
-
-def loss_score(select: Select, batch: Batch) -> Floats:
-    """Plain loss under the previous adapter, a control [ours]."""
-    return loss(logp_adap=batch.logp_adap, tokens=batch.tokens, normalise=select.normalise)
-
-
-def random_score(select: Select, batch: Batch) -> Floats:
-    """Uniform numbers, a control [ours]."""
-    return np.random.default_rng(batch.seed).random(len(batch.tokens))
-
-
-def embedding_score(select: Select, batch: Batch) -> Floats:
-    """One minus the cosine to the mean embedding of the user's past, in [0, 2].
-
-    From the blog account of the method, which looks for drift in embeddings. `ValueError` without a past or
-    where a cosine is undefined.
-    """
-    assert batch.embeddings is not None and batch.past_embeddings is not None, "embeddings are needed"
-    items, past = np.asarray(batch.embeddings, float), np.asarray(batch.past_embeddings, float)
-    if len(past) == 0:
-        raise ValueError(
-            "scorer `embedding` compares with the user's past, and there is none: start at period 1"
-        )
-    centre = past.mean(axis=0)
-    lengths = np.linalg.norm(items, axis=1) * np.linalg.norm(centre)
-    if (undefined := np.flatnonzero(lengths == 0)).size:
-        raise ValueError(
-            f"scorer `embedding`: the cosine of row {undefined[0]} to the past is undefined (length 0)"
-        )
-    return 1 - items @ centre / lengths
-
-
-SCORERS: dict[str, Callable[[Select, Batch], Floats]] = {
-    "likelihood": likelihood_score,
-    "bottom": bottom_score,
-    "loss": loss_score,
-    "random": random_score,
-    "embedding": embedding_score,
-}
-ASK_BASE = ("likelihood", "bottom")  # scorers that need the base model's likelihoods, and so its time
-ASK_ADAPTER = ("likelihood", "bottom", "loss")  # the same of the previous adapter's
-
-
-def score(select: Select, batch: Batch) -> Floats:
-    """Scores each interaction of a new period by `select.scorer`; the highest are learned. [N]."""
-    return SCORERS[select.scorer](select, batch)
 
 
 def share_count(n: int, *, share: float) -> int:

@@ -98,7 +98,7 @@ def draw_others(item: str, pool: Mapping[str, Sequence[str]], *, k: int, seed: i
 
 def contrast_rouge(chosen: str, rejected: str) -> float:
     """ROUGE-L F1 of the two answers; an empty one is no answer and counts as 1: such a pair is never kept."""
-    from spring.measures.metrics import rouge
+    from spring.measures.rouge import rouge
 
     return float(rouge([(chosen, rejected)])["rougeL"][0]) if rejected.strip() else 1.0
 

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from spring.engine.settings import Decoding
 from spring.engine.strict import PositiveInt, Share, Strict, added
 from spring.method.mixing import Adaptive, Confidence, Mixture
+from spring.method.policies import POLICIES
+from spring.method.registry import one_of
 from spring.method.retrieval import LEXICAL, By
 from spring.rivals.asls import Profiled, Profiling
 from spring.rivals.cad import Cad
@@ -24,9 +26,7 @@ class Memory(Strict):
     """What retrieval searches (Eq. 3, 4)."""
 
     scope: Literal["buffer", "period", "history"]  # replay buffer, this period's train items, all so far
-    policy: Literal[
-        "global-highest", "cluster-wise", "cluster-round", "random", "loss", "novelty", "recent", "reservoir"
-    ]
+    policy: Annotated[str, one_of(POLICIES)]
     capacity: PositiveInt  # N_max, per user
     first_period: Annotated[int, Field(ge=0)]  # the paper's buffer is empty after period 0
 

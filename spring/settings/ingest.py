@@ -1,66 +1,36 @@
-"""The parameters of what is read: one model per source, and what is refused from all of them."""
+"""The parameters of what is read: which source, a block for each, and what is refused from all of them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import create_model, model_validator
 
-from spring.engine.strict import Name, PositiveInt, Share, Strict
-
-
-class PersonasSource(Strict):
-    """Seeded users whose writing preferences drift in known ways (data/sources/personas)."""
-
-    users: PositiveInt
-    interactions: PositiveInt  # per user
-    drift: tuple[Literal["abrupt", "gradual", "recurring", "transient", "noise"], ...]
-    noise_share: Share  # share of a user's interactions that are boilerplate or gibberish
+from spring.data.sources.registry import SOURCES, Source
+from spring.engine.strict import PositiveInt, Share, Strict, added
+from spring.method.registry import one_of
 
 
-class ChangelogsSource(Strict):
-    """Debian changelog entries found on this machine: package and version -> entry, per maintainer."""
-
-    root: str
-    max_per_user: PositiveInt | None
+def _block(source: Source) -> Any:
+    """A field for a source's own settings, as `create_model` takes it."""
+    return (source.settings, ...) if source.required else (source.settings | None, added(None))
 
 
-class GitSource(Strict):
-    """Commits of a repository: subject -> body, per author."""
-
-    repository: str
-    revision: str
+Blocks: Any = create_model(
+    "Blocks", __base__=Strict, **{name: _block(source) for name, source in SOURCES.items()}
+)
 
 
-class TableSource(Strict):
-    """A parquet, CSV or JSONL file with a column mapping."""
+class Ingest(Blocks):
+    """Which interactions are read, and what is refused; and a block per source (`personas`, `git`, ...)."""
 
-    path: str
-    task: Name  # which of `prompts` the rows answer
-    user_id: str
-    interaction_id: str | None  # null: the row number
-    response: str
-    timestamp: str | None  # a datetime or date column; or null, with `year` and perhaps `month`
-    year: str | None
-    month: str | None
-    query: dict[str, str]  # name in the prompt -> column
-    rating: str | None
-
-
-class Ingest(Strict):
-    """Which interactions are read, and what is refused."""
-
-    source: Literal["personas", "changelogs", "git", "table"]
+    source: Annotated[str, one_of(SOURCES)]
     min_interactions: PositiveInt  # users with fewer are left out and listed
     max_users: PositiveInt | None  # the users with most interactions first
     max_interactions: PositiveInt | None  # per user, the latest
     min_chars: PositiveInt
     max_chars: PositiveInt
     max_quarantined: Share  # of all rows; above it the stage stops
-    personas: PersonasSource
-    changelogs: ChangelogsSource
-    git: GitSource
-    table: TableSource
 
     @model_validator(mode="after")
     def _some_length_is_allowed(self) -> Ingest:
@@ -68,9 +38,28 @@ class Ingest(Strict):
             raise ValueError(f"ingest.min_chars is {self.min_chars}, more than max_chars, {self.max_chars}")
         return self
 
+    @model_validator(mode="after")
+    def _the_source_has_its_block(self) -> Ingest:
+        if self.block is None:
+            keys = ", ".join(SOURCES[self.source].settings.model_fields)
+            raise ValueError(
+                f"ingest.source is {self.source}, and there is no block ingest.{self.source}: write it, with "
+                f"{keys}"
+            )
+        return self
+
+    @property
+    def block(self) -> Any:
+        """The settings of the source in use."""
+        return getattr(self, self.source)
+
     @property
     def task(self) -> str:
         """Which of `prompts` the rows answer."""
-        return {"personas": "review", "changelogs": "changelog", "git": "commit"}.get(
-            self.source, self.table.task
-        )
+        task = SOURCES[self.source].task
+        return task if isinstance(task, str) else task(self.block)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed gives other users."""
+        return SOURCES[self.source].make is not None

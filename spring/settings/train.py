@@ -7,23 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from spring.engine.settings import Learning, only
-from spring.engine.strict import PositiveShare, Strict, added
+from spring.engine.strict import added
+from spring.method.scorers import Select
 from spring.rivals.asls import Asls
 from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora
 from spring.rivals.proper.levels import Proper
 from spring.rivals.surprise import Surprise
 from spring.store import fingerprint
-
-
-class Select(Strict):
-    """Drift score and selection (Eq. 1, 2)."""
-
-    scorer: Literal["likelihood", "loss", "embedding", "random", "bottom"]
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=True)]  # of the quality term; .inf: quality alone
-    share: PositiveShare
-    normalise: Literal["token", "sequence"]
-
 
 Online = Asls  # the methods of `train.online`
 

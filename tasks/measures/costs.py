@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from spring.method.drift import ASK_BASE
-from spring.method.replay import BASELESS
+from spring.method.policies import POLICIES
+from spring.method.scorers import SCORERS
 from spring.settings.arm import Arm
 from spring.settings.params import Params
 from tasks.files import DATA, read_parquet
@@ -92,9 +92,9 @@ def base_seconds(arm: Arm, period: int) -> float:
         return 0.0
     if train is None:  # under the base model: `buffers` has timed it
         return 0.0
-    drifts = train.data == "drift" and train.select.scorer in ASK_BASE
+    drifts = train.data == "drift" and "base" in SCORERS[train.select.scorer].reads
     paid = (drifts and period > 0) or (train.data == "confident" and period == 0)
-    if paid or memory.policy in BASELESS:
+    if paid or "base" not in POLICIES[memory.policy].reads:
         return 0.0
     new = learned(arm, period) - learned(arm, period - 1)
     scored = [read_parquet(DATA / f"score_base/{t}.parquet") for t in range(memory.first_period, period + 1)]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from spring.measures.metrics import TEXT_METRICS, score_texts, wordnet_is_installed
+from spring.measures.meteor import wordnet_is_installed
+from spring.measures.metrics import TEXT_METRICS, score_texts
 from spring.measures.statistics import STABLE
 from spring.measures.transfer import (
     Follow,
@@ -178,7 +179,7 @@ def read_texts(params: Params) -> pl.DataFrame:
     pairs = list(rows.select("response", "text").iter_rows())
     scores = score_texts(pairs, synonyms=wordnet_is_installed())
     rows = rows.with_columns(pl.Series(name, values) for name, values in scores.items())
-    return rows.group_by("arm", "user_id", "learned", "tested").agg(pl.col(TEXT_METRICS).mean())
+    return rows.group_by("arm", "user_id", "learned", "tested").agg(pl.col(list(TEXT_METRICS)).mean())
 
 
 def read_matrix() -> pl.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 
 from spring.measures.statistics import EVERY
 from tasks.measures.matrix import LIKELIHOOD
-from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES
+from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, titles
 from tasks.reporting.table import (
     ABSENT,
     Table,
@@ -27,7 +27,7 @@ def tables(metrics: dict[str, Any], order: Sequence[str]) -> list[Table]:
     """All tables of metrics.json, arms in `order`."""
     return [
         arms_table(metrics, order),
-        *(period_table(metrics, order, metric) for metric in METRIC_NAMES),
+        *(period_table(metrics, order, metric) for metric in titles(metrics)),
         paired_table(metrics, order),
         significance_table(metrics, order),
         seeds_table(metrics, order),
@@ -47,7 +47,7 @@ def significance_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     """p-values, effect sizes and users needed, a row for every arm and metric."""
     rows, shown = [], []
     for arm in (arm for arm in order if arm in metrics["paired"]):
-        for metric, title in METRIC_NAMES.items():
+        for metric, title in titles(metrics).items():
             found = metrics["paired"][arm][metric]
             plain = {key: found[key] for key in ("p", "p_holm", "d_z", "users_needed")}
             rows.append({"arm": arm, "metric": metric, **plain})
@@ -81,7 +81,7 @@ def seeds_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         ]
         text = {
             title: ", ".join(number(value, signed=True) for value in found[metric])
-            for metric, title in METRIC_NAMES.items()
+            for metric, title in titles(metrics).items()
         }
         shown.append({"arm": arm} | text)
     title = f"Differences from {metrics['against']} in seeds {', '.join(map(str, seeds))}"

@@ -20,7 +20,7 @@ from spring.settings.params import Params
 from tasks.params import load_start
 from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import probability, tables
-from tasks.reporting.plots import METRIC_NAMES, SIGNIFICANT, drift_keys, followed, significant
+from tasks.reporting.plots import SIGNIFICANT, drift_keys, followed, significant, titles
 from tasks.reporting.published import published_table
 from tasks.reporting.svg import COLOURS, arm_styles, glyph
 from tasks.reporting.table import Table, excludes_zero, interval, number, with_interval
@@ -53,7 +53,7 @@ def names(arms: Sequence[str]) -> str:
 
 def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, str]]:
     """What the numbers say, claim by claim: (heading, sentence)."""
-    said = [(title, metric_reading(metrics, order, metric)) for metric, title in METRIC_NAMES.items()]
+    said = [(title, metric_reading(metrics, order, metric)) for metric, title in titles(metrics).items()]
     said += [("Transfer", sentence) for sentence in transfer_reading(metrics, order)]
     said += [("Drift", sentence) for sentence in drift_reading(metrics, order)]
     users = metrics["users"]
@@ -173,7 +173,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         params=params,
         metrics=metrics,
-        metric_names=METRIC_NAMES,
+        metric_names=titles(metrics),
         order=order,
         followed=followed(metrics),
         keys={

@@ -10,14 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from spring.measures.metrics import TEXT_METRICS
 from spring.measures.statistics import STABLE
 from tasks.reporting.svg import BAND, GRID, INK, MUTED, SERIES, Style
 
-METRIC_NAMES = {
-    "rouge1": "ROUGE-1",
-    "rougeL": "ROUGE-L",
-    "meteor": "METEOR",
-    "logp_per_token": "Log-likelihood per token",
+METRIC_NAMES = {name: metric.title for name, metric in TEXT_METRICS.items()} | {
+    "logp_per_token": "Log-likelihood per token"
 }
 TRANSFER_NAMES = {
     "average": "average at the end",
@@ -74,13 +72,19 @@ def drift_handles(rows: pl.DataFrame) -> list[Line2D]:
     ]  # fmt: skip
 
 
+def titles(metrics: dict[str, Any]) -> dict[str, str]:
+    """Name -> title of the metrics that the arms have; runs that were kept before one existed lack it."""
+    found = next(iter(metrics["arms"].values()))
+    return {name: title for name, title in METRIC_NAMES.items() if name in found}
+
+
 def followed(metrics: dict[str, Any]) -> list[str]:
     """The arms that can be told apart over periods: all of a few, else the one compared with and the best."""
     arms = list(metrics["arms"])
     if len(arms) <= MOST_LINES:
         return arms
     found = {metrics["against"]}
-    for metric in METRIC_NAMES:
+    for metric in titles(metrics):
         ranked = sorted(((metrics["arms"][arm][metric]["mean"], arm) for arm in arms), reverse=True)
         found |= {arm for _, arm in ranked[:BEST]}
     return [arm for arm in arms if arm in found]

@@ -14,11 +14,7 @@ from typing import Any
 from spring.settings.params import Params
 from tasks.files import write_text
 from tasks.reporting.cost_plots import cost_panel
-from tasks.reporting.plots import (
-    METRIC_NAMES,
-    arm_handles,
-    paired_panel,
-)
+from tasks.reporting.plots import arm_handles, paired_panel, titles
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
@@ -48,7 +44,7 @@ def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
     styles = arm_styles(params)
     height = 0.8 + 0.2 * len(styles)
     differences = [
-        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in METRIC_NAMES
+        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in titles(metrics)
     ]
     costs = [partial(cost_panel, metrics=metrics, metric=name, styles=styles) for name in BOTH]
     made = {

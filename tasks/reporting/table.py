@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.measures.costs import COSTS
-from tasks.reporting.plots import METRIC_NAMES
+from tasks.reporting.plots import METRIC_NAMES, titles
 
 ABSENT = "–"
 
@@ -63,7 +63,7 @@ def arms_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     for arm in order:
         row: dict[str, Any] = {"arm": arm}
         text = {"arm": arm}
-        for metric, title in METRIC_NAMES.items():
+        for metric, title in titles(metrics).items():
             found = metrics["arms"][arm][metric]
             row |= {metric: found["mean"], f"{metric}_low": found["low"], f"{metric}_high": found["high"]}
             text[title] = with_interval(found, "mean")
@@ -89,7 +89,7 @@ def paired_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
     rows, shown = [], []
     for arm in (arm for arm in order if arm in metrics["paired"]):
         text = {"arm": arm}
-        for metric, title in METRIC_NAMES.items():
+        for metric, title in titles(metrics).items():
             found = metrics["paired"][arm][metric]
             rows.append({"arm": arm, "metric": metric, **found, "excludes_zero": excludes_zero(found)})
             text[title] = with_interval(found, "difference", signed=True)

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.data.sources.personas import profiles as profiles
+from spring.data.sources.personas import profiles
 from spring.data.sources.personas.bank import ASPECTS, NOTHING_BAD
 from spring.data.sources.personas.catalogue import CATALOGUE
-from spring.data.sources.personas.generate import SCHEMA, generate, version_at
+from spring.data.sources.personas.generate import SCHEMA, PersonasSource, generate
 from spring.data.sources.personas.measures import near_duplicates, separability, texture
-from spring.data.sources.personas.text import Writer
+from spring.data.sources.personas.schedule import version_at
 from spring.data.sources.personas.voices import CONTEXTS
-from spring.settings.ingest import PersonasSource
+from spring.data.sources.personas.writer import Writer
 
 Kind = Literal["abrupt", "gradual", "recurring", "transient", "noise"]
 KINDS: tuple[Kind, ...] = ("abrupt", "gradual", "recurring", "transient", "noise")
@@ -258,7 +258,7 @@ def test_texture(seed: int) -> None:
 def test_styles_are_separable() -> None:
     """Topic words and names masked, five users are told apart (chance: 0.2), and so is old from new (0.5)."""
     source = FULL.model_copy(update={"users": 5, "interactions": 50})
-    figures = separability(generate(source, seed=0), source, seed=0)
+    figures = separability(generate(source, seed=0), source.drift, seed=0)
     assert figures["users"] > 0.8
     changed = {name: value for name, value in figures.items() if name.startswith("before and after")}
     assert set(changed) == {f"before and after, {kind}" for kind in ("abrupt", "gradual", "recurring")}

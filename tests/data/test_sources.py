@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -14,16 +15,63 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from spring.data.quarantine import check_rows, leave_out
 from spring.data.rows import Problem, RawRow, Reason, Skip
 from spring.data.sources import changelogs, git, table
 from spring.data.sources.addresses import clean_name, without_addresses
-from spring.settings.ingest import ChangelogsSource, GitSource, TableSource
+from spring.data.sources.changelogs import ChangelogsSource
+from spring.data.sources.git import GitSource
+from spring.data.sources.registry import SOURCES, Source
+from spring.data.sources.table import TableSource
+from spring.settings.params import ParameterError, parse
+from spring.store import fingerprint
 from tasks.params import load_params
 
 ACL = Path(__file__).parents[2] / "../shared/data/acl-abstracts.parquet"
 DOC = Path("/usr/share/doc")
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+ADDED = """
+import sys, yaml
+from spring.data.rows import RawRow
+from spring.data.sources.registry import SOURCES, Source
+from spring.engine.strict import PositiveInt, Strict
+from spring.store import fingerprint
+
+class DiarySource(Strict):
+    days: PositiveInt
+
+def read(source):
+    for day in range(1, source.days + 1):
+        yield RawRow(row=day, where=f"day {day}", task="diary")
+
+SOURCES["diary"] = Source(DiarySource, "diary", read)
+from spring.settings.params import ParameterError, parse
+from tasks.ingest import read_source
+
+def refused(tree):
+    try:
+        parse(tree)
+    except ParameterError as error:
+        return str(error)
+
+tree = yaml.safe_load(open(sys.argv[1]))
+assert fingerprint(parse(tree).ingest) == sys.argv[2], "files from before it are read as before"
+tree["ingest"]["source"] = "diary"
+assert "ingest.source is diary, and there is no block ingest.diary: write it, with days" in refused(tree)
+tree["ingest"]["diary"] = {"days": 0}
+assert "ingest.diary.days is 0: " in refused(tree)
+tree["ingest"]["diary"] = {"weeks": 1}
+assert "ingest.diary.weeks: no such key" in refused(tree)
+tree["ingest"]["diary"] = {"days": 2}
+ingest = parse(tree).ingest
+assert (ingest.task, ingest.seeded) == ("diary", False)
+rows, labels = read_source(ingest, seed=0)
+assert [row.where for row in rows] == ["day 1", "day 2"] and labels.is_empty()
+tree["ingest"]["source"] = "kaggle"
+assert "'git', 'table' or 'diary'" in refused(tree)
+"""
 
 
 def rows(items: Iterable[RawRow | Skip]) -> list[RawRow]:
@@ -57,9 +105,41 @@ def test_names_are_freed_of_addresses_and_quotes() -> None:
 
 
 def test_parameters_know_which_prompt_a_source_answers() -> None:
-    ingest = load_params(Path(__file__).parents[2] / "params.yaml").ingest
-    for source, task in (("changelogs", changelogs.TASK), ("git", git.TASK), ("table", ingest.table.task)):
+    ingest = load_params(PARAMS).ingest
+    tasks = {"personas": "review", "changelogs": "changelog", "git": "commit", "table": ingest.table.task}
+    assert tasks.keys() == SOURCES.keys()
+    for source, task in tasks.items():
         assert ingest.model_copy(update={"source": source}).task == task
+
+
+def test_only_personas_are_other_users_under_another_seed() -> None:
+    ingest = load_params(PARAMS).ingest
+    seeded = {name for name in SOURCES if ingest.model_copy(update={"source": name}).seeded}
+    assert seeded == {"personas"}
+
+
+def test_a_source_is_read_or_made() -> None:
+    with pytest.raises(AssertionError):
+        Source(GitSource, "commit")
+
+
+def test_unknown_sources_are_refused_as_a_literal_would() -> None:
+    found = "ingest.source is 'kaggle': Input should be 'personas', 'changelogs', 'git' or 'table'$"
+    tree = yaml.safe_load(PARAMS.read_text())
+    tree["ingest"]["source"] = "kaggle"
+    with pytest.raises(ParameterError, match=found):
+        parse(tree)
+    tree["ingest"]["source"] = "git"
+    del tree["ingest"]["changelogs"]
+    with pytest.raises(ParameterError, match=r"ingest\.changelogs is missing$"):
+        parse(tree)
+
+
+def test_a_new_source_is_one_entry() -> None:
+    """In a process of its own, since the parameters are made of the sources when they are imported."""
+    before = fingerprint(load_params(PARAMS).ingest)
+    done = subprocess.run([sys.executable, "-c", ADDED, str(PARAMS), before], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # --- changelogs -------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from spring.engine.optimizer import StackedAdamW, schedule
 from spring.engine.scoring import CHUNK, Text, token_logps
 from spring.engine.settings import Lora
 from spring.engine.training import train
-from spring.settings.train import Select, Train
+from spring.method.scorers import Select
+from spring.settings.train import Train
 from tasks.cells.training import TrainJob, check_finite
 
 TARGETS = ("q_proj", "v_proj")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nltk
 import numpy as np
 import pytest
 
-from spring.measures.metrics import (
-    TEXT_METRICS,
-    meteor,
-    meteor_setting,
-    rouge,
-    score_texts,
-    wordnet_is_installed,
-)
+from spring.measures.meteor import meteor, meteor_setting, wordnet_is_installed
+from spring.measures.metrics import TEXT_METRICS, TextMetric, score_texts
+from spring.measures.rouge import rouge
 
 
 def test_rouge_by_hand() -> None:
@@ -45,7 +41,7 @@ def test_meteor_reads_other_scripts_where_rouge_does_not() -> None:
 
 def test_bounds_and_empty_texts() -> None:
     scores = score_texts([("a b c", ""), ("a b c", "x y"), ("", "a"), ("one two", "one two")], synonyms=False)
-    assert tuple(scores) == TEXT_METRICS
+    assert list(scores) == list(TEXT_METRICS)
     for values in scores.values():
         assert values.shape == (4,)
         assert (values[:3] == 0).all() and 0.9 < values[3] <= 1
@@ -58,6 +54,18 @@ def test_pairs_are_scored_one_by_one() -> None:
     for place, pair in enumerate(pairs):
         alone = score_texts([pair], synonyms=False)
         assert all(together[metric][place] == alone[metric][0] for metric in TEXT_METRICS)
+
+
+def test_a_new_metric_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """[1] where the text is as long as its reference."""
+
+    def same_length(pairs: Sequence[tuple[str, str]], synonyms: bool) -> np.ndarray:
+        return np.array([len(reference) == len(prediction) for reference, prediction in pairs], float)
+
+    monkeypatch.setitem(TEXT_METRICS, "length", TextMetric("Same length", same_length))
+    scores = score_texts([("a b", "c d"), ("a", "a b")], synonyms=False)
+    assert list(scores) == ["rouge1", "rougeL", "meteor", "length"]
+    assert scores["length"].tolist() == [1, 0] and scores["rouge1"].tolist() == [0, pytest.approx(2 / 3)]
 
 
 def test_wordnet_is_looked_for_and_never_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,30 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.method.drift import (
-    SCORERS,
-    Batch,
     drift_score,
     loss,
     novelty,
     quality,
-    score,
     select_drift,
     share_count,
 )
-from spring.settings.train import Select
 
 # Three responses of 2, 4 and 5 tokens. Per token: base -2, -3, -1; adapted -1, -3, -2.
 ROWS = {"logp_base": [-4.0, -12.0, -5.0], "logp_adap": [-2.0, -12.0, -10.0], "tokens": [2, 4, 5]}
-
-
-def select(scorer: str = "likelihood", **changes: Any) -> Select:
-    return Select.model_validate(
-        {"scorer": scorer, "alpha": 1.0, "share": 0.3, "normalise": "token", **changes}
-    )
-
-
-def batch(**changes: Any) -> Batch:
-    return Batch(**{**ROWS, "seed": 0, **changes})
 
 
 def test_terms_by_hand() -> None:
@@ -81,52 +67,6 @@ def test_infinite_alpha_is_the_limit_of_the_ranking() -> None:
 def test_a_response_without_tokens_is_named() -> None:
     with pytest.raises(ValueError, match=r"tokens of row 1 is 0"):
         drift_score(logp_base=[-1, -1], logp_adap=[-1, -1], tokens=[3, 0], alpha=1.0, normalise="token")
-
-
-# --- scorers ----------------------------------------------------------------------------------------------
-
-
-def test_every_scorer_of_the_parameters_is_there_and_none_more() -> None:
-    assert set(SCORERS) == set(Select.model_fields["scorer"].annotation.__args__)  # type: ignore[union-attr]
-
-
-def test_likelihood_uses_the_parameters() -> None:
-    assert score(select(alpha=0.5), batch()).tolist() == [-2.0, -1.5, 0.5]
-    assert score(select(normalise="sequence"), batch()).tolist() == [-6.0, -12.0, 0.0]
-
-
-def test_bottom_selects_what_likelihood_would_leave() -> None:
-    assert select_drift(score(select(alpha=0.0), batch()), share=0.3).tolist() == [2]
-    assert select_drift(score(select("bottom", alpha=0.0), batch()), share=0.3).tolist() == [0]
-
-
-def test_loss_ignores_the_base_model() -> None:
-    assert score(select("loss"), batch()).tolist() == [1.0, 3.0, 2.0]
-    assert score(select("loss", normalise="sequence"), batch(logp_base=[0, 0, 0])).tolist() == [
-        2.0,
-        12.0,
-        10.0,
-    ]
-
-
-def test_random_is_decided_by_the_seed_alone() -> None:
-    assert score(select("random"), batch(seed=7)).tolist() == score(select("random"), batch(seed=7)).tolist()
-    assert score(select("random"), batch(seed=7)).tolist() != score(select("random"), batch(seed=8)).tolist()
-
-
-def test_embedding_by_hand() -> None:
-    """The past [2, 0], [0, 2] has mean [1, 1]: cosine 1 to [3, 3], 0 to [1, -1], sqrt(1/2) to [1, 0]."""
-    scores = score(
-        select("embedding"),
-        batch(embeddings=[[3.0, 3.0], [1.0, -1.0], [1.0, 0.0]], past_embeddings=[[2.0, 0.0], [0.0, 2.0]]),
-    )
-    np.testing.assert_allclose(scores, [0.0, 1.0, 1 - math.sqrt(0.5)], atol=1e-12)
-
-
-@pytest.mark.parametrize("past", [np.zeros((0, 2)), [[1.0, 0.0], [-1.0, 0.0]]])
-def test_embedding_without_a_direction_of_the_past_is_refused(past: Any) -> None:
-    with pytest.raises(ValueError, match="embedding"):
-        score(select("embedding"), batch(embeddings=np.eye(3)[:, :2] + 1, past_embeddings=past))
 
 
 # --- selection --------------------------------------------------------------------------------------------
@@ -184,7 +124,14 @@ def test_nothing_left_out_scores_higher_than_what_is_in(scores: list[float], sha
 
 @pytest.mark.parametrize(
     "module",
-    ["spring.method.drift", "spring.method.replay", "spring.method.retrieval", "spring.engine.embedding"],
+    [
+        "spring.method.drift",
+        "spring.method.scorers",
+        "spring.method.replay",
+        "spring.method.policies",
+        "spring.method.retrieval",
+        "spring.engine.embedding",
+    ],
 )
 def test_the_module_imports_without_torch(module: str) -> None:
     heavy = {"torch", "transformers", "faiss", "sklearn"}

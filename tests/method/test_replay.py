@@ -12,14 +12,17 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from spring.method.replay import POLICIES, Candidates, clusters, consolidate
+from spring.method.policies import POLICIES, Policy, consolidate
+from spring.method.replay import Candidates, Indices, clusters
 from spring.settings.arm import Memory
 from spring.settings.params import parse
 from tasks.consolidate import tell_what_decided_nothing
 
 # Two tight groups far apart: rows 0, 2, 4 near the origin, rows 1, 3, 5 at (10, 10).
 GROUPS = [[0.0, 0.0], [10.0, 10.0], [0.1, 0.0], [10.1, 10.0], [0.0, 0.1], [10.0, 10.1]]
+MEMORY = {"scope": "buffer", "policy": "random", "capacity": 2, "first_period": 1}
 SCORES = [9.0, 4.0, 1.0, 6.0, 2.0, 5.0]  # means 4 and 5: the second group is the harder one
 
 
@@ -40,10 +43,6 @@ def candidates(**changes: Any) -> Candidates:
 def keep(policy: str, capacity: int, **changes: Any) -> list[int]:
     seed = changes.pop("seed", 0)
     return consolidate(candidates(**changes), policy=policy, capacity=capacity, seed=seed).tolist()
-
-
-def test_every_policy_of_the_parameters_is_there_and_none_more() -> None:
-    assert set(POLICIES) == set(Memory.model_fields["policy"].annotation.__args__)  # type: ignore[union-attr]
 
 
 def test_global_highest_by_hand() -> None:
@@ -202,7 +201,7 @@ def test_size_subset_no_duplicates_and_the_same_again(
 
 @settings(max_examples=15, deadline=None)
 @given(any_candidates(), st.integers(1, 13))
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"reservoir"}))
+@pytest.mark.parametrize("policy", sorted(name for name, policy in POLICIES.items() if not policy.one_stream))
 def test_a_larger_buffer_only_appends(policy: str, offered: Candidates, capacity: int) -> None:
     small = consolidate(offered, policy=policy, capacity=capacity, seed=0).tolist()
     assert consolidate(offered, policy=policy, capacity=capacity + 1, seed=0).tolist()[: len(small)] == small
@@ -220,6 +219,46 @@ def test_global_highest_leaves_out_nothing_higher(offered: Candidates, capacity:
 def test_a_number_that_is_not_finite_is_named(column: str) -> None:
     with pytest.raises(ValueError, match=rf"{column} of candidate 4"):
         keep("recent", 2, **{column: [0.0, 0.0, 0.0, 0.0, float("nan"), 0.0]})
+
+
+# --- the registry -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_a_policy_reads_no_more_than_it_says(name: str) -> None:
+    """What needs a model or embeddings that it does not say it reads is left out or made equal here."""
+    reads = POLICIES[name].reads
+    whole = {"losses": [3.0, 1.0, 2.0, 6.0, 5.0, 4.0], "novelties": [1.0, 5.0, 2.0, 6.0, 3.0, 4.0]}
+    whole |= {"embeddings": GROUPS}
+    missing: dict[str, Any] = {} if "embeddings" in reads else {"embeddings": None}
+    if "base" not in reads:
+        missing |= {"scores": [0.0] * 6, "novelties": [0.0] * 6}
+    if "adapter" not in reads:
+        missing |= {"scores": [0.0] * 6, "novelties": [0.0] * 6, "losses": [0.0] * 6}
+    assert keep(name, 4, **whole | missing) == keep(name, 4, **whole)
+
+
+def test_unknown_policies_are_refused_as_a_literal_would() -> None:
+    with pytest.raises(ValidationError) as found:
+        Memory.model_validate(MEMORY | {"policy": "oldest"})
+    (error,) = found.value.errors()
+    assert (error["type"], error["loc"], error["input"]) == ("literal_error", ("policy",), "oldest")
+    assert error["msg"] == (
+        "Input should be 'global-highest', 'cluster-wise', 'cluster-round', 'random', 'loss', 'novelty', "
+        "'recent' or 'reservoir'"
+    )
+
+
+def test_a_new_policy_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings take its name, and it decides what is kept: the two earliest of six."""
+
+    def oldest(candidates: Candidates, capacity: int, seed: int) -> Indices:
+        return np.argsort(np.asarray(candidates.times), kind="stable").astype(np.int64)
+
+    monkeypatch.setitem(POLICIES, "oldest", Policy(oldest))
+    memory = Memory.model_validate(MEMORY | {"policy": "oldest"})
+    assert memory.model_dump() == MEMORY | {"policy": "oldest"}
+    assert keep(memory.policy, 2, times=[3, 1, 4, 2, 5, 6]) == [1, 3]
 
 
 def test_policies_that_had_nothing_to_decide_are_named(capsys: pytest.CaptureFixture[str]) -> None:

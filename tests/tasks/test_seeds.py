@@ -17,8 +17,10 @@ from tasks.evaluate import METRICS, settings
 from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
 from tasks.params import load_params
+from tasks.reporting.findings import seeds_table, significance_table
+from tasks.reporting.plots import titles
 from tasks.reporting.published import tables_and_published
-from tasks.reporting.table import as_markdown
+from tasks.reporting.table import arms_table, as_markdown, paired_table
 from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +160,57 @@ def test_transfer_may_be_of_some_seeds_alone(params: Params, without: int) -> No
     measured, expected = found["transfer"]["spring"], alone["transfer"]["spring"]
     assert measured["average"]["mean"] == pytest.approx(expected["average"]["mean"])
     assert (measured["matrix"], measured["follow"]) == (expected["matrix"], expected["follow"])
+
+
+@pytest.mark.parametrize("some", [{0}, {1}, {0, 1}])
+def test_a_metric_that_some_run_lacks_is_left_out(params: Params, some: set[int]) -> None:
+    """Rouge1, which has a matrix too, stands for one that came after some run was kept, or after both."""
+    runs = {seed: run("personas", seed) for seed in (0, 1)}
+    whole = pool(params, runs)
+    assert seeds.lacking(runs) == []
+    for seed in some:
+        metrics, tables = json.loads(json.dumps(runs[seed][0])), runs[seed][1]
+        for found in metrics["arms"].values():
+            del found["rouge1"]
+        for found in metrics["transfer"].values():
+            del found["generated"]["rouge1"]
+        texts = tables["transfer"].filter(pl.col("metric") != "rouge1")
+        runs[seed] = metrics, tables | {"users": tables["users"].drop("rouge1"), "transfer": texts}
+    assert seeds.lacking(runs) == ["rouge1"]
+    found = pool(params, runs)
+    for blocks in ("arms", "paired", "by_seed"):
+        for arm, there in whole[blocks].items():
+            assert found[blocks][arm] == {name: there[name] for name in there if name != "rouge1"}
+    assert found["transfer"]["spring"] == whole["transfer"]["spring"] | {"generated": {}}
+    assert "ROUGE-1" not in titles(found).values() and titles(whole)["rouge1"] == "ROUGE-1"
+    shown = [
+        as_markdown(table)
+        for make in (arms_table, paired_table, significance_table, seeds_table)
+        for table in [make(found, ARMS)]
+    ]
+    assert all("METEOR" in text and "ROUGE-L" in text and "ROUGE-1" not in text for text in shown)
+
+
+def test_what_is_left_out_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published runs without METEOR, by the command that pools them: other tables are as they lie there."""
+    folder, copy = ROOT / "results/personas-plus", tmp_path / "personas-plus"
+    shutil.copytree(folder, copy)
+    for part in ("3", "4"):
+        metrics = json.loads((copy / part / "metrics.json").read_text())
+        for found in metrics["arms"].values():
+            del found["meteor"]
+        (copy / part / "metrics.json").write_text(json.dumps(metrics))
+        users = pl.read_parquet(copy / part / "users.parquet").drop("meteor")
+        users.write_parquet(copy / part / "users.parquet")
+    monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
+    seeds.main()
+    assert f"not every run in {copy} has it: meteor" in capsys.readouterr().err
+    left = {path.name for path in (copy / "tables").iterdir()}
+    assert left == {path.name for path in (folder / "tables").iterdir()} - {"periods-meteor.md"}
+    for name in ("periods-rouge1.md", "periods-logp_per_token.md", "cost.md", "drift.md"):
+        assert (copy / "tables" / name).read_text() == (folder / "tables" / name).read_text()
 
 
 def test_settings_part_runs_unless_one_lacks_the_matrix(params: Params) -> None:

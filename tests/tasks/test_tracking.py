@@ -244,7 +244,7 @@ def log_in_process(root: Path, after: str = "", **environment: str) -> subproces
     """`log_experiment` in a fresh Python, with `after` run behind it."""
     (root / "metrics.json").write_text(json.dumps(made_metrics()), encoding="utf-8")
     code = (
-        "import json, sys; from tasks.files import load_params; from tasks.tracking import log_experiment;"
+        "import json, sys; from tasks.params import load_params; from tasks.tracking import log_experiment;"
         f"log_experiment(load_params(), json.load(open('metrics.json'))); {after}"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}

@@ -22,13 +22,20 @@ from pathlib import Path
 from spring.data.quarantine import parse_time
 from spring.data.rows import Problem, RawRow, Reason, Skip
 from spring.data.sources.addresses import clean_name, without_addresses
-from spring.settings.ingest import ChangelogsSource
+from spring.engine.strict import PositiveInt, Strict
 
 TASK = "changelog"
 
 _HEADING = re.compile(r"^(?P<package>\w[-+0-9a-z.]*) \((?P<version>[^()\s]+)\)(?:\s+[-+0-9a-z.]+)+;", re.I)
 _TRAILER = re.compile(r"^ ?-- ?(?P<name>[^<]*?)\s*<(?P<mail>[^>]*)>\s*(?P<date>.*?)\s*$")
 _LIST = re.compile(r"@(lists|packages|alioth-lists)\.")
+
+
+class ChangelogsSource(Strict):
+    """Debian changelog entries found on this machine: package and version -> entry, per maintainer."""
+
+    root: str
+    max_per_user: PositiveInt | None
 
 
 @dataclass(frozen=True, slots=True)

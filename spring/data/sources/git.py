@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from spring.data.rows import RawRow, Skip
 from spring.data.sources.addresses import clean_name, without_addresses
-from spring.settings.ingest import GitSource
+from spring.engine.strict import Strict
 
 TASK = "commit"
 
@@ -24,6 +24,13 @@ logger = logging.getLogger(__name__)
 
 _FIELDS = ("%H", "%aN", "%aE", "%at", "%s", "%b", "%(trailers)")
 _SIGNATURE = re.compile(r"^(?:[A-Z]\w*(?:-\w+)*-by|Change-Id): .*\n?", re.M)  # also amid a squashed body
+
+
+class GitSource(Strict):
+    """Commits of a repository: subject -> body, per author."""
+
+    repository: str
+    revision: str
 
 
 class Commit(NamedTuple):

@@ -15,12 +15,27 @@ import polars as pl
 
 from spring.data.quarantine import parse_number
 from spring.data.rows import Problem, RawRow, Reason, Skip
-from spring.settings.ingest import TableSource
+from spring.engine.strict import Name, Strict
 
 # a record: where it stands, and its values by column, or why it has none
 Record = tuple[str, dict[str, Any] | Problem | Skip]
 _COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating")
 UNDATED_MONTH = 7.0  # a year without a month is taken as its middle: at most half a year off
+
+
+class TableSource(Strict):
+    """A parquet, CSV or JSONL file with a column mapping."""
+
+    path: str
+    task: Name  # which of `prompts` the rows answer
+    user_id: str
+    interaction_id: str | None  # null: the row number
+    response: str
+    timestamp: str | None  # a datetime or date column; or null, with `year` and perhaps `month`
+    year: str | None
+    month: str | None
+    query: dict[str, str]  # name in the prompt -> column
+    rating: str | None
 
 
 def read(source: TableSource) -> Iterator[RawRow | Skip]:

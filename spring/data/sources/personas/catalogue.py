@@ -1,4 +1,4 @@
-"""The catalogue of products that personas write about, and what one does with them (data of `persona_text`).
+"""The catalogue of products that personas write about, and what one does with them (data of `writer`).
 
 A feature is "phrase of the description / what a review calls it (+ where plural) / aspect it is judged by";
 `[a|b]` is drawn once per product. Uses are clauses that hold whatever came of the product.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -15,9 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from spring.data.sources.personas import generate as personas
-from spring.data.sources.personas import voices as voices
-from spring.settings.ingest import PersonasSource
+from spring.data.sources.personas import voices
+from spring.data.sources.personas.schedule import RECURRING_FIRST, kind_of, phase_of, version_at
 
 WORD = re.compile(r"[A-Za-z0-9']+")
 NAMES = frozenset(name.lower() for name in voices.NAMES + voices.TOWNS)
@@ -50,7 +48,7 @@ def near_duplicates(responses: Sequence[str]) -> float:
     return float((shared.max(axis=1) >= np.maximum(1, 0.5 * own)).mean())
 
 
-def separability(frame: pl.DataFrame, source: PersonasSource, *, seed: int) -> dict[str, float]:
+def separability(frame: pl.DataFrame, drift: Sequence[str], *, seed: int) -> dict[str, float]:
     """Cross-validated accuracy of telling users apart, and each user's first style from the later one.
 
     Noise and passing contexts are left out; words of the query and names are masked. Users: their first 14
@@ -60,13 +58,13 @@ def separability(frame: pl.DataFrame, source: PersonasSource, *, seed: int) -> d
         ~pl.col("drift").is_in(["noise", "transient"])
     )
     clean = clean.with_columns(pl.Series("masked", map(_masked, clean["response"], clean["query"])))
-    first = clean.filter(pl.col("index") < personas.RECURRING_FIRST)
+    first = clean.filter(pl.col("index") < RECURRING_FIRST)
     figures = {"users": _accuracy(first["masked"].to_list(), first["user_id"].to_list(), "accuracy")}
     by_kind: dict[str, list[float]] = {}
     for user, rows in enumerate(clean.partition_by("user_id", maintain_order=True)):
-        kind, shift = personas.kind_of(source, user)
-        phase = personas.phase_of(seed, user)
-        later = [personas.version_at(kind, index, shift, phase=phase) > 0 for index in rows["index"]]
+        kind, shift = kind_of(drift, user)
+        phase = phase_of(seed, user)
+        later = [version_at(kind, index, shift, phase=phase) > 0 for index in rows["index"]]
         if any(later):
             accuracy = _accuracy(rows["masked"].to_list(), later, "balanced_accuracy")
             by_kind.setdefault(kind, []).append(accuracy)
@@ -83,25 +81,3 @@ def _accuracy(texts: Sequence[str], classes: Sequence[str | bool], scoring: str)
     grams = TfidfVectorizer(analyzer="char", ngram_range=(2, 3), lowercase=False, min_df=2, sublinear_tf=True)
     model = make_pipeline(grams, LogisticRegression(C=10, class_weight="balanced", max_iter=1000))
     return float(cross_val_score(model, texts, classes, cv=5, scoring=scoring).mean())
-
-
-def main() -> None:
-    """Prints the measurements and one user's reviews around its first change."""
-    parser = argparse.ArgumentParser(description="Measures and shows the benchmark personas.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--users", type=int, default=20)
-    parser.add_argument("--interactions", type=int, default=50)
-    parser.add_argument("--show", type=int, default=0, help="the user of whom six reviews are shown")
-    given = parser.parse_args()
-    source = PersonasSource(
-        users=given.users,
-        interactions=given.interactions,
-        drift=("abrupt", "gradual", "recurring", "transient", "noise"),
-        noise_share=0.1,
-    )
-    frame = personas.generate(source, seed=given.seed)
-    for name, value in (texture(frame) | separability(frame, source, seed=given.seed)).items():
-        print(f"{name:32} {value:8.3f}")
-    print(frame["drift"].value_counts(sort=True), frame["is_drift"].value_counts(sort=True))
-    for row in frame.filter(pl.col("user_id") == f"persona-{given.show:02d}")[21:27].iter_rows(named=True):
-        print(f"\n{row['interaction_id']} {row['drift']} {row['query']}\n{row['response']}")

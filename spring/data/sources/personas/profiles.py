@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from spring.data.sources.personas import bank as bank
-from spring.data.sources.personas import catalogue as catalogue
-from spring.data.sources.personas import voices as voices
+from spring.data.sources.personas import bank, catalogue, voices
 
 PRODUCTS_PER_TYPE = 10
 

@@ -1,4 +1,4 @@
-"""How personas can sound: tones, structures, habits and noise (markup as in `persona_bank`)."""
+"""How personas can sound: tones, structures, habits and noise (markup as in `bank`)."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ TONES: dict[str, Tone] = {
     ),
 }
 
-# beats in their order; the list forms are laid out by `persona_text`
+# beats in their order; the list forms are laid out by `writer`
 STRUCTURES: dict[str, tuple[str, ...]] = {
     "verdict-first": ("verdict", "observations", "story", "advice"),
     "story-first": ("story", "observations", "verdict", "advice"),

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from spring.data.sources.personas import bank as bank
-from spring.data.sources.personas import catalogue as catalogue
-from spring.data.sources.personas import voices as voices
+from spring.data.sources.personas import bank, catalogue, voices
 from spring.data.sources.personas.profiles import Feature, Person, Preference, Product
 
 FAVOURITE_SHARE = 0.75  # of the choices in a bank fall on the half of it that the preference favours
