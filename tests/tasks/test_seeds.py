@@ -12,8 +12,8 @@ import pytest
 
 from spring.measures.statistics import EVERY
 from spring.settings.params import Params
-from tasks import seeds
 from tasks.evaluate import METRICS, settings
+from tasks.files import write_json
 from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
 from tasks.params import load_params
@@ -21,7 +21,10 @@ from tasks.reporting.findings import seeds_table, significance_table
 from tasks.reporting.plots import titles
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.table import arms_table, as_markdown, paired_table
-from tasks.seeds import Run, SeedError, average, keep, params_of, pool, read_kept, together
+from tasks.seeds import __main__ as command
+from tasks.seeds import keeping, pooling
+from tasks.seeds.keeping import Run, SeedError, keep, params_of, read_kept
+from tasks.seeds.pooling import average, pool, together
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "spring")
@@ -167,7 +170,7 @@ def test_a_metric_that_some_run_lacks_is_left_out(params: Params, some: set[int]
     """Rouge1, which has a matrix too, stands for one that came after some run was kept, or after both."""
     runs = {seed: run("personas", seed) for seed in (0, 1)}
     whole = pool(params, runs)
-    assert seeds.lacking(runs) == []
+    assert pooling.lacking(runs) == []
     for seed in some:
         metrics, tables = json.loads(json.dumps(runs[seed][0])), runs[seed][1]
         for found in metrics["arms"].values():
@@ -176,7 +179,7 @@ def test_a_metric_that_some_run_lacks_is_left_out(params: Params, some: set[int]
             del found["generated"]["rouge1"]
         texts = tables["transfer"].filter(pl.col("metric") != "rouge1")
         runs[seed] = metrics, tables | {"users": tables["users"].drop("rouge1"), "transfer": texts}
-    assert seeds.lacking(runs) == ["rouge1"]
+    assert pooling.lacking(runs) == ["rouge1"]
     found = pool(params, runs)
     for blocks in ("arms", "paired", "by_seed"):
         for arm, there in whole[blocks].items():
@@ -205,7 +208,7 @@ def test_what_is_left_out_is_told(
         users = pl.read_parquet(copy / part / "users.parquet").drop("meteor")
         users.write_parquet(copy / part / "users.parquet")
     monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
-    seeds.main()
+    command.main()
     assert f"not every run in {copy} has it: meteor" in capsys.readouterr().err
     left = {path.name for path in (copy / "tables").iterdir()}
     assert left == {path.name for path in (folder / "tables").iterdir()} - {"periods-meteor.md"}
@@ -216,7 +219,7 @@ def test_what_is_left_out_is_told(
 def test_settings_part_runs_unless_one_lacks_the_matrix(params: Params) -> None:
     off, on = (settings(params.model_copy(update={"transfer": how})) for how in (None, "likelihood"))
     other = settings(params.model_copy(update={"transfer": "generation"}))
-    assert seeds.differences(off, on) == "" and seeds.differences(on, other) == "transfer"
+    assert keeping.differences(off, on) == "" and keeping.differences(on, other) == "transfer"
 
 
 def test_average() -> None:
@@ -234,7 +237,7 @@ def test_other_settings_are_not_pooled(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = seeds.FOLDER / params.experiment
+    folder = keeping.FOLDER / params.experiment
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     with pytest.raises(SeedError, match="nothing is kept"):
         read_kept(params, folder)
@@ -242,7 +245,7 @@ def test_other_settings_are_not_pooled(
         params_of(folder)
     Path("data/evaluate").mkdir(parents=True)
     for seed in (0, 1):
-        seeds.METRICS_FILE.write_text(json.dumps(made("personas", seed) | {"settings": settings(params)}))
+        keeping.METRICS_FILE.write_text(json.dumps(made("personas", seed) | {"settings": settings(params)}))
         values(0.0).write_parquet("data/evaluate/users.parquet")
         measured(0.0).write_parquet("data/evaluate/transfer.parquet")
         detected(0).write_parquet("data/evaluate/detection.parquet")
@@ -268,9 +271,7 @@ def test_other_settings_are_not_pooled(
     other = params.model_copy(update={"split": params.split.model_copy(update={"test_share": 0.2})})
     with pytest.raises(SeedError, match=r"other settings \(split\)"):
         read_kept(other, folder)
-    seeds.write_json(
-        made("personas", 1) | {"settings": settings(params), "meteor": "other"}, seeds.METRICS_FILE
-    )
+    write_json(made("personas", 1) | {"settings": settings(params), "meteor": "other"}, keeping.METRICS_FILE)
     keep(params.model_copy(update={"seed": 1}))
     with pytest.raises(SeedError, match=r"1 was scored with another meteor"):
         read_kept(params, folder)
@@ -305,15 +306,15 @@ def test_any_arm_can_be_compared_with(
     shutil.copytree(ROOT / "results/personas-plus", copy)
     shutil.rmtree(copy / "tables")
     monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "parametric"])
-    seeds.main()
+    command.main()
     told = capsys.readouterr().out
     assert "+0.230 [+0.147, +0.336]" in told and "+0.230  0.002" in told and not (copy / "tables").exists()
     monkeypatch.setattr("sys.argv", ["seeds", str(ROOT / "results/personas-controls"), "--against", "spring"])
-    seeds.main()
+    command.main()
     assert "Transfer against spring, paired by user" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["seeds", str(copy), "--against", "sprung"])
     with pytest.raises(SystemExit, match="--against sprung: no such arm; there are spring, open-gate"):
-        seeds.main()
+        command.main()
 
 
 def test_pooling_again_leaves_nothing_of_seeds_that_are_gone(
@@ -331,7 +332,7 @@ def test_pooling_again_leaves_nothing_of_seeds_that_are_gone(
     del metrics["settings"]["transfer"]
     (copy / "0/metrics.json").write_text(json.dumps(metrics | {"transfer": {}}))
     monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
-    seeds.main()
+    command.main()
     gone = {
         "transfer.md",
         "transfer-tests.md",
@@ -372,7 +373,7 @@ def test_published_runs_are_drawn_as_they_lie_there(
     for part in ("tables", "plots"):
         shutil.rmtree(copy / part)
     monkeypatch.setattr("sys.argv", ["seeds", str(copy)])
-    seeds.main()
+    command.main()
     for part in ("tables", "plots"):
         written = {path.name: path.read_text() for path in (copy / part).iterdir()}
         assert written == {path.name: path.read_text() for path in (folder / part).iterdir()}
@@ -386,4 +387,4 @@ def test_prompts_of_other_tasks_part_no_runs() -> None:
         params
     )
     odd = settings(params.model_copy(update={"prompts": params.prompts | {"review": other}}))
-    assert seeds.differences(odd, settings(params)) == "prompts"
+    assert keeping.differences(odd, settings(params)) == "prompts"

@@ -1,0 +1,1 @@
+"""Runs of one experiment under several seeds: kept side by side (keeping.py) and pooled (pooling.py)."""
