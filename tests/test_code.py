@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -92,6 +96,66 @@ def test_an_edit_changes_exactly_what_can_reach_it(copy: Path) -> None:
 def test_comments_cost_nothing(copy: Path) -> None:
     before = states(copy)
     assert all(after == before for _, after in edits(copy, "# a comment"))
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """What a DVC command prints in `root`, stages run by this Python."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=root, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def changed_stages(root: Path) -> set[str]:
+    """The stages that DVC would run because of their code, by name without a period."""
+    status = json.loads(dvc(root, "status", "--json"))
+    deps = {stage: str(said) for stage, said in status.items()}
+    return {stage.split("@")[0] for stage, said in deps.items() if "data/code/" in said}
+
+
+@pytest.mark.slow
+def test_dvc_runs_the_stages_that_can_reach_an_edit(tmp_path: Path) -> None:
+    """Real DVC on made-up results of all stages: nothing to do, then after three edits in turn."""
+    for package in (*PACKAGES, "suites"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    dvc(tmp_path, "init", "--no-scm", "--quiet")
+    periods = list(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["periods"].items())
+    for stage in DVC.values():
+        for item in [None] if "do" not in stage else periods:
+            block = stage.get("do", stage)
+            for out in [*block.get("outs", []), *block.get("metrics", [])]:
+                name = out if isinstance(out, str) else next(iter(out))
+                name = name.replace("${key}", item[0]) if item else name
+                file = tmp_path / name if Path(name).suffix else tmp_path / name / "made-up"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(name, encoding="utf-8")
+    inner = ("model/source.json", "ingest/interactions.parquet", "ingest/labels.parquet")
+    for name in (*inner, *(f"{of}/{t}.parquet" for of in ("split", "score_base") for t, _ in periods)):
+        (tmp_path / "data" / name).write_text(name, encoding="utf-8")
+    dvc(tmp_path, "repro", "--single-item", "code")
+    dvc(tmp_path, "commit", "--force")
+    assert changed_stages(tmp_path) == set()
+    edits = {
+        "spring/measures/statistics.py": ("# words", set()),
+        "spring/data/split.py": (
+            "edited = 1",
+            {name for name in STAGES if reaches(name, "spring.data.split")},
+        ),
+        "tasks/generate.py": ("edited = 1", {"generate", "transfer"}),
+    }
+    for file, (text, expected) in edits.items():
+        before = (tmp_path / file).read_text(encoding="utf-8")
+        (tmp_path / file).write_text(f"{before}\n{text}\n", encoding="utf-8")
+        dvc(tmp_path, "repro", "--single-item", "code")
+        assert changed_stages(tmp_path) == expected, file
+        (tmp_path / file).write_text(before, encoding="utf-8")
+
+
+def reaches(stage: str, module: str) -> bool:
+    return module in reached(f"tasks.{stage}")
 
 
 BEFORE = '''"""A module."""
