@@ -35,6 +35,7 @@ SENTENCES = [
 ]
 
 MakeModel = Callable[..., Any]
+pytest.register_assert_rewrite("kit")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,6 +65,17 @@ def make_model() -> MakeModel:
 def tiny(make_model: MakeModel) -> Any:
     """A fresh tiny Llama with grouped queries; a test may change it."""
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(
+    tmp_path_factory: pytest.TempPathFactory, make_model: MakeModel, tokenizer: Any
+) -> Path:
+    """A tiny model as a folder that parameters can name; tests must leave it as it was."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_model(max_position_embeddings=4096).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

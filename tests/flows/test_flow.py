@@ -14,13 +14,13 @@ from typing import cast
 
 import pytest
 import yaml
+from kit.tracking import made_metrics, write_params
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
-from test_tracking import made_metrics, write_params
 
 from flows.experiment import StageError, dvc, environment, experiment, lines, stages_in_order, started
 from spring.settings.params import ParameterError

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_pipeline import ROOT, write_params, write_table
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import ROOT, write_params, write_table
 
 PAGE = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"`([\w/.-]+)`:\n```(\w+)\n(.*?)```\n", re.S)  # a file's name, then its code

@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from safetensors.torch import load_file
-from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.embedding import Embedder
 from spring.engine.scoring import token_logps

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_pipeline import cells, run, run_all, write_params, write_table
-from test_pipeline import project as project  # fixtures
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import cells, run, run_all, write_params, write_table
 
 from tasks import transfer
 from tasks.cells import likelihood
