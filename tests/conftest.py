@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from kit.warm import Warm
+
+pytest.register_assert_rewrite("kit")
 VOCABULARY = 320
 SIZES = {
     "hidden_size": 32,
@@ -35,7 +39,6 @@ SENTENCES = [
 ]
 
 MakeModel = Callable[..., Any]
-pytest.register_assert_rewrite("kit")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,6 +102,15 @@ def tokenizer() -> Any:
     )
     made.chat_template = CHAT
     return made
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Starts Python processes that have imported torch and the like already."""
+    from kit.warm import warm
+
+    with warm(tmp_path_factory.mktemp("warm")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
 from tasks.files import load_params
+from tasks.reporting import svg
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -95,15 +96,25 @@ def learn_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
             run(stage, monkeypatch, t)
 
 
-def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
+def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3, drawn: bool = False) -> None:
+    """All stages; of the report its page and tables, and its drawings, most of the time, on demand."""
     learn_all(monkeypatch, periods=periods)
-    for stage in (transfer, evaluate, report):
+    for stage in (transfer, evaluate):
         run(stage, monkeypatch)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (report, svg) if not drawn else ():
+            patch.setattr(module, "draw", lambda *_, **__: "<svg></svg>")
+        run(report, monkeypatch)
 
 
 @contextmanager
 def experiment(
-    folder: Path, model_folder: Path, *, prepare: Callable[[Path], object] = lambda _: None, **changes: object
+    folder: Path,
+    model_folder: Path,
+    *,
+    prepare: Callable[[Path], object] = lambda _: None,
+    drawn: bool = False,
+    **changes: object,
 ) -> Iterator[pytest.MonkeyPatch]:
     """Three users through three periods (`changes`: of params.yaml), in `folder`, the current one inside.
 
@@ -115,7 +126,7 @@ def experiment(
         write_table(folder / "table.csv", users=3, items=18)
         prepare(folder / "table.csv")
         write_params(folder, model_folder, **changes)
-        run_all(patch)
+        run_all(patch, drawn=drawn)
         yield patch
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from kit.pipeline import write_params, write_table
+from kit.pipeline import experiment, write_params, write_table
 
 
 @pytest.fixture
@@ -16,3 +17,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: 
     write_table(tmp_path / "table.csv", users=3, items=18)
     write_params(tmp_path, tiny_model_folder)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """What all stages make of the project; tests take copies."""
+    folder = tmp_path_factory.mktemp("whole-run")
+    with experiment(folder, tiny_model_folder):
+        return folder
+
+
+@pytest.fixture
+def done(project: Path, whole_run: Path) -> None:
+    """All stages have run in `project`, as `run_all` leaves it."""
+    shutil.copytree(whole_run, project, dirs_exist_ok=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,12 +15,12 @@ from kit.pipeline import ROOT, adapter_bytes, cells, run, run_all, write_params,
 from safetensors.torch import load_file, save_file
 
 from spring.engine.device import ModelError
-from tasks import adapt, consolidate, generate, ingest, model, score_base, split, transfer
+from tasks import adapt, consolidate, generate, ingest, model, report, score_base, split, transfer
 from tasks.cells.workbench import Workbench
 
 
-def test_from_table_to_report(project, monkeypatch):
-    run_all(monkeypatch)
+def test_from_table_to_report(project, done, monkeypatch):
+    run(report, monkeypatch)  # with drawings
     metrics = yaml.safe_load((project / "data/metrics.json").read_text())
     assert set(metrics["arms"]) == {"base", "rag-accum", "oppu-each", "spring", "spring-parametric"}
     assert metrics["users"] == 3 and metrics["periods"] == [1, 2]
@@ -42,9 +40,8 @@ def test_from_table_to_report(project, monkeypatch):
     assert metrics["arms"]["oppu-each"]["seconds_score"] == metrics["arms"]["base"]["seconds_score"] == 0
 
 
-def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, monkeypatch):
+def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, done, monkeypatch):
     """Reference log-likelihoods of `base` are those of score_base; a closed gate equals lambda 0."""
-    run_all(monkeypatch)
     said = pl.read_parquet(project / "data/generate/1/generations.parquet")
     base = pl.read_parquet(project / "data/score_base/1.parquet")
     joined = said.filter(pl.col("arm") == "base").join(base, on="interaction_id")
@@ -58,8 +55,7 @@ def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, m
     assert rag["contexts"].list.len().to_list() == [4, 4, 4]
 
 
-def test_nothing_retrieved_or_learned_is_later_than_the_query(project, monkeypatch):
-    run_all(monkeypatch)
+def test_nothing_retrieved_or_learned_is_later_than_the_query(project, done, monkeypatch):
     when = dict(
         pl.read_parquet(project / "data/ingest/interactions.parquet")
         .select("interaction_id", "timestamp")
@@ -79,8 +75,7 @@ def test_nothing_retrieved_or_learned_is_later_than_the_query(project, monkeypat
     assert seen > 0
 
 
-def test_a_second_run_computes_nothing(project, monkeypatch):
-    run_all(monkeypatch)
+def test_a_second_run_computes_nothing(project, done, monkeypatch):
     before = cells(project)
     monkeypatch.setattr(
         "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
@@ -92,8 +87,7 @@ def test_a_second_run_computes_nothing(project, monkeypatch):
     assert cells(project) == before
 
 
-def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise(project, monkeypatch):
-    run_all(monkeypatch)
+def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise(project, done, monkeypatch):
     before, adapters = cells(project), adapter_bytes(project, 2)
     base_scores = pl.read_parquet(project / "data/score_base/2.parquet")
     write_table(project / "table.csv", users=3, items=18, edited="user 1")
@@ -114,9 +108,8 @@ def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise
     assert len(new) <= len(before) / 3 + 2 * 3 * 2
 
 
-def test_a_user_leaving_changes_nobody_else(project, monkeypatch):
+def test_a_user_leaving_changes_nobody_else(project, done, monkeypatch):
     """Trained anew in other company: equal up to the order of float32 sums."""
-    run_all(monkeypatch)
     with_all = {name: load_file(project / "data/adapt/2" / name) for name in adapter_bytes(project, 2)}
     table = pl.read_csv(project / "table.csv")
     table.filter(pl.col("who") != "user 0").write_csv(project / "table.csv")
@@ -130,8 +123,7 @@ def test_a_user_leaving_changes_nobody_else(project, monkeypatch):
             assert tensor.abs().max() > 1e-3
 
 
-def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, done, monkeypatch, tiny_model_folder):
     before = cells(project, "generations.json")
     write_params(
         project, tiny_model_folder, arms__eager={"retrieve": {"gate": None}, "decode": {"lmbda": 0.1}}
@@ -141,8 +133,7 @@ def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, monkeypatch
     assert len(cells(project, "generations.json") - before) == 2 * 3  # 2 periods, 3 users
 
 
-def test_one_more_period_leaves_older_cells_alone(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_one_more_period_leaves_older_cells_alone(project, done, monkeypatch, tiny_model_folder):
     before = cells(project)
     older = {t: adapter_bytes(project, t) for t in range(3)}
     write_table(project / "table.csv", users=3, items=24)
@@ -212,31 +203,33 @@ def test_without_training_nothing_breaks(project, monkeypatch, tiny_model_folder
 
 
 @pytest.mark.slow
-def test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else(tmp_path, monkeypatch, tiny_model_folder):
+def test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else(
+    tmp_path, monkeypatch, tiny_model_folder, warm_python
+):
     """The finished cells are not computed again; the result is bit-identical to an undisturbed run."""
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "table.csv", users=40, items=12)
     write_params(tmp_path, tiny_model_folder, periods=2, arm__train__epochs=4)
     for stage in (ingest, split, model, score_base):
         run(stage, monkeypatch)
-    command = [sys.executable, "-m", "tasks.adapt", "--period", "0"]
+    command = ["-m", "tasks.adapt", "--period", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     scored = cells(tmp_path)
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = warm_python.start(*command, environment=environment)
     deadline = time.monotonic() + 120
     while not cells(tmp_path) - scored:
         assert process.poll() is None and time.monotonic() < deadline, "adapt ended before it was killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "data/adapt/0").exists()
     survived = {name: stamp(tmp_path, name) for name in cells(tmp_path) - scored}
     assert 0 < len(survived) < 40
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert warm_python.run(*command, environment=environment).returncode == 0
     assert {name: stamp(tmp_path, name) for name in survived} == survived
     resumed = adapter_bytes(tmp_path, 0)
     undisturbed = {**environment, "SPRING_CELLS": str(tmp_path / "other-cells")}
-    subprocess.run(command, env=undisturbed, check=True, stderr=subprocess.DEVNULL)
+    assert warm_python.run(*command, environment=undisturbed).returncode == 0
     assert len(resumed) == 80  # two recipes
     assert adapter_bytes(tmp_path, 0) == resumed
 
@@ -247,7 +240,7 @@ def stamp(folder: Path, name: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.slow
-def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_model_folder):
+def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_model_folder, warm_python):
     """`dvc repro` on a copy of the project; the second run finds nothing to do."""
     for name in ("spring", "tasks", "suites", "dvc.yaml", ".dvcignore"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
@@ -255,15 +248,14 @@ def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_mod
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "table.csv", users=2, items=12)
     write_params(tmp_path, tiny_model_folder, periods=2)
-    dvc = [sys.executable, "-m", "dvc"]
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{warm_python.folder}{os.pathsep}{os.environ['PATH']}",  # where stages find `python`
         "DVC_NO_ANALYTICS": "1",
     }
 
     def call(*words: str) -> str:
-        done = subprocess.run([*dvc, *words], env=environment, capture_output=True, text=True)
+        done = warm_python.run("-m", "dvc", *words, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
