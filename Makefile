@@ -72,7 +72,7 @@ bench: setup ## measure speed: engine against plain loops, growth, every stage a
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
 test: setup ## lint, types, all tests
-	@ruff check . && ruff format --check . && mypy && pytest -n 2 --dist loadfile
+	@ruff check . && ruff format --check . && mypy && pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## lint only
 	@ruff check . && ruff format --check .

@@ -39,6 +39,27 @@ SENTENCES = [
 ]
 
 MakeModel = Callable[..., Any]
+# What is slow to make, and the group of the tests that need it.
+SHARED = {"real_folder": "real model", "warm_python": "warm processes"}
+HEAVIEST = ["real model", "warm processes", "flow", "test_compare", "test_seeds", "test_report"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several workers: a file's tests go to one of them, but tests that share what is slow to make together.
+
+    The heaviest come first, so that no worker is busy for long when there is nothing left for the other.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    ranks = {}
+    for item in items:
+        needed = [SHARED[name] for name in getattr(item, "fixturenames", ()) if name in SHARED]
+        known = item.get_closest_marker("xdist_group")
+        group = known.args[0] if known else needed[0] if needed else item.path.stem
+        if not known:
+            item.add_marker(pytest.mark.xdist_group(group))
+        ranks[item] = HEAVIEST.index(group) if group in HEAVIEST else len(HEAVIEST)
+    items.sort(key=ranks.__getitem__)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,11 +126,11 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
-def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+def warm_python() -> Iterator[Warm]:
     """Starts Python processes that have imported torch and the like already."""
     from kit.warm import warm
 
-    with warm(tmp_path_factory.mktemp("warm")) as found:
+    with warm() as found:
         yield found
 
 

@@ -11,16 +11,20 @@ with arguments, folder, environment and open files of its own, as if Python had 
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import importlib
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -136,9 +140,11 @@ class Warm:
 
 
 @contextlib.contextmanager
-def warm(folder: Path) -> Iterator[Warm]:
-    """A server while tests need it."""
+def warm() -> Iterator[Warm]:
+    """A server while tests need it, in a folder with a short name: that of a socket is limited."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"  # macOS
+    folder = Path(tempfile.mkdtemp(prefix="warm-", dir="/tmp"))
     found = Warm(folder)
     server = subprocess.Popen([sys.executable, "-P", __file__, found.socket], env=clean)
     try:
@@ -149,6 +155,7 @@ def warm(folder: Path) -> Iterator[Warm]:
     finally:
         server.kill()
         server.wait()
+        shutil.rmtree(folder)
 
 
 def serve(path: str) -> None:
@@ -198,16 +205,20 @@ def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    kind, what, *arguments = words
+    kind, *rest = words
+    sys.argv = {"-m": rest, "-c": ["-c", *rest[1:]]}.get(kind, words)
     sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = [kind, *arguments]
+    if environment.get("PYTHONUNBUFFERED"):
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     status: object = 0
     try:
         if kind == "-m":
-            runpy.run_module(what, run_name="__main__", alter_sys=True)
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
         else:
-            assert kind == "-c", words
-            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+            runpy.run_path(kind, run_name="__main__")
     except SystemExit as end:
         status = end.code
     except BaseException:
@@ -216,6 +227,8 @@ def become(words: list[str], folder: str, environment: dict[str, str]) -> None:
     if isinstance(status, str):
         print(status, file=sys.stderr)
         status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(int(status or 0))  # type: ignore[call-overload]
