@@ -52,6 +52,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> P
     (tmp_path / "data/report/plots/cost.svg").write_text("<svg/>", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(warm_python.folder / "python"))  # what DVC is started with
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     subprocess.run(dvc("init", "--no-scm", "--quiet"), check=True)
     return tmp_path
 
@@ -98,6 +99,7 @@ def shown(key: str) -> str:
 # --- without a server -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_order_is_that_of_dvc(toy: Path) -> None:
     needs = stages_in_order()
     each = ["each@0", "each@1", "each@2"]
@@ -105,6 +107,7 @@ def test_order_is_that_of_dvc(toy: Path) -> None:
     assert needs["zero"] == [] and needs["each@1"] == ["zero"] and sorted(needs["above"]) == each
 
 
+@pytest.mark.slow
 def test_unreadable_stages_are_an_error_in_words(toy: Path) -> None:
     (toy / "dvc.yaml").write_text("stages: {one: {comand: echo}}", encoding="utf-8")
     with pytest.raises(StageError, match=r"cannot read the stages(.|\n)*comand"):

@@ -61,6 +61,8 @@ LIBRARIES += (
     "dvc.repo",
     "dvc.commands.repro",
     "dvc.commands.init",
+    "dvc.scm",
+    "scmrepo.git",
     "dvc_data.index",
     "dvc_objects.fs.local",
 )

@@ -16,6 +16,8 @@ from spring.engine.embedding import Embedder
 from spring.method.retrieval import document_text, query_text, tokenise
 from tasks.files import load_params
 
+pytestmark = pytest.mark.slow
+
 ALONE: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 ALL: dict[str, Any] = {"data": "current"}
 OPEN: dict[str, Any] = {"gate": None}

@@ -25,6 +25,8 @@ from tasks import adapt, consolidate, generate, ingest, model, score_base, split
 from tasks.files import load_params
 from tasks.suites import valued
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())["suite_values"]
 SUITE = valued(yaml.safe_load((ROOT / "suites/compare.yaml").read_text()), VALUES)

@@ -25,6 +25,8 @@ from tasks.cells.scoring import place
 from tasks.cells.workbench import Workbench, plain
 from tasks.files import load_params
 
+pytestmark = pytest.mark.slow
+
 ALONE: dict[str, Any] = {"decode": {"lmbda": 0.0}}
 BUFFER: dict[str, Any] = {"policy": "reservoir", "first_period": 0, "capacity": 7}
 O_LORA: dict[str, Any] = {"train": {"data": "current", "rule": {"method": "o-lora", "lambda1": 0.5}}}

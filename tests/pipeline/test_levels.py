@@ -26,6 +26,8 @@ from tasks.files import load_params
 from tasks.measures.costs import costs
 from tasks.suites import parse_with_suite
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LORA = {"r": 2, "target_modules": ["gate_proj", "up_proj", "down_proj"]}
 EXPERTS = {"name": "proper", "level": "user", "scope": "population", "count": 2, "constraint": 0.1}

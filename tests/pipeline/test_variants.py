@@ -24,6 +24,8 @@ from tasks.cells.workbench import Workbench
 from tasks.files import load_params
 from tasks.measures.costs import costs
 
+pytestmark = pytest.mark.slow
+
 PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}
 FROZEN = {"name": "proper", "level": "population", "scope": "population", "count": 2, "constraint": 0.1}

@@ -183,6 +183,7 @@ def log_in_process(root: Path, after: str = "", **environment: str) -> subproces
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_disabled_imports_and_writes_nothing(tmp_path: Path) -> None:
     write_params(tmp_path, mode="disabled")
     ended = log_in_process(tmp_path, "assert 'wandb' not in sys.modules")
@@ -190,12 +191,14 @@ def test_disabled_imports_and_writes_nothing(tmp_path: Path) -> None:
     assert ended.stdout == "" and not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_offline_prints_nothing(tmp_path: Path) -> None:
     write_params(tmp_path)
     ended = log_in_process(tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_unreachable_server_is_an_error_and_no_hang(tmp_path: Path) -> None:
     write_params(tmp_path, mode="online", init_timeout=1)
     closed = "http://127.0.0.1:9"  # the port `discard`: nothing listens
