@@ -71,7 +71,7 @@ bench: setup ## measure speed: engine against plain loops, growth, every stage a
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
-PYTEST = pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## lint, types, all tests
 	@ruff check . && ruff format --check . && mypy && $(PYTEST)
 

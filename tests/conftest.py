@@ -39,27 +39,55 @@ SENTENCES = [
 ]
 
 MakeModel = Callable[..., Any]
-# What is slow to make, and the group of the tests that need it.
-SHARED = {"real_folder": "real model", "warm_python": "warm processes"}
-HEAVIEST = ["real model", "warm processes", "flow", "test_compare", "test_seeds", "test_report"]
+# With several workers, a file's tests go to one of them, but these together: they share what is slow to make.
+TOGETHER = {
+    "real model": {
+        "test_both_sides_agree",
+        "test_default_model",
+        "test_default_model_in_bfloat16",
+        "test_the_packaged_model",
+    },
+    "warm processes": {
+        "test_dvc_runs_the_whole_map_and_then_nothing",
+        "test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else",
+        "test_seeds_of_an_experiment_can_be_killed_and_started_again",
+        "test_the_method_runs",
+    },
+}
+# They come first, so that no worker is busy for long when there is nothing left for the other.
+HEAVIEST = [
+    *TOGETHER,
+    "test_flow.py",
+    "test_compare.py",
+    "test_seeds.py",
+    "test_report.py",
+    "test_pipeline.py",
+]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several workers: a file's tests go to one of them, but tests that share what is slow to make together.
+def group_of(test: str) -> str:
+    """What goes to one worker: by the id of a test."""
+    path, _, rest = test.partition("::")
+    name = rest.partition("[")[0]
+    return next((group for group, names in TOGETHER.items() if name in names), path.rpartition("/")[2])
 
-    The heaviest come first, so that no worker is busy for long when there is nothing left for the other.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    ranks = {}
-    for item in items:
-        needed = [SHARED[name] for name in getattr(item, "fixturenames", ()) if name in SHARED]
-        known = item.get_closest_marker("xdist_group")
-        group = known.args[0] if known else needed[0] if needed else item.path.stem
-        if not known:
-            item.add_marker(pytest.mark.xdist_group(group))
-        ranks[item] = HEAVIEST.index(group) if group in HEAVIEST else len(HEAVIEST)
-    items.sort(key=ranks.__getitem__)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The heaviest groups first; within one, tests stay in their order."""
+    order = {group: place for place, group in enumerate(HEAVIEST)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` by `group_of`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Grouped(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

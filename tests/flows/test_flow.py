@@ -26,7 +26,6 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.experiment import StageError, dvc, environment, experiment, lines, stages_in_order, started
 from spring.settings.params import ParameterError
 
-pytestmark = pytest.mark.xdist_group("flow")
 ROOT, PYTHON = Path(__file__).parents[2], sys.executable
 # By name, `above` would come before what it needs.
 STAGES: dict[str, dict[str, object]] = {
