@@ -26,7 +26,7 @@ STOPPED := { echo "The run stopped; the last lines above say why. Finished cells
 run = python -m flows.named_experiments --start "$(NAME)" $(1) || exit 1; \
   { cat $(if $(NAME),"experiments/$(NAME)",/dev/null); echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: help setup repro table experiment flow bench test lint types format clean
+.PHONY: help setup repro table experiment flow bench test check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,8 +71,13 @@ bench: setup ## measure speed: engine against plain loops, growth, every stage a
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## lint, types, all tests
-	@ruff check . && ruff format --check . && mypy && pytest -n 2 --dist loadfile
+	@ruff check . && ruff format --check . && mypy && $(PYTEST)
+
+check: setup ## lint, types and the quick tests, in a minute or so
+	@ruff check . && ruff format --check . && { mypy & types=$$!; $(PYTEST) -q -m "not slow"; tests=$$?; \
+	  wait $$types && exit $$tests; }
 
 lint: setup ## lint only
 	@ruff check . && ruff format --check .

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_params import changed
-from test_training import assert_close, collate, learn, lesson, moved, recipe, texts
+from kit.params import changed
+from kit.training import assert_close, collate, learn, lesson, moved, recipe, texts
 from torch import Tensor
 
 from spring.engine.lessons import Learned, Lesson, plan_batches

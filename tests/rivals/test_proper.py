@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_decoding import decode, reference
-from test_training import TOLERANCE, assert_close, recipe, texts
+from kit.decoding import decode, reference
+from kit.training import TOLERANCE, assert_close, recipe, texts
 from torch import Tensor, nn
 
 from spring.engine.budget import Room

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
-import yaml
+from kit.params import TREE, changed
 
 from spring.settings.params import ParameterError, merge, parse
 from tasks.tree import read_tree
-
-TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-
-
-def changed(path: str, value: object) -> dict:
-    tree = copy.deepcopy(TREE)
-    *parents, last = path.split(".")
-    at = tree
-    for key in parents:
-        at = at[key]
-    at[last] = value
-    return tree
 
 
 def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
