@@ -18,8 +18,9 @@ from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.loss import FusedNLL
 from spring.engine.optimizer import StackedAdamW, schedule
-from spring.engine.scoring import CHUNK, Text, token_logps
+from spring.engine.scoring import CHUNK, token_logps
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.method.scorers import Select
 from spring.settings.train import Train
