@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,4 +71,4 @@ def test_cells_of_earlier_versions_are_counted(
     CellStore(tmp_path / "cells").path(KEY).mkdir(parents=True)
     code, said = verified(capsys)
     assert code == 0 and "1 cells are of an earlier version" in said
-    assert os.listdir(tmp_path / "cells/bad") == []
+    assert list((tmp_path / "cells/bad").iterdir()) == []
