@@ -19,7 +19,8 @@ from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.loss import FusedNLL
 from spring.engine.optimizer import StackedAdamW, schedule
-from spring.engine.scoring import CHUNK, Text, token_logps
+from spring.engine.scoring import CHUNK, token_logps
+from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.settings.train import Train
 from tasks.cells.training import TrainJob, check_finite

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spring.engine.lessons import Learned, Lesson
 from spring.engine.lora import AdapterBank
-from spring.engine.scoring import Text
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.method.scorers import Select
 from spring.settings.train import Train

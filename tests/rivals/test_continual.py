@@ -18,7 +18,8 @@ from torch import Tensor
 from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank, rank_of, save_adapter
 from spring.engine.rules import Start
-from spring.engine.scoring import Text, token_logps
+from spring.engine.scoring import token_logps
+from spring.engine.texts import Text
 from spring.rivals.cama import confidence, keep_confident
 from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora
