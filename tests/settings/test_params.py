@@ -102,6 +102,8 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("arm.train.grad_clip", INF, "train.grad_clip is inf"),
         ("model.memory_gb", INF, "model.memory_gb is inf"),
         ("evaluate.detect", INF, "evaluate.detect is inf"),
+        ("tracking.tags", ["ok", ""], "tracking.tags.1 is '': String should have at least 1 character"),
+        ("tracking.tags", ["x" * 65], "String should have at most 64 characters"),
         # what would pass for something else
         ("arms.spring", {"decode": {"lmbda": True}}, "arms.spring.decode.lmbda is True: must be a number"),
         ("arm.train.replay_share", False, "arm.train.replay_share is False: must be a number"),
