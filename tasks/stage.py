@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +27,13 @@ from tasks.files import DATA
 PARAMS = Path("params.yaml")
 BEGAN = DATA / "code" / "began.yaml"  # what the run began with: `params`, and the text of the suite
 STAGE = "DVC_STAGE"  # DVC's variable: which stage a command is of, as adapt@1
-DENIED = {errno.EACCES: "no rights", errno.EROFS: "a read-only disk", errno.ENOSPC: "a full disk"}
+DENIED = {
+    errno.EACCES: "no rights",
+    errno.EROFS: "a read-only disk",
+    errno.ENOSPC: "a full disk",
+    errno.EDQUOT: "a full quota",
+    errno.EFBIG: "a limit on the size of files",
+}
 SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
 State = dict[str, object]  # what a stage depends on -> what stands for its content
 
@@ -45,13 +52,21 @@ def run(main: Callable[[], None]) -> None:
             run_once(main, address)
     except ChangedError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno not in DENIED:
+    except Exception as error:  # of libraries in Rust, too, which raise kinds of their own
+        number = os_error(error)
+        if number not in DENIED:
             raise
-        place = f" {error.filename}" if error.filename else ""
         sys.exit(
-            f"error: {DENIED[error.errno]}: cannot write{place} ({error.strerror}); nothing is half-written"
+            f"error: {DENIED[number]}: {error}; nothing is half-written: make room or rights and start again"
         )
+
+
+def os_error(error: Exception) -> int:
+    """The operating system's number of an error; 0: it is none of the system's."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)|code: (\d+), kind: ", str(error))
+    return int(found[1] or found[2]) if found else 0
 
 
 def run_once(main: Callable[[], None], address: str) -> None:

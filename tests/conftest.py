@@ -11,33 +11,9 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from kit.warm import Warm
+    pass
 
 pytest.register_assert_rewrite("kit")
-VOCABULARY = 320
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,  # logits spread by about 1, so that attention and adapters show in them
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-}
-CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SENTENCES = [
-    "Generate an abstract for the title Adapters that keep up with their users.",
-    "Here is what this user wrote before: we propose a method, and we show that it works.",
-    "You are an abstract writer. In the same way: user assistant system",
-]
-
 MakeModel = Callable[..., Any]
 # With several workers, a file's tests go to one of them, but these together: they share what is slow to make.
 TOGETHER = {
@@ -102,15 +78,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def make_model() -> MakeModel:
     """Builds a tiny causal model of any kind, random weights in float32; equal arguments, equal weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from bench.tiny import make_model
 
-    def make(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
-        torch.manual_seed(seed)
-        config = AutoConfig.for_model(kind, **{**SIZES, **changes})
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return model.requires_grad_(False).eval()
-
-    return make
+    return make_model
 
 
 @pytest.fixture
@@ -133,33 +103,9 @@ def tiny_model_folder(
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level BPE with a ChatML template; pad token = eos token = end of turn, as in SmolLM2."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from bench.tiny import make_tokenizer
 
-    plain = Tokenizer(models.BPE())
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    plain.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    plain.train_from_iterator(SENTENCES, trainer)
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=plain, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
-    made.chat_template = CHAT
-    return made
-
-
-@pytest.fixture(scope="session")
-def warm_python() -> Iterator[Warm]:
-    """Starts Python processes that have imported torch and the like already."""
-    from kit.warm import warm
-
-    with warm() as found:
-        yield found
+    return make_tokenizer()
 
 
 @pytest.fixture(scope="session")

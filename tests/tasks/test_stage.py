@@ -126,8 +126,14 @@ def test_a_disk_that_takes_nothing_is_named(number: int, said: str, project: Pat
     def main() -> None:
         raise OSError(number, os.strerror(number), "data/x")
 
-    with pytest.raises(SystemExit, match=f"error: a {said}: cannot write data/x"):
+    with pytest.raises(SystemExit, match=f"error: a {said}: .*data/x"):
         run(main)
+
+    def in_rust() -> None:
+        raise RuntimeError(f"writing data/x: {os.strerror(number)} (os error {number})")
+
+    with pytest.raises(SystemExit, match=f"error: a {said}: .*data/x"):
+        run(in_rust)
 
     def other() -> None:
         raise FileNotFoundError(errno.ENOENT, "no such file", "y")

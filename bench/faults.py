@@ -1,0 +1,316 @@
+"""What a week of bad luck does to stages and the store: `python -m bench.faults [--tries 25] [--seed 0]`.
+
+A small experiment on a tiny model is run undisturbed; then its stages again and again, each time with one
+fault at a random moment, and once more without. What must hold: the end is that of the undisturbed run, bit
+for bit, and whatever went wrong was told. With `--keep` the figures go to bench/results/faults.json.
+
+    kill    the stage is killed (SIGKILL)
+    flip    a bit of a stored cell is flipped, or a file of it truncated or removed
+    full    no file may grow beyond some size, as on a full disk
+    edit    a parameter that the stage reads is edited while it runs
+
+A stage here is a fork of this process, which has imported what is slow to import, and starts as under DVC.
+The process itself must not use polars, torch or tokenizers: their threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+import yaml
+from tqdm import tqdm
+
+from bench.machine import write_result
+from bench.tiny import save_tiny
+
+ROOT = Path(__file__).parents[1]
+WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
+Stage = tuple[str, int | None]  # its name and period
+BEFORE: tuple[Stage, ...] = tuple((name, None) for name in ("ingest", "split", "model", "score_base", "code"))
+STAGES: tuple[Stage, ...] = tuple((name, t) for t in (0, 1) for name in ("adapt", "consolidate", "generate"))
+MOST = 3  # attempts after which a stage has not recovered
+
+
+# --- processes --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """A process, and where its words go."""
+
+    pid: int
+    log: Path
+
+    def wait(self) -> int:
+        """Its exit status; negative: the signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def said(self) -> str:
+        """What it has printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def child(work: Callable[[], None], folder: Path) -> Child:
+    """Begins `work` in a fork of this process, in `folder`."""
+    log = folder / "log"
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid, log)
+    code = 1
+    try:
+        with log.open("w", encoding="utf-8") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os.chdir(folder)
+        torch.set_num_threads(1)
+        work()
+        code = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def start(stage: Stage, folder: Path, *, limit: int | None = None) -> Child:
+    """Begins a stage in `folder`; `limit`: bytes that no file may grow beyond."""
+    name, period = stage
+
+    def work() -> None:
+        sys.argv = [name, *(["--period", str(period)] if period is not None else [])]
+        module = import_module(f"tasks.{name}")
+        if limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if stage in BEFORE:
+            module.main()
+        else:
+            os.environ["DVC_STAGE"] = f"{name}@{period}"
+            import_module("tasks.stage").run(module.main)
+
+    return child(work, folder)
+
+
+def finish(process: Child) -> None:
+    """Waits for what must end well."""
+    if process.wait() != 0:
+        raise RuntimeError(f"a stage failed without a fault:\n{process.said()[-3000:]}")
+
+
+# --- the experiment ---------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Three users who write short texts, two periods, and the arms of the default experiment."""
+    save_tiny(Path("tiny"))
+    rows = []
+    for u, n in product(range(3), range(16)):
+        text = " ".join(WORDS[(u * 7 + n * 3 + k * (u + 2)) % len(WORDS)] for k in range(4 + (n + u) % 5))
+        known = {"who": f"user {u}", "when": f"2024-01-{n + 1:02}T00:00:00+00:00"}
+        rows.append(known | {"subject": f"{WORDS[n % len(WORDS)]} {WORDS[u]} {n}", "body": text})
+    pl.DataFrame(rows).write_csv("table.csv")
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    columns: dict[str, Any] = {"path": "table.csv", "task": "commit", "user_id": "who", "response": "body"}
+    columns |= {"timestamp": "when", "interaction_id": None, "year": None, "month": None}
+    tree["periods"] = {"0": "base", "1": 0}
+    tree["ingest"] |= {"source": "table", "min_interactions": 4, "min_chars": 1}
+    tree["ingest"]["table"] |= columns | {"query": {"SUBJECT": "subject"}}
+    tree["model"] |= {"id": "tiny", "dtype": "float32", "device": "cpu"}
+    tree["arm"]["decode"]["max_new_tokens"] = 6
+    Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
+    shutil.copytree(ROOT / "suites", "suites")
+
+
+def outputs(stage: Stage, folder: Path) -> Path:
+    """Where a stage of a period writes."""
+    return folder / "data" / stage[0] / str(stage[1])
+
+
+def result(stage: Stage, folder: Path) -> str:
+    """What stands for all that a stage has written, without the seconds it took: to the last bit."""
+
+    def work() -> None:
+        digest = hashlib.sha256()
+        for file in sorted(path for path in outputs(stage, Path()).rglob("*") if path.is_file()):
+            digest.update(f"{file}\n".encode())
+            if file.suffix == ".parquet":
+                frame = pl.read_parquet(file)
+                kept = frame.drop([name for name in frame.columns if name.startswith("seconds")])
+                digest.update(repr(kept.to_dicts()).encode())
+            else:
+                digest.update(file.read_bytes())
+        print(digest.hexdigest())
+
+    looking = child(work, folder)
+    finish(looking)
+    return looking.said()
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """One stage, set back to before it ran, and what it must end as."""
+
+    stage: Stage
+    folder: Path
+    expected: str  # its `result`
+    seconds: float  # that it takes undisturbed
+    chance: random.Random
+
+    def again(self) -> tuple[bool, int]:
+        """Whether the stage ends as it must, and after how many attempts."""
+        for attempt in range(1, MOST + 1):
+            if start(self.stage, self.folder).wait() == 0:
+                return result(self.stage, self.folder) == self.expected, attempt
+        return False, MOST
+
+
+def kill(case: Case) -> str:
+    """The stage is killed."""
+    stage = start(case.stage, case.folder)
+    time.sleep(case.chance.uniform(0, 1.1 * case.seconds))
+    os.kill(stage.pid, signal.SIGKILL)
+    return "killed" if stage.wait() < 0 else "too late"
+
+
+def flip(case: Case) -> str:
+    """Bad bytes in the store, after the stage has run and before it runs again."""
+    finish(start(case.stage, case.folder))
+    files = sorted(file for file in (case.folder / ".cells/cells").rglob("*") if file.is_file())
+    if not files:
+        return "no cells"
+    file = case.chance.choice(files)
+    whole = bytearray(file.read_bytes())
+    match case.chance.choice(("bit", "cut", "gone")):
+        case "bit":
+            whole[case.chance.randrange(len(whole))] ^= 1 << case.chance.randrange(8)
+            file.write_bytes(whole)
+        case "cut":
+            file.write_bytes(whole[: case.chance.randrange(len(whole))])
+        case "gone":
+            file.unlink()
+    shutil.rmtree(outputs(case.stage, case.folder))
+    again = start(case.stage, case.folder)
+    finish(again)
+    return "told" if "is damaged and computed again" in again.said() else "silent"
+
+
+def full(case: Case) -> str:
+    """A file that cannot grow: a stage that does not end well says so."""
+    sizes = (file.stat().st_size for file in (case.folder / "data").rglob("*.parquet"))
+    stage = start(case.stage, case.folder, limit=int(max(sizes) * case.chance.uniform(0.001, 1)))
+    if stage.wait() == 0:
+        return "fits"
+    return "told" if "error: a limit on the size of files" in stage.said() else "silent"
+
+
+def edit(case: Case) -> str:
+    """A parameter changes under the stage: it must not end well, but for one that had ended before."""
+    params = case.folder / "params.yaml"
+    before = params.read_text(encoding="utf-8")
+    tree = yaml.safe_load(before)
+    tree["seed"] += 1
+    stage = start(case.stage, case.folder)
+    time.sleep(case.chance.uniform(0, 0.9 * case.seconds))
+    params.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    ended = stage.wait()
+    params.write_text(before, encoding="utf-8")
+    if ended == 0:
+        return "too late"
+    return "told" if "params.yaml: seed changed" in stage.said() else "silent"
+
+
+FAULTS: dict[str, Callable[[Case], str]] = {"kill": kill, "flip": flip, "full": full, "edit": edit}
+
+
+def run(folder: Path, *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Kind of fault -> how often it was tried, how the stage ended, and what came of it afterwards."""
+    home, chance = folder / "home", random.Random(seed)
+    home.mkdir()
+    finish(child(prepare, home))
+    for stage in BEFORE:
+        finish(start(stage, home))
+    expected, seconds, states = {}, {}, {}
+    for stage in STAGES:
+        states[stage] = folder / f"before-{stage[0]}-{stage[1]}"
+        shutil.copytree(home, states[stage], ignore=shutil.ignore_patterns(".cells", "log"))
+        began = time.perf_counter()
+        finish(start(stage, home))
+        seconds[stage] = time.perf_counter() - began
+        expected[stage] = result(stage, home)
+    found = {}
+    for kind, fault in FAULTS.items():
+        ends, attempts, wrong = Counter[str](), 0, 0
+        for _ in tqdm(range(tries), desc=kind, unit="try"):
+            stage = chance.choice(STAGES)
+            shutil.rmtree(home)
+            shutil.copytree(states[stage], home)
+            case = Case(stage, home, expected[stage], seconds[stage], chance)
+            ends[fault(case)] += 1
+            same, needed = case.again()
+            attempts, wrong = max(attempts, needed), wrong + (not same)
+        found[kind] = {"tries": tries, "ends": dict(ends), "most_attempts": attempts, "wrong": wrong}
+    return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table."""
+    lines = ["| Fault | Tried | How it ended | Runs until well, at most | Another result |"]
+    lines.append("|---|---:|---|---:|---:|")
+    for kind, one in found.items():
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(one["ends"].items()))
+        lines.append(f"| {kind} | {one['tries']} | {ends} | {one['most_attempts']} | {one['wrong']} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Tries every kind of fault and prints a table; exit status 1 where one was silent or left its mark."""
+    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--tries", type=int, default=25, help="of every kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="write bench/results/faults.json")
+    arguments = parser.parse_args()
+    slow = ["transformers.models.llama.modeling_llama", "bm25s"]
+    for module in slow + [f"tasks.{name}" for name, _ in (*BEFORE, *STAGES)]:
+        import_module(module)
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(Path(folder), tries=arguments.tries, seed=arguments.seed)
+    print(table(found))
+    if arguments.keep:
+        write_result("faults", {"tries": arguments.tries, "seed": arguments.seed}, faults=found)
+    if any(one["wrong"] or one["ends"].get("silent") for one in found.values()):
+        sys.exit("error: a fault was silent, or a stage ended otherwise than undisturbed")
+
+
+if __name__ == "__main__":
+    main()
