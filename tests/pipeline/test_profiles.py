@@ -30,6 +30,7 @@ from tasks.cells.scoring import place
 from tasks.cells.workbench import Workbench
 from tasks.files import load_params
 
+pytestmark = pytest.mark.slow
 HOW: dict[str, Any] = {"items": 3, "item_tokens": 26, "max_new_tokens": 7, "repetition_penalty": 1.2}
 EACH = {"by": "pag", "scope": "period", **HOW}
 ACCUM = {"by": "pag", "scope": "history", **HOW}
