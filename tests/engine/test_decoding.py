@@ -89,6 +89,7 @@ def test_penalty_matters(setup: Setup) -> None:
     assert repeats(with_) < repeats(without)
 
 
+@pytest.mark.slow
 @given(room=st.integers(1, 500), budget=st.integers(1, 150), seed=st.integers(0, 3))
 @settings(max_examples=10, deadline=None)
 def test_any_admission_gives_the_same(room: int, budget: int, seed: int, setup: Setup) -> None:

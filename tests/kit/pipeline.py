@@ -96,13 +96,13 @@ def learn_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
             run(stage, monkeypatch, t)
 
 
-def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3, drawn: bool = False) -> None:
-    """All stages; of the report its page and tables, and its drawings, most of the time, on demand."""
+def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
+    """All stages; the report without its drawings, which take three times as long as all the rest."""
     learn_all(monkeypatch, periods=periods)
     for stage in (transfer, evaluate):
         run(stage, monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (report, svg) if not drawn else ():
+        for module in (report, svg):
             patch.setattr(module, "draw", lambda *_, **__: "<svg></svg>")
         run(report, monkeypatch)
 
@@ -113,7 +113,6 @@ def experiment(
     model_folder: Path,
     *,
     prepare: Callable[[Path], object] = lambda _: None,
-    drawn: bool = False,
     **changes: object,
 ) -> Iterator[pytest.MonkeyPatch]:
     """Three users through three periods (`changes`: of params.yaml), in `folder`, the current one inside.
@@ -126,7 +125,7 @@ def experiment(
         write_table(folder / "table.csv", users=3, items=18)
         prepare(folder / "table.csv")
         write_params(folder, model_folder, **changes)
-        run_all(patch, drawn=drawn)
+        run_all(patch)
         yield patch
 
 

@@ -30,6 +30,7 @@ from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 from tasks.steps.profiles import Profiles
 
+pytestmark = pytest.mark.slow
 HOW: dict[str, Any] = {"items": 3, "item_tokens": 26, "max_new_tokens": 7, "repetition_penalty": 1.2}
 EACH = {"by": "pag", "scope": "period", **HOW}
 ACCUM = {"by": "pag", "scope": "history", **HOW}

@@ -181,6 +181,7 @@ def test_o_lora_leaves_the_old_part_bitwise_and_learns_beside_it(make_model: Mak
     assert not first.penalty[-1] and found.penalty[-1] > 0
 
 
+@pytest.mark.slow
 def test_o_lora_with_a_large_lambda_is_orthogonal(make_model: MakeModel) -> None:
     """A step of the optimizer is about its rate, which ends near zero, and so does the overlap."""
     model, settings = make_model(), {"epochs": 60, "warmup_ratio": 0.0, "weight_decay": 0.0, "lr": 0.003}
