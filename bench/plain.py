@@ -19,8 +19,8 @@ from torch import Tensor
 from spring.engine.lessons import Lesson, plan_batches
 from spring.engine.optimizer import schedule
 from spring.engine.queries import Query
-from spring.engine.scoring import Text
 from spring.engine.settings import Decoding, Learning, Lora
+from spring.engine.texts import Text
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from spring.data.quarantine import check_rows, leave_out
-from spring.engine.scoring import Text
+from spring.engine.texts import Text
 from spring.method.prompts import Prompter
 from tasks.ingest import read_source
 from tasks.params import load_params

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.machine import Limits
-from spring.engine.scoring import Text
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 
 
 @dataclass(frozen=True)

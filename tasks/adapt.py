@@ -15,10 +15,12 @@ from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.arm import recipe_of
 from spring.settings.swap import check_partners
+from spring.store import MANIFEST
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
 from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.stage import run
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import INDEX, by_user, user_folder
 from tasks.steps.levels import Placed, lay_levels, read_curve
@@ -233,7 +235,7 @@ def write(placed: list[Placed], period: int) -> None:
         folder = f"adapters/{case.recipe}/{user_folder(case.user)}"
         (out / folder).mkdir(parents=True)
         for file in one.source.iterdir():
-            if file.name != "curve.json":
+            if file.name not in ("curve.json", MANIFEST):
                 shutil.copyfile(file, out / folder / file.name)
         common = {"recipe": case.recipe, "user_id": case.user, "period": period}
         index.append(
@@ -263,4 +265,4 @@ def write(placed: list[Placed], period: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,25 +1,27 @@
 """Stage `code`: a digest of the code that each stage of dvc.yaml can reach, by imports (spring/code.py).
 
 Stages depend on theirs and on no list of modules: an edit runs those stages again whose code can reach it; a
-changed comment, docstring or annotation runs none.
+changed comment, docstring or annotation runs none. It is the first stage of every run, and notes what the run
+begins with: the stages after it refuse to go on with anything else (tasks/stage.py).
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import yaml
 
 from spring.code import Code
 from tasks.files import write_text
+from tasks.stage import BEGAN, read_params, suite_file, text_of
 
-OUT = Path("data/code")
+OUT = BEGAN.parent
 
 
 def main() -> None:
-    """The project's modules -> data/code/STAGE, one line each."""
+    """The project's modules -> data/code/STAGE, one line each; params.yaml and its suite -> `BEGAN`."""
     for stage, digest in digests(Code()).items():
         write_text(f"{digest}\n", OUT / stage)
+    params = read_params()
+    write_text(yaml.safe_dump({"params": params, "suite": text_of(suite_file(params))}), BEGAN)
 
 
 def digests(code: Code) -> dict[str, str]:

@@ -22,6 +22,7 @@ from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.vectors import FollowJob, follow_all
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.stage import run
 from tasks.steps.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.steps.experiment import BUFFER, Experiment
 from tasks.steps.index import by_user, read_chosen, vector_id
@@ -222,4 +223,4 @@ def _keep(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -41,6 +41,7 @@ from tasks.measures.detection import (
 from tasks.measures.gates import gate_metrics
 from tasks.measures.matrix import compare_measures, transfer_metrics
 from tasks.params import load_params
+from tasks.stage import run
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
@@ -260,4 +261,4 @@ def write_csv(frame: pl.DataFrame, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

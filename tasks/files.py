@@ -29,6 +29,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spring.store import sync
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -84,6 +86,7 @@ class atomic:
             umask = os.umask(0)
             os.umask(umask)
             self.temporary.chmod(0o666 & ~umask)
+            sync(self.temporary)
             self.temporary.replace(self.path)
         else:
             self.temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
+from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.index import by_user
@@ -116,4 +117,4 @@ def tell_closed(gates: dict[str, Gate], period: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ from spring.settings.ingest import Ingest
 from spring.settings.params import ParameterError
 from tasks.files import DATA, write_json, write_parquet
 from tasks.params import load_params
+from tasks.stage import run
 
 log = logging.getLogger(__name__)
 
@@ -153,4 +154,4 @@ def fields_of(template: str, key: str) -> set[str]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()
+    run(main)

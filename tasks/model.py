@@ -7,6 +7,7 @@ from spring.engine.model import prepare, read_place
 from spring.settings.targets import check_targets
 from tasks.files import DATA, write_json
 from tasks.params import load_params
+from tasks.stage import run
 
 
 def main() -> None:
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -45,6 +45,7 @@ from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite, draw, inline
 from tasks.reporting.table import Table, as_markdown, as_plain
 from tasks.reporting.transfer_plots import drawable, measure_panel, measured, transfer_panel
+from tasks.stage import run
 
 FOLDER = DATA / "report"
 SECTIONS = ("periods", "paired", "measures", "transfer", "drift", "curves", "cost")  # those with drawings
@@ -233,4 +234,4 @@ def sample_generations(params: Params) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,6 +6,7 @@ import polars as pl
 
 from tasks.cells.scoring import ScoreJob, score
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.stage import run
 from tasks.steps.experiment import Experiment
 
 
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ from spring.data.split import check_leakage, hold_out_validation, split
 from spring.settings.swap import check_partners
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.params import load_params
+from tasks.stage import run
 
 log = logging.getLogger(__name__)
 
@@ -35,4 +36,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()
+    run(main)

@@ -34,6 +34,7 @@ from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
 from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
+from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.index import by_user
 from tasks.steps.memory import Library
@@ -172,4 +173,4 @@ def strangers(bench: Experiment, arm: Arm, adapters: Adapters, users: list[str])
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from kit.warm import Warm
+
+pytest.register_assert_rewrite("kit")
 VOCABULARY = 320
 SIZES = {
     "hidden_size": 32,
@@ -35,6 +39,55 @@ SENTENCES = [
 ]
 
 MakeModel = Callable[..., Any]
+# With several workers, a file's tests go to one of them, but these together: they share what is slow to make.
+TOGETHER = {
+    "real model": {
+        "test_both_sides_agree",
+        "test_default_model",
+        "test_default_model_in_bfloat16",
+        "test_the_packaged_model",
+    },
+    "warm processes": {
+        "test_dvc_runs_the_whole_map_and_then_nothing",
+        "test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else",
+        "test_seeds_of_an_experiment_can_be_killed_and_started_again",
+        "test_the_method_runs",
+    },
+}
+# They come first, so that no worker is busy for long when there is nothing left for the other.
+HEAVIEST = [
+    *TOGETHER,
+    "test_flow.py",
+    "test_compare.py",
+    "test_seeds.py",
+    "test_report.py",
+    "test_pipeline.py",
+]
+
+
+def group_of(test: str) -> str:
+    """What goes to one worker: by the id of a test."""
+    path, _, rest = test.partition("::")
+    name = rest.partition("[")[0]
+    return next((group for group, names in TOGETHER.items() if name in names), path.rpartition("/")[2])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The heaviest groups first; within one, tests stay in their order."""
+    order = {group: place for place, group in enumerate(HEAVIEST)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile` by `group_of`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Grouped(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,6 +120,17 @@ def tiny(make_model: MakeModel) -> Any:
 
 
 @pytest.fixture(scope="session")
+def tiny_model_folder(
+    tmp_path_factory: pytest.TempPathFactory, make_model: MakeModel, tokenizer: Any
+) -> Path:
+    """A tiny model as a folder that parameters can name; tests must leave it as it was."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_model(max_position_embeddings=4096).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level BPE with a ChatML template; pad token = eos token = end of turn, as in SmolLM2."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -87,6 +151,15 @@ def tokenizer() -> Any:
     )
     made.chat_template = CHAT
     return made
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Warm]:
+    """Starts Python processes that have imported torch and the like already."""
+    from kit.warm import warm
+
+    with warm() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

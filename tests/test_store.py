@@ -232,7 +232,7 @@ def test_key_by_hand() -> None:
     """sha256 of the sorted JSON, the store's format and the digest of the code included."""
     code = code_digest("spring.code")
     expected = hashlib.sha256(
-        f'{{"a": [1, null], "b": "x", "code": "{code}", "format": 1}}'.encode()
+        f'{{"a": [1, null], "b": "x", "code": "{code}", "format": 2}}'.encode()
     ).hexdigest()
     assert cell_key("spring.code", b="x", a=(1, None)) == expected
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from spring.engine.optimizer import schedule
-from spring.engine.scoring import Text
 from spring.engine.settings import Learning
+from spring.engine.texts import Text
 from spring.engine.turns import Turn
 
 Draw = Callable[[int, torch.Generator], Iterator[list[int]]]  # batch after batch, indices of so many items

@@ -8,7 +8,6 @@ for all rows of a slot in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -21,30 +20,12 @@ from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.parallel import each
+from spring.engine.texts import Text
 
 CHUNK = 256  # response positions whose logits exist at the same time
 SHARED = 8  # tokens at least of a beginning that is read once for several rows
 
 Progress = Callable[[int], object]  # told how many tokens were done
-
-
-@dataclass(frozen=True)
-class Text:
-    """A prompt and the response that is scored or learned, as token ids; the slot and steer that read it."""
-
-    prompt: tuple[int, ...]
-    response: tuple[int, ...]
-    slot: int = -1
-    user: int = -1  # who wrote it, where one lesson holds texts of several users
-    steer: int = -1
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.response)
-
-    @property
-    def reader(self) -> tuple[int, int]:
-        """Texts with the same reader can share their beginning."""
-        return self.slot, self.steer
 
 
 def token_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:

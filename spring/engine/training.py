@@ -25,8 +25,9 @@ from spring.engine.optimizer import StackedAdamW
 from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
 from spring.engine.rules import Rule, Start
-from spring.engine.scoring import Progress, Text, response_positions, token_batches
+from spring.engine.scoring import Progress, response_positions, token_batches
 from spring.engine.settings import Learning
+from spring.engine.texts import Text
 
 
 @dataclass

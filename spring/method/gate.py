@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Gate = Literal["strict", "soft"]
+Kind = Literal["strict", "soft"]  # the third is in learned_gate.py
 
 QUANTILES = {"q2": 0.5, "q3": 0.75}
 
@@ -58,7 +58,7 @@ def scale_from(past_scores: Any) -> float:
     return float(high - low) / (2 * math.log(3))
 
 
-def relevance_gate(scores: Any, *, gate: Gate | None, sigma: float, scale: float | None = None) -> Floats:
+def relevance_gate(scores: Any, *, gate: Kind | None, sigma: float, scale: float | None = None) -> Floats:
     """Weight of each retrieved item: an item enters the context if its weight is above 0 (Eq. 6). [K] -> [K].
 
     strict: 1 if Sim > sigma, else 0 [paper]. soft: logistic of (Sim - sigma) / scale, and the strict step

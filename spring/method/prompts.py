@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from spring.engine.scoring import Text
 from spring.engine.strict import Strict
+from spring.engine.texts import Text
 
 CONTEXT = "Here is what this user wrote before:\n\n{items}\n\nIn the same way: {query}"
 ITEM = "{query}\n{response}"

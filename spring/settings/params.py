@@ -63,7 +63,7 @@ class Tracking(Strict):
     mode: Literal["offline", "online", "disabled"]
     project: Name
     entity: str | None
-    tags: tuple[str, ...]
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]  # as long as W&B takes them
     log_text: bool  # sample generations hold user text: off unless asked for
     init_timeout: PositiveInt  # seconds
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from spring.store import CellStore
 from tasks.cells.workbench import Workbench
 
 Job = TypeVar("Job")
 Group = TypeVar("Group")  # can be hashed
 Done = Callable[[int], object]  # told how much was done
+PATIENCE = 1.0  # seconds between two looks at what others compute
 
 
 def fill(
@@ -42,10 +45,24 @@ def fill(
         total = sum(amount(named[name]) for members in groups.values() for name in members)
         with progress(total, what, unit) as done:
             for shared, members in groups.items():
-                for start in range(0, len(members), at_once):
-                    some = {name: named[name] for name in members[start : start + at_once]}
-                    compute(bench, shared, some, done)
+                for some in ours(bench.store, members, at_once):
+                    compute(bench, shared, {name: named[name] for name in some}, done)
     return keys
+
+
+def ours(store: CellStore, names: Sequence[str], at_once: int) -> Iterator[list[str]]:
+    """`names` in parts, each claimed while it is out; what another process computes is waited for."""
+    left = list(names)
+    while left:
+        taken = 0
+        for start in range(0, len(left), at_once):
+            with store.claim(left[start : start + at_once]) as mine:
+                taken += len(mine)
+                if some := store.missing(mine):
+                    yield some
+        left = store.missing(left)
+        if left and not taken:
+            time.sleep(PATIENCE)
 
 
 @contextmanager

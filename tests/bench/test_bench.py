@@ -11,8 +11,8 @@ from bench import work
 from bench.engine import apart
 from bench.jobs import every
 from bench.machine import Limits
-from spring.engine.scoring import Text
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 
 SHAPE = work.Shape(linear=100, head=10, layers=2, heads=4, kv_heads=2, head_dim=8, lora=6, itemsize=2)
 

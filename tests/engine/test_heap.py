@@ -21,6 +21,7 @@ libc.fflush(file)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
 @pytest.mark.parametrize(("first", "shared"), [("tasks", True), ("bench", True), ("spring", False)])
 def test_threads_of_stages_share_one_heap(first: str, shared: bool) -> None:

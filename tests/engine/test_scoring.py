@@ -26,7 +26,6 @@ from spring.engine.budget import (
 from spring.engine.lora import AdapterBank
 from spring.engine.scoring import (
     CHUNK,
-    Text,
     response_positions,
     shared_beginnings,
     target_logps,
@@ -34,6 +33,7 @@ from spring.engine.scoring import (
     token_logps,
 )
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 
 LORA = Lora(r=4, alpha=12, dropout=0.3, target_modules=("q_proj", "v_proj"))
 TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}

@@ -17,9 +17,10 @@ from spring.engine.decoding import generate
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.queries import Query
-from spring.engine.scoring import Text, token_logps
+from spring.engine.scoring import token_logps
 from spring.engine.settings import Decoding, Lora
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
+from spring.engine.texts import Text
 from spring.method.mixing import Mixture
 
 CPU = torch.device("cpu")

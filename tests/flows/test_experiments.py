@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from kit.warm import Warm
 
 from flows.named_experiments import ExperimentError, changed, experiment_names, lay_experiment, start
 from tasks.suites import parse_with_suite
@@ -163,10 +164,7 @@ def write_project(folder: Path) -> None:
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).touch()
     (folder / "venv/bin").mkdir(parents=True)
-    for name, command in {"python": "", "dvc": "-m dvc "}.items():
-        script = folder / "venv/bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command}"$@"\n')
-        script.chmod(0o755)
+    write_programs(folder, Path(sys.executable))
     (folder / "venv/.ready").touch()
     git("init")
     subprocess.run([sys.executable, "-m", "dvc", "--quiet", "init"], check=True)
@@ -175,9 +173,17 @@ def write_project(folder: Path) -> None:
     git("commit", "--message", "start")
 
 
+def write_programs(folder: Path, python: Path) -> None:
+    """What the Makefile starts."""
+    for name, command in {"python": "", "dvc": "-m dvc "}.items():
+        script = folder / "venv/bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{python}" {command}"$@"\n')
+        script.chmod(0o755)
+
+
 @pytest.mark.slow
 def test_seeds_of_an_experiment_can_be_killed_and_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm
 ) -> None:
     """`make compare` with real DVC, NAME from the command line alone; then without NAME."""
     monkeypatch.chdir(tmp_path)
@@ -198,6 +204,7 @@ def test_seeds_of_an_experiment_can_be_killed_and_started_again(
     process.wait()
     (tmp_path / "wait").unlink()
     ran.unlink()
+    write_programs(tmp_path, warm_python.folder / "python")
     plain = ["make", "VENV=venv", "compare", "SEEDS=3"]
     for words in (command, command, plain):
         done = subprocess.run(words, capture_output=True, text=True)

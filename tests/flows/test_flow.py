@@ -14,18 +14,19 @@ from typing import cast
 
 import pytest
 import yaml
+from kit.tracking import made_metrics, write_params
+from kit.warm import Warm
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
-from test_tracking import made_metrics, write_params
 
 from flows.experiment import StageError, dvc, environment, experiment, lines, stages_in_order, started
 from spring.settings.params import ParameterError
 
-ROOT = Path(__file__).parents[2]
+ROOT, PYTHON = Path(__file__).parents[2], sys.executable
 # By name, `above` would come before what it needs.
 STAGES: dict[str, dict[str, object]] = {
     "zero": {"cmd": "echo zero >> ran; echo 0 > zero", "params": ["seed"], "outs": ["zero"]},
@@ -40,7 +41,7 @@ WORKS = "echo something to read; echo 1 > result"
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> Path:
     """A DVC project of six stages, the current folder; and a report as if it had been made."""
     write_params(tmp_path)
     (tmp_path / "script").write_text(WORKS, encoding="utf-8")
@@ -49,6 +50,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data/metrics.json").write_text(json.dumps(made_metrics()), encoding="utf-8")
     (tmp_path / "data/report/plots/cost.svg").write_text("<svg/>", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(warm_python.folder / "python"))  # what DVC is started with
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     subprocess.run(dvc("init", "--no-scm", "--quiet"), check=True)
     return tmp_path
 
@@ -95,6 +98,7 @@ def shown(key: str) -> str:
 # --- without a server -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_order_is_that_of_dvc(toy: Path) -> None:
     needs = stages_in_order()
     each = ["each@0", "each@1", "each@2"]
@@ -102,6 +106,7 @@ def test_order_is_that_of_dvc(toy: Path) -> None:
     assert needs["zero"] == [] and needs["each@1"] == ["zero"] and sorted(needs["above"]) == each
 
 
+@pytest.mark.slow
 def test_unreadable_stages_are_an_error_in_words(toy: Path) -> None:
     (toy / "dvc.yaml").write_text("stages: {one: {comand: echo}}", encoding="utf-8")
     with pytest.raises(StageError, match=r"cannot read the stages(.|\n)*comand"):
@@ -176,7 +181,8 @@ def test_failure_is_retried_and_then_told(toy: Path, server: None) -> None:
 
 
 @pytest.mark.slow
-def test_stage_that_takes_too_long_is_ended(toy: Path, server: None) -> None:
+def test_stage_that_takes_too_long_is_ended(toy: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", PYTHON)  # a process that can be ended with its group
     (toy / "script").write_text("echo $$ > pid; exec sleep 60", encoding="utf-8")
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="4"):
@@ -199,7 +205,7 @@ def test_command_without_a_server(toy: Path) -> None:
     (toy / "prefect.toml").write_text((ROOT / "prefect.toml").read_text(encoding="utf-8"), encoding="utf-8")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.experiment"],
+        [PYTHON, "-m", "flows.experiment"],
         env={**clean, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

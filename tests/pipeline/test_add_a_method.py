@@ -6,13 +6,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from test_pipeline import ROOT, write_params, write_table
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import ROOT, write_params, write_table
+from kit.warm import Warm
 
 PAGE = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"`([\w/.-]+)`:\n```(\w+)\n(.*?)```\n", re.S)  # a file's name, then its code
@@ -79,7 +77,7 @@ def test_the_page_adds_a_method_in_under_60_lines() -> None:
 
 
 @pytest.mark.slow
-def test_the_method_runs(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_the_method_runs(tmp_path: Path, tiny_model_folder: Path, warm_python: Warm) -> None:
     """In a copy of the project: its own test, then all stages. As many steps as in time, other adapters."""
     copied, project = tmp_path / "copy", tmp_path / "project"
     for name in ("spring", "tasks", "suites"):
@@ -93,9 +91,7 @@ def test_the_method_runs(tmp_path: Path, tiny_model_folder: Path) -> None:
     environment.pop("SPRING_CELLS", None)
 
     def call(*words: str, folder: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-        )
+        done = warm_python.run(*words, folder=folder, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

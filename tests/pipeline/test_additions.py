@@ -11,8 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_pipeline import ROOT, write_params
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import ROOT, write_params
 
 NEW = {
     "spring/method/shortest.py": '''

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from kit.pipeline import experiment
 from rank_bm25 import BM25Okapi
-from test_pipeline import experiment
-from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.embedding import Embedder
 from spring.method.retrieval import document_text, query_text
 from spring.words import terms
 from tasks.params import load_params
+
+pytestmark = pytest.mark.slow
 
 ALONE: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 ALL: dict[str, Any] = {"data": "current"}

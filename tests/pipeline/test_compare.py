@@ -14,18 +14,18 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from kit.pipeline import WORDS, changed_state, experiment, index, run, stagger
 from peft import PeftModel
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
-from test_pipeline import WORDS, changed_state, experiment, index, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
-from test_variants import stagger
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import adapt, consolidate, generate, ingest, model, score_base, split
 from tasks.params import load_params
 from tasks.suites import valued
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())["suite_values"]

@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from safetensors.torch import load_file
-from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
 
 from spring.engine.embedding import Embedder
 from spring.engine.scoring import token_logps
@@ -26,6 +25,8 @@ from tasks.cells.scoring import place
 from tasks.cells.workbench import plain
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment
+
+pytestmark = pytest.mark.slow
 
 ALONE: dict[str, Any] = {"decode": {"lmbda": 0.0}}
 BUFFER: dict[str, Any] = {"policy": "reservoir", "first_period": 0, "capacity": 7}

@@ -12,11 +12,9 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from kit.params import changed
+from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run, stagger
 from safetensors.torch import load_file
-from test_params import changed
-from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
-from test_variants import stagger
 
 from spring.settings.params import ParameterError, parse
 from tasks import adapt
@@ -29,6 +27,8 @@ from tasks.steps.index import user_folder
 from tasks.steps.levels import scored_apart
 from tasks.steps.population import Case
 from tasks.suites import parse_with_suite
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 LORA = {"r": 2, "target_modules": ["gate_proj", "up_proj", "down_proj"]}

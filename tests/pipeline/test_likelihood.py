@@ -7,9 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_pipeline import cells, run, run_all, write_params, write_table
-from test_pipeline import project as project  # fixtures
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import cells, run, run_all, write_params, write_table
 
 from tasks import transfer
 from tasks.cells import likelihood
@@ -31,8 +29,7 @@ def times(project: Path) -> dict[str, object]:
     return dict(rows.select("interaction_id", "timestamp").iter_rows())
 
 
-def test_every_arm_state_period_and_user_is_there_once(project, monkeypatch):
-    run_all(monkeypatch)
+def test_every_arm_state_period_and_user_is_there_once(project, done, monkeypatch):
     found = matrix(project)
     assert found.height == 5 * 3 * 3 * 3  # arms, states, periods, users with a test item each
     assert found.select(CELL).is_unique().all()
@@ -62,9 +59,8 @@ def test_the_diagonal_is_what_generate_found(project, monkeypatch, tiny_model_fo
     assert per_arm["logp"].max() >= 5, "the arms must differ, or equality would mean nothing"
 
 
-def test_the_base_model_learns_nothing_and_history_only_grows_backwards(project, monkeypatch):
+def test_the_base_model_learns_nothing_and_history_only_grows_backwards(project, done, monkeypatch):
     """`base` is the same in every state; `rag-accum` is, from the state of the query's own period on."""
-    run_all(monkeypatch)
     found = matrix(project)
     for arm, rows in (
         ("base", found),
@@ -104,9 +100,8 @@ def test_another_users_adapter_is_read_on_the_diagonal(project, monkeypatch, tin
     assert all(metrics[arm]["personal"]["mean"] is None for arm in ("base", "stranger", "everybody"))
 
 
-def test_nothing_later_than_a_query_is_retrieved_in_any_cell(project, monkeypatch):
+def test_nothing_later_than_a_query_is_retrieved_in_any_cell(project, done, monkeypatch):
     """Also not by later states, whose buffers hold later items: those are hidden from old queries."""
-    run_all(monkeypatch)
     when, seen = times(project), 0
     for item, contexts in matrix(project).select("interaction_id", "contexts").iter_rows():
         seen += len(contexts)
@@ -116,9 +111,8 @@ def test_nothing_later_than_a_query_is_retrieved_in_any_cell(project, monkeypatc
     assert later.filter(pl.col("arm") == "spring")["contexts"].list.len().sum() > 0
 
 
-def test_later_items_change_no_retrieval_for_earlier_queries(project, monkeypatch):
+def test_later_items_change_no_retrieval_for_earlier_queries(project, done, monkeypatch):
     """Texts of period 2 rewritten: state 2's contexts for the tests of periods 0 and 1 stay as they were."""
-    run_all(monkeypatch)
     whole = pl.col("arm") == "rag-accum"  # remembers the whole history: nothing is evicted either
     old = (pl.col("learned") == 2) & (pl.col("tested") < 2) & whole
     before = matrix(project).filter(old)
@@ -130,8 +124,7 @@ def test_later_items_change_no_retrieval_for_earlier_queries(project, monkeypatc
     assert matrix(project).filter(old).select(*CELL, "contexts").equals(before.select(*CELL, "contexts"))
 
 
-def test_one_more_period_computes_its_row_and_column_only(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_one_more_period_computes_its_row_and_column_only(project, done, monkeypatch, tiny_model_folder):
     kept, older = matrix(project), cells(project, "logps.json")
     write_table(project / "table.csv", users=3, items=24)
     write_params(project, tiny_model_folder, periods=4)
@@ -179,8 +172,7 @@ def test_off_computes_nothing(project, monkeypatch, tiny_model_folder):
     assert (project / "data/report/report.html").exists()
 
 
-def test_generation_settings_play_no_role(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_generation_settings_play_no_role(project, done, monkeypatch, tiny_model_folder):
     before = cells(project, "logps.json")
     write_params(
         project, tiny_model_folder, arm__decode__max_new_tokens=3, arm__decode__repetition_penalty=1.0

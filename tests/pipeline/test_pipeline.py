@@ -5,201 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
+from kit.pipeline import ROOT, adapter_bytes, cells, run, run_all, write_params, write_table
 from safetensors.torch import load_file, save_file
 
 from spring.engine.device import ModelError
-from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
-from tasks.params import load_params
+from tasks import adapt, consolidate, generate, ingest, model, report, score_base, split, transfer
 from tasks.steps.experiment import Experiment
 
-ROOT = Path(__file__).parents[2]
-WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
-WORDS += ["broke", "shines", "cheap", "dear", "again", "never"]
 
-
-def write_table(path: Path, *, users: int, items: int, edited: str | None = None) -> None:
-    """Users who write short texts; `edited` names a user whose every response gets a word more."""
-    rows = []
-    for u in range(users):
-        for n in range(items):
-            words = [WORDS[(u * 7 + n * 3 + k * (u + 2)) % len(WORDS)] for k in range(4 + (n + u) % 5)]
-            if edited == f"user {u}":
-                words.append("again")
-            rows.append(
-                {
-                    "who": f"user {u}",
-                    "when": (datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=n)).isoformat(),
-                    "subject": f"{WORDS[n % len(WORDS)]} {WORDS[u % len(WORDS)]} {n}",
-                    "body": " ".join(words),
-                }
-            )
-    pl.DataFrame(rows).write_csv(path)
-
-
-def write_params(folder: Path, model_folder: Path, *, periods: int = 3, **changes: object) -> None:
-    """params.yaml of the project with a table, a tiny model and small adapters."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["periods"] = {str(t): t - 1 if t else "base" for t in range(periods)}
-    tree["transfer"] = "likelihood"
-    tree["ingest"] |= {"source": "table", "min_interactions": 4, "min_chars": 1}
-    tree["ingest"]["table"] |= {
-        "path": "table.csv",
-        "task": "commit",
-        "user_id": "who",
-        "interaction_id": None,
-        "response": "body",
-        "timestamp": "when",
-        "year": None,
-        "month": None,
-        "query": {"SUBJECT": "subject"},
-    }
-    tree["model"] |= {"id": str(model_folder), "dtype": "float32", "device": "cpu"}
-    tree["arm"]["train"]["lora"] |= {"r": 2}
-    tree["arm"]["decode"]["max_new_tokens"] = 6
-    tree["arms"]["spring"] = {"retrieve": {"sigma": "q2"}}
-    tree["evaluate"]["resamples"] = 50
-    tree["tracking"]["mode"] = "disabled"
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        at = tree
-        for key in parents:
-            at = at[key]
-        at[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
-
-
-def run(stage: object, monkeypatch: pytest.MonkeyPatch, period: int | None = None) -> None:
-    """A stage's main() in this process."""
-    monkeypatch.setattr(sys, "argv", ["stage", *(["--period", str(period)] if period is not None else [])])
-    stage.main()  # type: ignore[attr-defined]
-
-
-def learn_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
-    """All stages that learn or answer."""
-    for stage in (ingest, split, model, score_base):
-        run(stage, monkeypatch)
-    for t in range(periods):
-        for stage in (adapt, consolidate, generate):
-            run(stage, monkeypatch, t)
-
-
-def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
-    learn_all(monkeypatch, periods=periods)
-    for stage in (transfer, evaluate, report):
-        run(stage, monkeypatch)
-
-
-@contextmanager
-def experiment(
-    folder: Path, model_folder: Path, *, prepare: Callable[[Path], object] = lambda _: None, **changes: object
-) -> Iterator[pytest.MonkeyPatch]:
-    """Three users through three periods (`changes`: of params.yaml), in `folder`, the current one inside.
-
-    `prepare` may change the table of interactions before it is read.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("SPRING_CELLS", raising=False)
-        write_table(folder / "table.csv", users=3, items=18)
-        prepare(folder / "table.csv")
-        write_params(folder, model_folder, **changes)
-        run_all(patch)
-        yield patch
-
-
-def learn_anew(
-    folder: Path,
-    project: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    edited: str,
-    prepare: Callable[[Path], object] = lambda _: None,
-) -> None:
-    """The experiment of `project` in an empty `folder`, but for one user's texts; without a cell of before.
-
-    With its cells, users whose keys are as they were would be looked up: a leak behind a key would not show.
-    """
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    write_table(folder / "table.csv", users=3, items=18, edited=edited)
-    prepare(folder / "table.csv")
-    shutil.copyfile(project / "params.yaml", folder / "params.yaml")
-    learn_all(monkeypatch)
-
-
-def changed_state(before: Path, after: Path, *, periods: int = 3) -> set[str]:
-    """Files of learned state that differ between two projects, by names under data/.
-
-    Adapters, what lies beside them, and steering vectors; numbers are alike up to the order of float32 sums.
-    """
-    changed = set()
-    for t in range(periods):
-        old, new = (_state_files(folder / "data", t) for folder in (before, after))
-        assert old.keys() == new.keys()
-        changed |= {name for name in old if not _alike(old[name], new[name])}
-    return changed
-
-
-def _state_files(data: Path, period: int) -> dict[str, Path]:
-    patterns = (f"adapt/{period}/adapters/*/*/*", f"consolidate/{period}/steers/*/*")
-    return {str(p.relative_to(data)): p for pattern in patterns for p in data.glob(pattern)}
-
-
-def _alike(one: Path, other: Path) -> bool:
-    """Tensors: up to a thousandth of the largest number, where other texts move it by tenths."""
-    if one.suffix != ".safetensors":
-        return one.read_bytes() == other.read_bytes()
-    old, new = load_file(one), load_file(other)
-    assert old.keys() == new.keys()
-    return all(bool((old[n] - new[n]).abs().max() <= 1e-3 * old[n].abs().max()) for n in old)
-
-
-def index(project: Path, period: int, arm: str) -> pl.DataFrame:
-    """The adapters of an arm after a period; no rows for an arm without any."""
-    recipe = load_params(project / "params.yaml").arms[arm].recipe or "no adapter"
-    return pl.read_parquet(project / f"data/adapt/{period}/index.parquet").filter(pl.col("recipe") == recipe)
-
-
-def cells(folder: Path, holding: str = "*") -> set[str]:
-    """Keys of the cells, or of those that hold a file of this name."""
-    return {path.parent.name for path in (folder / ".cells" / "cells").glob(f"*/*/{holding}")}
-
-
-def adapter_bytes(folder: Path, period: int) -> dict[str, bytes]:
-    root = folder / "data" / "adapt" / str(period)
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.safetensors"))}
-
-
-@pytest.fixture(scope="session")
-def tiny_model_folder(tmp_path_factory, make_model, tokenizer):
-    folder = tmp_path_factory.mktemp("tiny")
-    make_model(max_position_embeddings=4096).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch, tiny_model_folder):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPRING_CELLS", raising=False)
-    write_table(tmp_path / "table.csv", users=3, items=18)
-    write_params(tmp_path, tiny_model_folder)
-    return tmp_path
-
-
-def test_from_table_to_report(project, monkeypatch):
-    run_all(monkeypatch)
+def test_from_table_to_report(project, done, monkeypatch):
+    run(report, monkeypatch)  # with drawings
     metrics = yaml.safe_load((project / "data/metrics.json").read_text())
     assert set(metrics["arms"]) == {"base", "rag-accum", "oppu-each", "spring", "spring-parametric"}
     assert metrics["users"] == 3 and metrics["periods"] == [1, 2]
@@ -219,9 +40,8 @@ def test_from_table_to_report(project, monkeypatch):
     assert metrics["arms"]["oppu-each"]["seconds_score"] == metrics["arms"]["base"]["seconds_score"] == 0
 
 
-def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, monkeypatch):
+def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, done, monkeypatch):
     """Reference log-likelihoods of `base` are those of score_base; a closed gate equals lambda 0."""
-    run_all(monkeypatch)
     said = pl.read_parquet(project / "data/generate/1/generations.parquet")
     base = pl.read_parquet(project / "data/score_base/1.parquet")
     joined = said.filter(pl.col("arm") == "base").join(base, on="interaction_id")
@@ -235,8 +55,7 @@ def test_the_base_arm_reports_the_base_model_and_lambda_0_the_adapter(project, m
     assert rag["contexts"].list.len().to_list() == [4, 4, 4]
 
 
-def test_nothing_retrieved_or_learned_is_later_than_the_query(project, monkeypatch):
-    run_all(monkeypatch)
+def test_nothing_retrieved_or_learned_is_later_than_the_query(project, done, monkeypatch):
     when = dict(
         pl.read_parquet(project / "data/ingest/interactions.parquet")
         .select("interaction_id", "timestamp")
@@ -256,8 +75,7 @@ def test_nothing_retrieved_or_learned_is_later_than_the_query(project, monkeypat
     assert seen > 0
 
 
-def test_a_second_run_computes_nothing(project, monkeypatch):
-    run_all(monkeypatch)
+def test_a_second_run_computes_nothing(project, done, monkeypatch):
     before = cells(project)
     monkeypatch.setattr(
         "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
@@ -269,8 +87,7 @@ def test_a_second_run_computes_nothing(project, monkeypatch):
     assert cells(project) == before
 
 
-def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise(project, monkeypatch):
-    run_all(monkeypatch)
+def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise(project, done, monkeypatch):
     before, adapters = cells(project), adapter_bytes(project, 2)
     base_scores = pl.read_parquet(project / "data/score_base/2.parquet")
     write_table(project / "table.csv", users=3, items=18, edited="user 1")
@@ -291,9 +108,8 @@ def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise
     assert len(new) <= len(before) / 3 + 2 * 3 * 2
 
 
-def test_a_user_leaving_changes_nobody_else(project, monkeypatch):
+def test_a_user_leaving_changes_nobody_else(project, done, monkeypatch):
     """Trained anew in other company: equal up to the order of float32 sums."""
-    run_all(monkeypatch)
     with_all = {name: load_file(project / "data/adapt/2" / name) for name in adapter_bytes(project, 2)}
     table = pl.read_csv(project / "table.csv")
     table.filter(pl.col("who") != "user 0").write_csv(project / "table.csv")
@@ -307,8 +123,7 @@ def test_a_user_leaving_changes_nobody_else(project, monkeypatch):
             assert tensor.abs().max() > 1e-3
 
 
-def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, done, monkeypatch, tiny_model_folder):
     before = cells(project, "generations.json")
     write_params(
         project, tiny_model_folder, arms__eager={"retrieve": {"gate": None}, "decode": {"lmbda": 0.1}}
@@ -318,8 +133,7 @@ def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, monkeypatch
     assert len(cells(project, "generations.json") - before) == 2 * 3  # 2 periods, 3 users
 
 
-def test_one_more_period_leaves_older_cells_alone(project, monkeypatch, tiny_model_folder):
-    run_all(monkeypatch)
+def test_one_more_period_leaves_older_cells_alone(project, done, monkeypatch, tiny_model_folder):
     before = cells(project)
     older = {t: adapter_bytes(project, t) for t in range(3)}
     write_table(project / "table.csv", users=3, items=24)
@@ -389,31 +203,33 @@ def test_without_training_nothing_breaks(project, monkeypatch, tiny_model_folder
 
 
 @pytest.mark.slow
-def test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else(tmp_path, monkeypatch, tiny_model_folder):
+def test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else(
+    tmp_path, monkeypatch, tiny_model_folder, warm_python
+):
     """The finished cells are not computed again; the result is bit-identical to an undisturbed run."""
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "table.csv", users=40, items=12)
     write_params(tmp_path, tiny_model_folder, periods=2, arm__train__epochs=4)
     for stage in (ingest, split, model, score_base):
         run(stage, monkeypatch)
-    command = [sys.executable, "-m", "tasks.adapt", "--period", "0"]
+    command = ["-m", "tasks.adapt", "--period", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     scored = cells(tmp_path)
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = warm_python.start(*command, environment=environment)
     deadline = time.monotonic() + 120
     while not cells(tmp_path) - scored:
         assert process.poll() is None and time.monotonic() < deadline, "adapt ended before it was killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "data/adapt/0").exists()
     survived = {name: stamp(tmp_path, name) for name in cells(tmp_path) - scored}
     assert 0 < len(survived) < 40
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert warm_python.run(*command, environment=environment).returncode == 0
     assert {name: stamp(tmp_path, name) for name in survived} == survived
     resumed = adapter_bytes(tmp_path, 0)
     undisturbed = {**environment, "SPRING_CELLS": str(tmp_path / "other-cells")}
-    subprocess.run(command, env=undisturbed, check=True, stderr=subprocess.DEVNULL)
+    assert warm_python.run(*command, environment=undisturbed).returncode == 0
     assert len(resumed) == 80  # two recipes
     assert adapter_bytes(tmp_path, 0) == resumed
 
@@ -424,7 +240,7 @@ def stamp(folder: Path, name: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.slow
-def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_model_folder):
+def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_model_folder, warm_python):
     """`dvc repro` on a copy of the project; the second run finds nothing to do."""
     for name in ("spring", "tasks", "suites", "dvc.yaml", ".dvcignore"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
@@ -432,15 +248,14 @@ def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_mod
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "table.csv", users=2, items=12)
     write_params(tmp_path, tiny_model_folder, periods=2)
-    dvc = [sys.executable, "-m", "dvc"]
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{warm_python.folder}{os.pathsep}{os.environ['PATH']}",  # where stages find `python`
         "DVC_NO_ANALYTICS": "1",
     }
 
     def call(*words: str) -> str:
-        done = subprocess.run([*dvc, *words], env=environment, capture_output=True, text=True)
+        done = warm_python.run("-m", "dvc", *words, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_pipeline import changed_state, experiment, index, learn_anew
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import changed_state, experiment, index, learn_anew, stagger
 
 from spring.engine.scoring import token_logps
 from spring.method.retrieval import document_text, query_text
@@ -24,6 +23,8 @@ from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.memory import Library
+
+pytestmark = pytest.mark.slow
 
 PARAMETRIC: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 LEARNED: dict[str, Any] = {"retrieve": {"gate": "learned", "pairs": 3}, "memory": {"first_period": 0}}
@@ -47,13 +48,6 @@ ARMS: dict[str, Any] = {
     "relevance": {"retrieve": {"gate": None, "weight": "score"}},
 }
 USERS = [f"user {u}" for u in range(3)]
-
-
-def stagger(table: Path) -> None:
-    """Each user starts four days after the one before: their periods of six days overlap."""
-    rows = pl.read_csv(table, try_parse_dates=True)
-    later = pl.col("who").str.strip_prefix("user ").cast(pl.Int64) * 4
-    rows.with_columns((pl.col("when") + pl.duration(days=later)).dt.to_string("iso:strict")).write_csv(table)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from test_params import TREE
-from test_pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
-from test_training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
+from kit.params import TREE
+from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
+from kit.training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 
 from spring.engine.embedding import (
     PACKAGED,

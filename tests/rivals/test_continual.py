@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_params import changed
-from test_training import assert_close, collate, learn, lesson, moved, recipe, texts
+from kit.params import changed
+from kit.training import assert_close, collate, learn, lesson, moved, recipe, texts
 from torch import Tensor
 
 from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank, rank_of, save_adapter
 from spring.engine.rules import Start
-from spring.engine.scoring import Text, token_logps
+from spring.engine.scoring import token_logps
+from spring.engine.texts import Text
 from spring.rivals.cama import confidence, keep_confident
 from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora

@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_decoding import Setup, decode, merged, next_distribution, queries, random_bank, run
-from test_params import TREE
+from kit.decoding import Setup, decode, merged, next_distribution, queries, random_bank, run
+from kit.params import TREE
 
 from spring.engine.queries import Query
 from spring.rivals.cad import Cad

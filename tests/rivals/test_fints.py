@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from kit.params import changed
+from kit.pipeline import experiment, run
 from pydantic import ValidationError
 from safetensors.numpy import load_file
-from test_params import changed
-from test_pipeline import experiment, run
-from test_pipeline import tiny_model_folder as tiny_model_folder
 from transformers import AutoModelForCausalLM
 
 from spring.method.retrieval import query_text

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_decoding import decode, reference
-from test_training import TOLERANCE, assert_close, recipe, texts
+from kit.decoding import decode, reference
+from kit.training import TOLERANCE, assert_close, recipe, texts
 from torch import Tensor, nn
 
 from spring.engine.budget import Room
@@ -19,8 +19,9 @@ from spring.engine.decoding import generate
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank, load_adapter
 from spring.engine.queries import Query
-from spring.engine.scoring import Text, token_logps
+from spring.engine.scoring import token_logps
 from spring.engine.settings import Lora
+from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.rivals.proper.banks import GroupBank, GroupLessons, UserBank
 from spring.rivals.proper.files import load_shared, save_group

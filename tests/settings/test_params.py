@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
-import yaml
+from kit.params import TREE, changed
 
 from spring.settings.params import ParameterError, merge, parse
 from tasks.tree import read_tree
-
-TREE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-
-
-def changed(path: str, value: object) -> dict:
-    tree = copy.deepcopy(TREE)
-    *parents, last = path.split(".")
-    at = tree
-    for key in parents:
-        at = at[key]
-    at[last] = value
-    return tree
 
 
 def test_the_committed_parameters_are_valid_and_spring_is_the_default_arm():
@@ -115,6 +102,8 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("arm.train.grad_clip", INF, "train.grad_clip is inf"),
         ("model.memory_gb", INF, "model.memory_gb is inf"),
         ("evaluate.detect", INF, "evaluate.detect is inf"),
+        ("tracking.tags", ["ok", ""], "tracking.tags.1 is '': String should have at least 1 character"),
+        ("tracking.tags", ["x" * 65], "String should have at most 64 characters"),
         # what would pass for something else
         ("arms.spring", {"decode": {"lmbda": True}}, "arms.spring.decode.lmbda is True: must be a number"),
         ("arm.train.replay_share", False, "arm.train.replay_share is False: must be a number"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_pipeline import run, write_params, write_table
+from kit.pipeline import run, write_params, write_table
 
 from spring.settings.swap import swap
 from tasks import adapt, ingest, split

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import run, write_params
-from test_pipeline import tiny_model_folder as tiny_model_folder
+from kit.pipeline import run, write_params
 
 from spring.engine.device import ModelError
 from spring.engine.layers import check_positions, layers_of, read_layers

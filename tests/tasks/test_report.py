@@ -632,6 +632,7 @@ def test_tables_agree_with_metrics(finished: Path) -> None:
     assert f"| spring | {number(metrics['arms']['spring']['rouge1']['mean'])} [" in markdown
 
 
+@pytest.mark.slow
 def test_report_is_the_same_in_another_process(finished: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (finished / "data/report").rglob("*") if path.is_file()}
     copy = tmp_path / "copy"
@@ -644,6 +645,7 @@ def test_report_is_the_same_in_another_process(finished: Path, tmp_path: Path) -
         assert (copy / path.relative_to(finished)).read_bytes() == content, path.name
 
 
+@pytest.mark.slow
 def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
     """No interval from one user, no drift without an arm that selects: said, not drawn and not invented."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -810,6 +812,7 @@ def test_reading_of_transfer() -> None:
     assert "nothing says" in dict(reading(metrics, ["base", "b"]))["Transfer"]
 
 
+@pytest.mark.slow
 def test_without_the_matrix_the_page_says_so(unscored: Path) -> None:
     write_params(unscored, transfer=None)
     run(unscored)

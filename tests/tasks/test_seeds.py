@@ -345,6 +345,7 @@ def test_pooling_again_leaves_nothing_of_seeds_that_are_gone(
     assert {"arms.md", "paired.svg", "notes.txt"} <= left and not gone & left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted((ROOT / "results").glob("*/")), ids=lambda path: path.name)
 def test_published_runs_can_be_pooled(folder: Path) -> None:
     """Every user of every arm of the suite they were made with; the tables are theirs."""
@@ -363,6 +364,7 @@ def test_published_runs_can_be_pooled(folder: Path) -> None:
     assert made == {path.name: path.read_text() for path in (folder / "tables").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["personas-replay", "personas-plus"])
 def test_published_runs_are_drawn_as_they_lie_there(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

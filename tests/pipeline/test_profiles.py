@@ -12,11 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from test_decoding import decode, reference
-from test_params import TREE
-from test_pipeline import adapter_bytes, cells, changed_state, experiment, learn_anew
-from test_pipeline import tiny_model_folder as tiny_model_folder
-from test_prompts import ANSWERED, CONTEXT, QUERY, prompter
+from kit.decoding import decode, reference
+from kit.params import TREE
+from kit.pipeline import adapter_bytes, cells, changed_state, experiment, learn_anew
+from kit.prompts import ANSWERED, CONTEXT, QUERY, prompter
 from transformers import AutoModelForCausalLM
 
 from spring.engine.queries import Query
