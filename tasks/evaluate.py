@@ -9,8 +9,9 @@
     data/metrics.json                everything the report, W&B and the flow read
 
 A mean is taken over a user's items within a period, then over periods, then over users: every user counts
-once, however much they write. `adapter_bytes` is what the last period's adapters take on disk. What every
-number means: docs/statistics.md.
+once, however much they write. Items to which a metric does not apply (null) are in none of its means, and
+`inapplicable` counts them. `adapter_bytes` is what the last period's adapters take on disk. What every number
+means: docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any
 
 import polars as pl
 
+from spring.measures.chrf import CHRF_SETTING
 from spring.measures.meteor import meteor_setting, wordnet_is_installed
 from spring.measures.metrics import TEXT_METRICS, score_texts
 from spring.measures.rouge import ROUGE_SETTING
-from spring.measures.statistics import mean_interval
 from spring.settings.params import Params
 from spring.store import fingerprint
 from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet
-from tasks.measures.comparison import as_json, compare_arms, interval_settings
+from tasks.measures.comparison import compare_arms, interval_of
 from tasks.measures.costs import costs
 from tasks.measures.detection import (
     correlation_metrics,
@@ -45,6 +46,7 @@ from tasks.stage import run
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
 KEYS = ["user_id", "interaction_id"]
+ENDS = {"": "mean", "_low": "low", "_high": "high"}  # columns of an interval
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def main() -> None:
     write_parquet(users, DATA / "evaluate/users.parquet")
     write_csv(period_table(params, users), DATA / "evaluate/plots/periods.csv")
     write_csv(median_curves(params), DATA / "evaluate/plots/curves.csv")
-    metrics, transfer, detected = all_metrics(params, users, generations)
+    metrics, transfer, detected = all_metrics(params, items, users, generations)
     write_parquet(transfer, DATA / "evaluate/transfer.parquet")
     write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
@@ -97,7 +99,10 @@ def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[st
 
 
 def score_items(generations: pl.DataFrame, tests: pl.DataFrame, *, synonyms: bool) -> pl.DataFrame:
-    """One row per arm and test item with all `METRICS`, sorted by arm, user and period."""
+    """One row per arm and test item with all `METRICS`, sorted by arm, user and period.
+
+    Null where a metric does not apply, which the reference decides, so that it is the same for every arm.
+    """
     rows = generations.join(tests.select(*KEYS, "response"), on=KEYS, how="inner", validate="m:1")
     rows = rows.sort("arm", "user_id", "period", "interaction_id")
     scores = score_texts(list(rows.select("response", "text").iter_rows()), synonyms=synonyms)
@@ -105,12 +110,19 @@ def score_items(generations: pl.DataFrame, tests: pl.DataFrame, *, synonyms: boo
         "arm", *KEYS, "period", (pl.col("logp") / pl.col("ref_tokens")).alias("logp_per_token")
     )
     assert items["logp_per_token"].is_finite().all(), "generate left a reference without a likelihood"
-    items = items.with_columns(pl.Series(name, values) for name, values in scores.items())
+    items = items.with_columns(pl.Series(name, values).fill_nan(None) for name, values in scores.items())
     return items.select("arm", *KEYS, "period", *METRICS)
 
 
+def inapplicable(items: pl.DataFrame) -> dict[str, int]:
+    """Metric -> to how many test items it does not apply, of the metrics that have such items."""
+    nulls = items.group_by("arm").agg(pl.col(METRICS).null_count()).drop("arm").unique()
+    assert nulls.height == 1, f"a metric applies to an answer and not to the text that it answers: {nulls}"
+    return {metric: count for metric, count in nulls.row(0, named=True).items() if count}
+
+
 def user_means(items: pl.DataFrame) -> pl.DataFrame:
-    """Means over a user's items within a period."""
+    """Means over a user's items within a period; null where a metric applies to none."""
     groups = items.group_by("arm", "user_id", "period", maintain_order=True)
     return groups.agg(pl.len().alias("items"), *(pl.col(metric).mean() for metric in METRICS))
 
@@ -128,16 +140,16 @@ def over_periods(users: pl.DataFrame, arm: str) -> pl.DataFrame:
 
 def period_table(params: Params, users: pl.DataFrame) -> pl.DataFrame:
     """Per arm and period: each metric's mean over users with its interval."""
-    settings, rows = interval_settings(params), []
+    rows = []
     for arm in params.arms:
         for period in stream(params):
             here = users.filter((pl.col("arm") == arm) & (pl.col("period") == period))
             row: dict[str, Any] = {"arm": arm, "period": period}
             for metric in METRICS:
-                found = mean_interval(here[metric].to_numpy(), **settings)
-                row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
+                found = interval_of(params, here[metric])
+                row |= {f"{metric}{end}": found[key] for end, key in ENDS.items()}
             rows.append(row)
-    floats = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
+    floats = [f"{metric}{end}" for metric in METRICS for end in ENDS]
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(floats, pl.Float64))
 
 
@@ -167,7 +179,7 @@ def arms_by_recipe(params: Params) -> dict[str, list[str]]:
 
 
 def all_metrics(
-    params: Params, users: pl.DataFrame, generations: pl.DataFrame
+    params: Params, items: pl.DataFrame, users: pl.DataFrame, generations: pl.DataFrame
 ) -> tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]:
     """The whole of data/metrics.json, and user by user the measures of transfer and of detection."""
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
@@ -188,6 +200,8 @@ def all_metrics(
         "against": params.evaluate.against,
         "rouge": ROUGE_SETTING,
         "meteor": meteor_setting(wordnet_is_installed()),
+        "chrf": CHRF_SETTING,
+        "inapplicable": inapplicable(items),
         "settings": settings(params),
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
@@ -217,14 +231,19 @@ def settings(params: Params) -> dict[str, str]:
 
 
 def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:
-    """One arm's metrics: mean over users with its interval, and the mean of each period."""
+    """One arm's metrics: mean over users with its interval, and the mean of each period.
+
+    And the number of users, where a metric does not apply to any item of some.
+    """
     metrics = metrics_in(users)
     by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in metrics).sort("period")
     found = {}
     for metric in metrics:
-        interval = mean_interval(means[metric].to_numpy(), **interval_settings(params))
+        interval = interval_of(params, means[metric])
+        if interval["users"] == means.height:
+            del interval["users"]
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
-        found[metric] = as_json(interval, "mean") | {"periods": periods}
+        found[metric] = interval | {"periods": periods}
     return found
 
 

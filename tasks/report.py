@@ -36,14 +36,15 @@ from tasks.reporting.plots import (
     drift_handles,
     drift_panel,
     followed,
+    headlines,
+    is_headline,
     paired_panel,
     periods_panel,
-    titles,
 )
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite, draw, inline
 from tasks.reporting.table import Table, as_markdown, as_plain
-from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
+from tasks.reporting.transfer_plots import drawable, measure_panel, measured, transfer_panel
 from tasks.stage import run
 
 FOLDER = DATA / "report"
@@ -77,7 +78,8 @@ def main() -> None:
 def print_tables(params: Params, metrics: dict[str, Any]) -> None:
     """The tables of arms x metrics, over all periods and per period, differences, and where the report lies.
 
-    Raises `ReportError` where params.yaml has become another experiment's.
+    Of headline metrics: with all, lines would be too long for a terminal. Raises `ReportError` where
+    params.yaml has become another experiment's.
     """
     made = metrics["experiment"], metrics["seed"], sorted(metrics["arms"])
     if made != (params.experiment, params.seed, sorted(params.arms)):
@@ -85,7 +87,11 @@ def print_tables(params: Params, metrics: dict[str, Any]) -> None:
             f"{METRICS_FILE} is of {metrics['experiment']}, seed {metrics['seed']}, or of other arms than "
             f"params.yaml has now ({params.experiment}, seed {params.seed}): run `make repro`"
         )
-    for table in tables(metrics, list(params.arms)):
+    arms = {
+        arm: {name: value for name, value in found.items() if is_headline(name)}
+        for arm, found in metrics["arms"].items()
+    }
+    for table in tables(metrics | {"arms": arms}, list(params.arms)):
         if table.name in ("arms", "paired") or table.name.startswith("periods-"):
             print(as_plain(table))
     page = FOLDER / "report.html"
@@ -155,7 +161,7 @@ def all_panels(
     table = pl.read_csv(DATA / "evaluate/plots/periods.csv", schema_overrides={"arm": pl.String, **limits})
     curves = read_curves(params)
     panels: dict[str, dict[str, Panel]] = {name: {} for name in SECTIONS}
-    for metric, title in titles(metrics).items():
+    for metric, title in headlines(metrics).items():
         panels["periods"][f"{title} over periods"] = partial(
             periods_panel, table=table, metric=metric, styles=styles, shown=shown
         )
@@ -170,7 +176,7 @@ def all_panels(
             measure_panel, metrics=metrics, measure=name, styles=styles
         )
     for arm in (arm for arm in params.arms if arm in metrics["transfer"]):
-        for metric in ("logp_per_token", *metrics["transfer"][arm]["generated"]):
+        for metric in drawable(metrics["transfer"][arm]):
             panels["transfer"][f"Every state of {arm} on every period, {METRIC_NAMES[metric]}"] = partial(
                 transfer_panel, metrics=metrics, arm=arm, metric=metric
             )

@@ -61,9 +61,8 @@ def log_arm(params: Params, metrics: dict[str, Any], arm: str, samples: pl.DataF
         for metric in METRICS:
             run.define_metric(metric, step_metric="period", summary="none")
         for period in metrics["periods"]:
-            run.log(
-                {"period": period} | {metric: found[metric]["periods"][str(period)] for metric in METRICS}
-            )
+            values = {metric: found[metric]["periods"][str(period)] for metric in METRICS}
+            run.log({"period": period} | {name: value for name, value in values.items() if value is not None})
         if samples is not None:
             run.log({"generations": wandb.Table(columns=list(samples.columns), data=samples.rows())})
         run.summary.update(summary(metrics, arm))
@@ -117,6 +116,7 @@ def summary(metrics: dict[str, Any], arm: str) -> dict[str, float]:
     flat: dict[str, Any] = {}
     for metric in METRICS:
         flat |= {f"{metric}/{name}": found[metric][name] for name in ("mean", "low", "high")}
+        flat[f"{metric}/inapplicable"] = metrics.get("inapplicable", {}).get(metric)
         for name, value in metrics["paired"].get(arm, {}).get(metric, {}).items():
             flat[f"{metric}/against_{metrics['against']}/{name}"] = value
     transfer = metrics["transfer"].get(arm)

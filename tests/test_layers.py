@@ -21,10 +21,11 @@ FORBIDDEN = {
 ROOMS = {
     "code": set(),
     "store": {"code"},
+    "words": set(),
     "engine": set(),
     "data": {"engine.strict"},
-    "measures": set(),
-    "method": {"engine"},
+    "measures": {"words"},
+    "method": {"engine", "words"},
     "rivals": {"engine", "method", "measures"},
     "settings": {"engine", "data", "measures", "method", "rivals", "store"},
 }

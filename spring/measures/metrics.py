@@ -1,5 +1,7 @@
 """The metrics of answers: what a generated text is worth beside its reference, item by item.
 
+A text is worth 1 beside itself. Where a reference has nothing that a metric compares (no word: emoji,
+punctuation) it does not apply, whatever was generated: not a number, and no mean counts the item.
 A new one is a function in a file of its own and an entry in `TEXT_METRICS`; every table and drawing follows.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spring.measures.chrf import chrf
 from spring.measures.meteor import meteor
 from spring.measures.rouge import rouge
 
@@ -18,19 +21,24 @@ Pairs = Sequence[tuple[str, str]]  # (reference, prediction)
 
 @dataclass(frozen=True)
 class TextMetric:
-    """A metric under its name for people; more is better."""
+    """A metric under its name for people; more is better, and NaN says that it does not apply."""
 
     title: str
     score: Callable[[Pairs, bool], np.ndarray]  # (pairs, whether WordNet's synonyms are there) -> [N]
+    headline: bool = True  # in drawings, sentences and what is printed; all are in the tables
 
 
 TEXT_METRICS: dict[str, TextMetric] = {
     "rouge1": TextMetric("ROUGE-1", lambda pairs, _: rouge(pairs, ["rouge1"])["rouge1"]),
     "rougeL": TextMetric("ROUGE-L", lambda pairs, _: rouge(pairs, ["rougeL"])["rougeL"]),
     "meteor": TextMetric("METEOR", meteor),
+    "chrf": TextMetric("chrF", lambda pairs, _: chrf(pairs), headline=False),  # says what the others say
 }
 
 
 def score_texts(pairs: Pairs, synonyms: bool) -> dict[str, np.ndarray]:
-    """All of `TEXT_METRICS` of (reference, prediction) pairs, each [N]; empty predictions score 0."""
+    """All of `TEXT_METRICS` of (reference, prediction) pairs, each [N]; NaN where one does not apply.
+
+    Empty predictions score 0.
+    """
     return {name: metric.score(pairs, synonyms) for name, metric in TEXT_METRICS.items()}

@@ -4,13 +4,12 @@ N is the number of documents of one user, D the width of an embedding.
 
 [paper] The top 2 of the buffer by BM25.
 [ours]  Document text = query + response. `dense` and `hybrid`. The BM25 variant, which the paper does not
-name: see `Bm25`; `okapi` is the other that it may mean.
+name: see `Bm25`; `okapi` is the other that it may mean. What counts as a word: spring/words.py.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -19,11 +18,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spring.words import terms
+
 Floats = NDArray[np.float64]
 By = Literal["bm25", "okapi", "dense", "hybrid"]
 LEXICAL = ("bm25", "okapi")  # need no embeddings
 
-WORD = re.compile(r"\w+")
 FAISS_GPU_MAX_K = 2048  # faiss refuses to return more results per query on a GPU
 
 
@@ -43,11 +43,6 @@ def document_text(query: str, response: str) -> str:
     return f"{query_text(query)}\n{response}"
 
 
-def tokenise(text: str) -> list[str]:
-    """Lower-case runs of letters, digits and underscores (Unicode); no stop words, no stemming [ours]."""
-    return WORD.findall(text.lower())
-
-
 class Index(Protocol):
     """Scores all N documents of one user against a query."""
 
@@ -64,13 +59,14 @@ class Bm25:
     documents, as every buffer starts out. There a shared word would lower a score, and sigma = 0 would mean
     nothing. Here scores are never negative and are zero exactly where no word is shared, so sigma = 0 reads
     "shares a word". The constant factor k1 + 1 = 2.5 that Okapi has moves every score and quartile alike.
-    A word that a query holds twice counts twice.
+    A word that a query holds twice counts twice. Words are `terms`: of scripts without blanks pairs of
+    characters; no stop words, no stemming.
     """
 
     def __init__(self, documents: Sequence[str]) -> None:
         import bm25s
 
-        words = [tokenise(document) for document in documents]
+        words = [terms(document) for document in documents]
         self.df = Counter(word for document in words for word in dict.fromkeys(document))
         self.vocabulary = {word: i for i, word in enumerate(self.df)}
         self.n = len(documents)
@@ -81,7 +77,7 @@ class Bm25:
 
     def scores(self, query: str, embedding: Any = None) -> Floats:
         """BM25 of each document, never negative. [N]."""
-        known = [self.vocabulary[word] for word in tokenise(query) if word in self.vocabulary]
+        known = [self.vocabulary[word] for word in terms(query) if word in self.vocabulary]
         return self.index.get_scores_from_ids(known) if known else np.zeros(self.n)
 
     def odds(self, words: Iterable[str]) -> Floats:
@@ -91,7 +87,7 @@ class Bm25:
 
     def upper_bound(self, query: str) -> float:
         """Sum of the idf of the query's words, known or not: no document can reach it."""
-        return float(np.log1p(self.odds(tokenise(query))).sum())
+        return float(np.log1p(self.odds(terms(query))).sum())
 
 
 class Okapi(Bm25):

@@ -97,10 +97,14 @@ def draw_others(item: str, pool: Mapping[str, Sequence[str]], *, k: int, seed: i
 
 
 def contrast_rouge(chosen: str, rejected: str) -> float:
-    """ROUGE-L F1 of the two answers; an empty one is no answer and counts as 1: such a pair is never kept."""
+    """ROUGE-L F1 of the two answers; 1, so that the pair is never kept, where it cannot tell them apart.
+
+    That is where the chosen one has no words, or the rejected one is empty: no answer.
+    """
     from spring.measures.rouge import rouge
 
-    return float(rouge([(chosen, rejected)])["rougeL"][0]) if rejected.strip() else 1.0
+    found = float(rouge([(chosen, rejected)])["rougeL"][0])
+    return found if rejected.strip() and not math.isnan(found) else 1.0
 
 
 def uniform(similarity: Floats) -> Floats:

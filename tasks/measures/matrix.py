@@ -32,11 +32,16 @@ from tasks.measures.comparison import compare_arms, interval_of
 class States:
     """One user under one arm, P periods: a metric of every state on every period, and what goes with it."""
 
-    scores: np.ndarray  # [P, P]: learned, tested
+    scores: np.ndarray  # [P, P]: learned, tested; NaN: the metric does not apply to any of the texts
     untrained: np.ndarray  # [P]: the base model
     swapped: np.ndarray | None  # [P]: each period's state with another user's adapter; null: has no own
     changed: np.ndarray  # [P] bool: the tests are written in a new way
     returned: np.ndarray  # [P] bool: in an old way again
+
+    @property
+    def whole(self) -> bool:
+        """Whether the metric applies to every period."""
+        return bool(np.isfinite(self.scores).all() and np.isfinite(self.untrained).all())
 
     @property
     def personal(self) -> float | None:
@@ -65,8 +70,9 @@ MEASURED: dict[str, Any] = {
 def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
     """Per arm: the mean matrix, what the base model has in its place, every measure; and `MEASURED` of users.
 
-    Measures are taken user by user and averaged, since the largest of means is not the mean of the largest.
-    Both are empty if the matrix is off.
+    Measures are taken user by user and averaged, since the largest of means is not the mean of the largest;
+    a user has none of a metric that does not apply to any text of some period. Both are empty if the matrix
+    is off.
     """
     if params.transfer is None:
         return {}, pl.DataFrame(schema=MEASURED)
@@ -90,7 +96,7 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
         rows = pl.DataFrame(
             [
                 {"arm": arm, "user_id": user, "kinds": kinds.get(user, []), "metric": metric}
-                | {name: taken(of) for name, taken in MEASURES.items()}
+                | {name: taken(of) if of.whole else None for name, taken in MEASURES.items()}
                 for metric, (scores, base) in pairs.items()
                 for i, user in enumerate(users)
                 for of in [
@@ -120,8 +126,8 @@ def of_texts(rows: pl.DataFrame, users: list[str], periods: int) -> dict[str, tu
     states, base = (rows.filter(keep) for keep in (pl.col("learned") >= 0, pl.col("learned").is_null()))
     return {
         metric: (
-            cube(states.with_columns(value=metric), users, periods, periods),
-            cube(base.with_columns(value=metric), users, periods),
+            cube(states.with_columns(value=metric), users, periods, periods, gaps=True),
+            cube(base.with_columns(value=metric), users, periods, gaps=True),
         )
         for metric in TEXT_METRICS
     }
@@ -178,7 +184,7 @@ def read_texts(params: Params) -> pl.DataFrame:
     assert not rows["response"].null_count(), "a generated text answers no test item"
     pairs = list(rows.select("response", "text").iter_rows())
     scores = score_texts(pairs, synonyms=wordnet_is_installed())
-    rows = rows.with_columns(pl.Series(name, values) for name, values in scores.items())
+    rows = rows.with_columns(pl.Series(name, values).fill_nan(None) for name, values in scores.items())
     return rows.group_by("arm", "user_id", "learned", "tested").agg(pl.col(list(TEXT_METRICS)).mean())
 
 
@@ -213,12 +219,12 @@ def read_untrained(params: Params) -> pl.DataFrame:
     return pl.concat(frames).group_by("user_id", "tested").agg(pl.col("value").mean())
 
 
-def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
-    """`value` as [N, P] or [N, P, P], users by name."""
+def cube(rows: pl.DataFrame, users: list[str], *periods: int, gaps: bool = False) -> np.ndarray:
+    """`value` as [N, P] or [N, P, P], users by name; with `gaps` a null is NaN."""
     keys = ["user_id", "learned", "tested"] if len(periods) == 2 else ["user_id", "tested"]
     values = rows.sort(keys)["value"].to_numpy()
     shape = (len(users), *periods)
-    assert np.isfinite(values).all(), "a value is missing or not finite"
+    assert gaps or np.isfinite(values).all(), "a value is missing or not finite"
     assert len(values) == np.prod(shape), (
         f"{len(values)} cells, not {shape}: run `dvc repro --force transfer`"
     )
@@ -226,12 +232,16 @@ def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
 
 
 def means(params: Params, scores: np.ndarray, untrained: np.ndarray) -> dict[str, Any]:
-    """`matrix` (learned -> tested -> mean over users) and `untrained` of scores [N, P, P] and [N, P]."""
+    """`matrix` (learned -> tested -> mean over users) and `untrained` of scores [N, P, P] and [N, P].
+
+    Means are over the users that have a value; null where none has.
+    """
+    states, alone = (np.ma.masked_invalid(values).mean(axis=0).tolist() for values in (scores, untrained))
     names = [str(period) for period in params.periods]
-    rows = (dict(zip(names, row, strict=True)) for row in scores.mean(axis=0).tolist())
+    rows = (dict(zip(names, row, strict=True)) for row in states)
     return {
         "matrix": dict(zip(names, rows, strict=True)),
-        "untrained": dict(zip(names, untrained.mean(axis=0).tolist(), strict=True)),
+        "untrained": dict(zip(names, alone, strict=True)),
     }
 
 

@@ -20,10 +20,10 @@ from spring.settings.params import Params
 from tasks.params import load_start
 from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import probability, tables
-from tasks.reporting.plots import SIGNIFICANT, drift_keys, followed, significant, titles
+from tasks.reporting.plots import SIGNIFICANT, drift_keys, followed, is_headline, significant, titles
 from tasks.reporting.published import published_table
 from tasks.reporting.svg import COLOURS, arm_styles, glyph
-from tasks.reporting.table import Table, excludes_zero, interval, number, with_interval
+from tasks.reporting.table import Table, excludes_zero, interval, left_out, number, with_interval
 from tasks.suites import read_suite
 
 FEW_USERS = 10  # below, even expanded bootstrap intervals are rough
@@ -37,13 +37,13 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One query with its reference and what every arm wrote: (arm, text, ROUGE-1, contexts)."""
+    """One query with its reference and what every arm wrote: (arm, text, ROUGE-1 or null, contexts)."""
 
     user: str
     period: int
     query: dict[str, str]
     reference: str
-    answers: list[tuple[str, str, float, int]]
+    answers: list[tuple[str, str, float | None, int]]
 
 
 def names(arms: Sequence[str]) -> str:
@@ -53,7 +53,8 @@ def names(arms: Sequence[str]) -> str:
 
 def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, str]]:
     """What the numbers say, claim by claim: (heading, sentence)."""
-    said = [(title, metric_reading(metrics, order, metric)) for metric, title in titles(metrics).items()]
+    told = {metric: title for metric, title in titles(metrics).items() if is_headline(metric)}
+    said = [(title, metric_reading(metrics, order, metric)) for metric, title in told.items()]
     said += [("Transfer", sentence) for sentence in transfer_reading(metrics, order)]
     said += [("Drift", sentence) for sentence in drift_reading(metrics, order)]
     users = metrics["users"]
@@ -69,6 +70,8 @@ def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -
     """The arm with the highest mean, whether it can be told from the one compared with, and who else can."""
     against, paired = metrics["against"], metrics["paired"]
     means = {arm: metrics["arms"][arm][metric]["mean"] for arm in order}
+    if None in means.values():
+        return "Applies to no test item: none has a word to compare."
     best = [arm for arm in order if means[arm] == max(means.values())]
     if against in best:
         text = f"No arm has a higher mean than {against} ({number(means[against])})."
@@ -181,6 +184,7 @@ def render(
         },
         colours=COLOURS,
         reading=reading(metrics, order),
+        left_out=left_out(metrics),
         tables=shown,
         drawings={name: [Markup(svg) for svg in drawn] for name, drawn in drawings.items()},
         drift_arm=drift_arm,

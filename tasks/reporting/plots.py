@@ -78,13 +78,28 @@ def titles(metrics: dict[str, Any]) -> dict[str, str]:
     return {name: title for name, title in METRIC_NAMES.items() if name in found}
 
 
+def headlines(metrics: dict[str, Any]) -> dict[str, str]:
+    """Those of `titles` that are drawn: headline metrics, if they apply to any text."""
+    found = next(iter(metrics["arms"].values()))
+    return {
+        name: title
+        for name, title in titles(metrics).items()
+        if is_headline(name) and found[name]["mean"] is not None
+    }
+
+
+def is_headline(metric: str) -> bool:
+    """Whether a metric is drawn and spoken of, or stands in tables only."""
+    return metric not in TEXT_METRICS or TEXT_METRICS[metric].headline
+
+
 def followed(metrics: dict[str, Any]) -> list[str]:
     """The arms that can be told apart over periods: all of a few, else the one compared with and the best."""
     arms = list(metrics["arms"])
     if len(arms) <= MOST_LINES:
         return arms
     found = {metrics["against"]}
-    for metric in titles(metrics):
+    for metric in headlines(metrics):
         ranked = sorted(((metrics["arms"][arm][metric]["mean"], arm) for arm in arms), reverse=True)
         found |= {arm for _, arm in ranked[:BEST]}
     return [arm for arm in arms if arm in found]
@@ -98,13 +113,13 @@ def periods_panel(
         style, rows = styles[arm], table.filter(pl.col("arm") == arm).sort("period")
         periods = rows["period"].to_numpy()
         if arm not in shown:
-            axes.plot(periods, rows[metric], color=GRID, linewidth=1)
+            axes.plot(periods, rows[metric].to_numpy(), color=GRID, linewidth=1)  # a null is a gap
             continue
         low, high = (rows[f"{metric}_{end}"].cast(pl.Float64).to_numpy() for end in ("low", "high"))
         if len(styles) <= MOST_LINES:
             axes.fill_between(periods, low, high, color=style.colour, alpha=0.07, linewidth=0)
         axes.plot(
-            periods, rows[metric], color=style.colour, marker=style.marker, linestyle=style.dash,
+            periods, rows[metric].to_numpy(), color=style.colour, marker=style.marker, linestyle=style.dash,
             linewidth=1.6, markersize=4.5,
         )  # fmt: skip
     axes.set_title(METRIC_NAMES[metric])

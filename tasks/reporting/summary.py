@@ -14,7 +14,7 @@ from typing import Any
 from spring.settings.params import Params
 from tasks.files import write_text
 from tasks.reporting.cost_plots import cost_panel
-from tasks.reporting.plots import arm_handles, paired_panel, titles
+from tasks.reporting.plots import arm_handles, headlines, paired_panel
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
@@ -44,9 +44,13 @@ def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
     styles = arm_styles(params)
     height = 0.8 + 0.2 * len(styles)
     differences = [
-        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in titles(metrics)
+        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in headlines(metrics)
     ]
-    costs = [partial(cost_panel, metrics=metrics, metric=name, styles=styles) for name in BOTH]
+    costs = [
+        partial(cost_panel, metrics=metrics, metric=name, styles=styles)
+        for name in BOTH
+        if name in headlines(metrics)
+    ]
     made = {
         "paired": composite(differences, (2.6, height), columns=4, shared=True),
         "cost": composite(costs, (5.2, 3.4), key=arm_handles(styles)),

@@ -66,10 +66,20 @@ def arms_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         for metric, title in titles(metrics).items():
             found = metrics["arms"][arm][metric]
             row |= {metric: found["mean"], f"{metric}_low": found["low"], f"{metric}_high": found["high"]}
-            text[title] = with_interval(found, "mean")
+            text[title] = with_interval(found, "mean") + (
+                f" (n={found['users']})" if "users" in found else ""
+            )
+        row |= {f"{metric}_inapplicable": count for metric, count in metrics.get("inapplicable", {}).items()}
         rows.append(row)
         shown.append(text)
-    return Table("arms", "Mean over periods, with its interval over users", rows, shown)
+    title = "Mean over periods, with its interval over users"
+    return Table("arms", f"{title}{f'. {said}' if (said := left_out(metrics)) else ''}", rows, shown)
+
+
+def left_out(metrics: dict[str, Any]) -> str:
+    """Which metrics do not apply to how many test items; empty where all apply."""
+    counts = [f"{METRIC_NAMES[name]} ({count:,})" for name, count in metrics.get("inapplicable", {}).items()]
+    return f"Test items without a word to compare are left out: {', '.join(counts)}" if counts else ""
 
 
 def period_table(metrics: dict[str, Any], order: Sequence[str], metric: str) -> Table:

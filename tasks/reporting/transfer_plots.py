@@ -14,6 +14,7 @@ from tasks.reporting.plots import (
     TRANSFER_NAMES,
     forest_axes,
     forest_row,
+    is_headline,
     significant,
 )
 from tasks.reporting.svg import INK, MUTED, SERIES, Style
@@ -66,12 +67,19 @@ def of_metric(arm: dict[str, Any], metric: str) -> dict[str, Any]:
     return arm["generated"].get(metric, arm)
 
 
+def drawable(arm: dict[str, Any]) -> list[str]:
+    """The headline metrics whose matrix has any number: one may not apply to any text."""
+    shown = [metric for metric in arm["generated"] if is_headline(metric)]
+    return ["logp_per_token", *(metric for metric in shown if gains(of_metric(arm, metric)))]
+
+
 def gains(arm: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """(learned, tested) -> scores[i, j] less what the base model has there."""
+    """(learned, tested) -> scores[i, j] less what the base model has there; not where no text has either."""
     return {
         (learned, tested): score - arm["untrained"][tested]
         for learned, scores in arm["matrix"].items()
         for tested, score in scores.items()
+        if score is not None and arm["untrained"][tested] is not None
     }
 
 

@@ -19,6 +19,7 @@ from tasks.suites import FOLDER as SUITES
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer", "detection")  # tables of data/evaluate
 SUITE = "suite.yaml"  # in a kept run: the suite as it was
+OPTIONAL = ("transfer", "chrf")  # may be of some runs alone; of chrF only what all have is pooled
 FILES = ("metrics.json", PARAMS.name, SUITE, *(f"{name}.parquet" for name in KEPT))
 Run = tuple[dict[str, Any], dict[str, pl.DataFrame]]  # metrics, and the tables of `KEPT`
 
@@ -81,16 +82,19 @@ def params_of(folder: Path) -> Params:
 
 
 def differences(some: dict[str, str], others: dict[str, str]) -> str:
-    """Names of the settings that are not the same; the matrix of transfer may be missing in one."""
+    """Names of the settings that are not the same; those of `OPTIONAL` may be missing in one."""
     names = sorted(some.keys() | others.keys())
-    if not ("transfer" in some and "transfer" in others):
-        names = [name for name in names if name != "transfer"]
+    names = [name for name in names if name not in OPTIONAL or (name in some and name in others)]
     return ", ".join(name for name in names if some.get(name) != others.get(name))
 
 
 def scoring(metrics: dict[str, Any]) -> dict[str, str]:
-    """How texts were compared: METEOR knows synonyms where WordNet is installed."""
-    return {name: metrics[name] for name in ("rouge", "meteor")}
+    """How texts were compared: METEOR knows synonyms where WordNet is installed.
+
+    What counts as a word has changed once. A run that was kept before may be of texts that this concerns or
+    not, which nothing that is kept can tell, so it is not pooled with later ones.
+    """
+    return {name: metrics[name] for name in ("rouge", "meteor", "chrf") if name in metrics}
 
 
 def read_kept(params: Params, kept: Path) -> dict[int, Run]:

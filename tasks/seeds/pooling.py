@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from statistics import fmean, median
 from typing import Any
@@ -33,7 +34,9 @@ def without(run: Run, left: list[str]) -> Run:
     }
     users = tables["users"].drop(left, strict=False)
     measured = tables["transfer"].filter(~pl.col("metric").is_in(left))
-    return metrics | {"arms": arms, "transfer": transfer}, tables | {"users": users, "transfer": measured}
+    counted = leave_out(metrics.get("inapplicable", {}), left)
+    metrics = metrics | {"arms": arms, "transfer": transfer, "inapplicable": counted}
+    return metrics, tables | {"users": users, "transfer": measured}
 
 
 def leave_out(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
         pool_transfer(params, pooled["transfer"], with_matrix, measured)
     return pooled | {
         "users": users["user_id"].n_unique(),
+        "inapplicable": inapplicable(params, every),
         "seeds": list(runs),
         "against": params.evaluate.against,
         "periods": every[0]["periods"],
@@ -74,8 +78,19 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     }
 
 
-def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, list[float]]]:
-    """Arm -> metric -> mean difference from `evaluate.against` in each run, from their tables of users."""
+def inapplicable(params: Params, every: list[dict[str, Any]]) -> dict[str, int]:
+    """Metric -> to how many test items it does not apply; of users that no seed makes, in one run."""
+    counts = Counter[str]()
+    for metrics in every if params.ingest.seeded else every[:1]:
+        counts.update(metrics["inapplicable"])
+    return dict(counts)
+
+
+def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, list[float | None]]]:
+    """Arm -> metric -> mean difference from `evaluate.against` in each run, from their tables of users.
+
+    Null where a metric does not apply to any text of a run.
+    """
     metrics = metrics_in(every[0])
     found = [
         {
@@ -86,10 +101,15 @@ def by_seed(params: Params, every: list[pl.DataFrame]) -> dict[str, dict[str, li
     ]
     against = params.evaluate.against
     return {
-        arm: {name: [means[arm][name] - means[against][name] for means in found] for name in metrics}
+        arm: {name: [less(means[arm][name], means[against][name]) for means in found] for name in metrics}
         for arm in params.arms
         if arm != against
     }
+
+
+def less(value: float | None, other: float | None) -> float | None:
+    """A difference; null where there is nothing to take it from."""
+    return None if value is None or other is None else value - other
 
 
 def pool_transfer(

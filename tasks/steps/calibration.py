@@ -14,8 +14,9 @@ import polars as pl
 
 from spring.method.gate import standing
 from spring.method.learned_gate import Features, features
-from spring.method.retrieval import document_text, query_text, tokenise
+from spring.method.retrieval import document_text, query_text
 from spring.settings.arm import Arm
+from spring.words import terms
 from tasks.cells.decoding import Request
 from tasks.cells.likelihood import Ask, likelihoods
 from tasks.cells.workbench import Row
@@ -149,14 +150,14 @@ def retrieve_pairs(
 def describe(row: Row, items: list[Row], scores: Any, known: Any) -> list[Features]:
     """Features of what was retrieved for a query, best first; `known` are the scores known at its time."""
     places = standing(scores, known)
-    words = len(tokenise(query_text(row["query"])))
+    words = len(terms(query_text(row["query"])))
     return [
         features(
             score=scores[k],
             standing=places[k],
             rank=k + 1,
             query_words=words,
-            item_words=len(tokenise(document_text(item["query"], item["response"]))),
+            item_words=len(terms(document_text(item["query"], item["response"]))),
             days=(row["timestamp"] - item["timestamp"]).total_seconds() / 86_400,
         )
         for k, item in enumerate(items)

@@ -172,7 +172,7 @@ def test_each_addition_is_a_file_an_import_and_a_line(tmp_path: Path, tiny_model
     metrics = json.loads((data / "metrics.json").read_text())
     assert metrics["arms"]["own"]["seconds_score"] == 0  # neither reads a likelihood
     assert 0 < metrics["arms"]["own"]["length"]["mean"] <= 1
-    assert set(metrics["paired"]["own"]) == {"rouge1", "rougeL", "meteor", "length", "logp_per_token"}
+    assert set(metrics["paired"]["own"]) == {"rouge1", "rougeL", "meteor", "length", "chrf", "logp_per_token"}
     assert "length" in metrics["transfer"]["own"]["generated"]
     assert "| Length |" in (data / "report/tables/arms.md").read_text()
     assert "Length over periods" in (data / "report/report.html").read_text()

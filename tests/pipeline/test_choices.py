@@ -13,7 +13,8 @@ from kit.pipeline import experiment
 from rank_bm25 import BM25Okapi
 
 from spring.engine.embedding import Embedder
-from spring.method.retrieval import document_text, query_text, tokenise
+from spring.method.retrieval import document_text, query_text
+from spring.words import terms
 from tasks.params import load_params
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def test_okapi_shows_what_rank_bm25_finds(project: Path) -> None:
     tests = {row["interaction_id"]: row for row in rows.filter(pl.col("part") == "test").to_dicts()}
     for user, item, contexts in said.select("user_id", "interaction_id", "contexts").iter_rows():
         past = rows.filter((pl.col("user_id") == user) & (pl.col("part") == "train")).to_dicts()
-        documents = [tokenise(document_text(row["query"], row["response"])) for row in past]
-        scores = BM25Okapi(documents).get_scores(tokenise(query_text(tests[item]["query"])))
+        documents = [terms(document_text(row["query"], row["response"])) for row in past]
+        scores = BM25Okapi(documents).get_scores(terms(query_text(tests[item]["query"])))
         shown = [scores[[row["interaction_id"] for row in past].index(one)] for one in contexts]
         np.testing.assert_allclose(sorted(shown), sorted(scores)[-2:])

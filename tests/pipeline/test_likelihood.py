@@ -218,4 +218,4 @@ def test_every_state_answers_every_period_where_params_ask(project, monkeypatch,
     diagonal_means = [generated["spring"]["rouge1"]["matrix"][str(t)][str(t)] for t in (1, 2)]
     assert sum(diagonal_means) / 2 == pytest.approx(metrics["arms"]["spring"]["rouge1"]["mean"], abs=1e-6)
     table = pl.read_csv(project / "data/report/tables/transfer-generated.csv")
-    assert table.height == 3 * 3 and set(table["metric"]) == {"rouge1", "rougeL", "meteor"}
+    assert table.height == 3 * 4 and set(table["metric"]) == {"rouge1", "rougeL", "meteor", "chrf"}

@@ -29,12 +29,14 @@ from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired
 from tasks.reporting.svg import GRID, Style
 from tasks.reporting.table import Table, as_plain, number, size
 from tasks.reporting.transfer_plots import measure_panel, measure_title, measured
+from tasks.tracking import summary
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('text')</script>"
 HOSTILE_USER = '"><img src=https://example.org/x.png>$x$'
 WORDS = ("the", "drift", "of", "user", "is", "learned", "from", "what", "changed", "and", "not", "stayed")
 TYPES = ("abrupt", "gradual", "noise")
+HEADLINES = ("rouge1", "rougeL", "meteor", "logp_per_token")
 KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.Int32}
 PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "quality": pl.Float64}
 SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
@@ -264,6 +266,94 @@ def test_paired_differences_are_differences_of_means(finished: Path) -> None:
             gap = metrics["arms"][arm][metric]["mean"] - metrics["arms"]["base"][metric]["mean"]
             assert found["difference"] == pytest.approx(gap, abs=2e-6)
             assert found["low"] <= found["difference"] <= found["high"]
+
+
+def answer_in_emoji(root: Path, which: pl.Expr) -> None:
+    """Test items whose reference has no word."""
+    for path in root.glob("data/split/*.parquet"):
+        emoji = pl.when(which & (pl.col("part") == "test")).then(pl.lit("👍👍 !!")).otherwise("response")
+        write(pl.read_parquet(path).with_columns(response=emoji), path)
+
+
+def write_texts(root: Path) -> None:
+    """What every state and the base model write: the first words of the reference, more the later."""
+    params, rows = load_params(root / "params.yaml"), []
+    for tested in params.periods:
+        split = pl.read_parquet(root / f"data/split/{tested}.parquet").filter(pl.col("part") == "test")
+        for item, user, text in split.select("interaction_id", "user_id", "response").iter_rows():
+            for learned in (None, *params.periods):
+                row = {"user_id": user, "interaction_id": item, "learned": learned, "tested": tested}
+                said = " ".join(text.split()[: 3 + (learned or 0)])
+                rows += [{"arm": arm, "text": said} | row for arm in params.arms]
+    write(pl.DataFrame(rows), root / "data/transfer/texts.parquet")
+
+
+def test_items_without_words_are_in_no_mean_of_words(tmp_path: Path) -> None:
+    """User 1 in period 1: ROUGE is that of period 2, METEOR of both; user 2 never: of the others."""
+    write_params(tmp_path, transfer="generation")
+    write_experiment(tmp_path)
+    user, period = pl.col("user_id"), pl.col("period")
+    answer_in_emoji(tmp_path, (user == "user-2") | ((user == "user-1") & (period == 1)))
+    write_texts(tmp_path)
+    run(tmp_path)
+    metrics, items = metrics_of(tmp_path), pl.read_parquet(tmp_path / "data/evaluate/items.parquet")
+    assert metrics["inapplicable"] == {"rouge1": 3, "rougeL": 3}
+    spring = items.filter(pl.col("arm") == "spring")
+    assert spring.filter((user == "user-1") & (period == 1))["rouge1"].to_list() == [None]
+    for metric, of in (("rouge1", spring.drop_nulls("rouge1")), ("meteor", spring)):
+        means = of.group_by("user_id").agg(pl.col(metric).mean())
+        found = metrics["arms"]["spring"][metric]
+        assert found["mean"] == pytest.approx(means[metric].mean(), abs=1e-6)
+        assert found.get("users") == (4 if metric == "rouge1" else None) and means.height in (4, 5)
+        assert found["periods"]["1"] == pytest.approx(of.filter(period == 1)[metric].mean(), abs=1e-6)
+    gap = metrics["arms"]["spring"]["rouge1"]["mean"] - metrics["arms"]["base"]["rouge1"]["mean"]
+    paired = metrics["paired"]["spring"]
+    assert paired["rouge1"]["difference"] == pytest.approx(gap, abs=2e-6)
+    assert paired["rouge1"]["p"] >= 2 / 2**4 and paired["meteor"]["p"] >= 2 / 2**5
+    generated = metrics["transfer"]["spring"]["generated"]
+    users = {name: generated[name]["average"]["users"] for name in ("rouge1", "meteor")}
+    assert users == {"rouge1": 3, "meteor": 5}  # those whose every period has words
+    assert 0 < generated["rouge1"]["matrix"]["1"]["1"] < generated["rouge1"]["matrix"]["2"]["1"]
+    folder = tmp_path / "data/report/tables"
+    assert "left out: ROUGE-1 (3), ROUGE-L (3)" in (folder / "arms.md").read_text(encoding="utf-8")
+    assert {row["rouge1_inapplicable"] for row in json.loads((folder / "arms.json").read_text())} == {3}
+    assert "(n=4)" in (folder / "arms.md").read_text(encoding="utf-8")
+    page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
+    assert "left out: ROUGE-1 (3), ROUGE-L (3)" in page.words
+
+
+def test_a_metric_that_applies_to_nothing_is_said_and_not_drawn(tmp_path: Path) -> None:
+    write_params(tmp_path, transfer="generation")
+    write_experiment(tmp_path, users=2)
+    answer_in_emoji(tmp_path, pl.lit(True))
+    write_texts(tmp_path)
+    run(tmp_path)
+    metrics = metrics_of(tmp_path)  # not a number is no JSON
+    for arm, found in metrics["arms"].items():
+        assert found["rouge1"] == {"mean": None, "low": None, "high": None, "users": 0} | {
+            "periods": {"1": None, "2": None}
+        }
+        assert found["meteor"]["mean"] is not None
+        assert arm == "base" or set(metrics["paired"][arm]["rouge1"].values()) == {None}
+    generated = metrics["transfer"]["spring"]["generated"]["rouge1"]
+    assert generated["average"]["mean"] is None and generated["matrix"]["0"]["1"] is None
+    assert dict(reading(metrics, list(metrics["arms"])))["ROUGE-1"].startswith("Applies to no test item")
+    table = (tmp_path / "data/report/tables/arms.md").read_text(encoding="utf-8")
+    assert "| spring | – (n=0) | – (n=0) |" in table and "nan" not in table.lower()
+    page = (tmp_path / "data/report/report.html").read_text(encoding="utf-8")
+    assert "METEOR over periods" in page and "ROUGE-1 over periods" not in page
+    assert "Every state of spring on every period, METEOR" in page
+    assert "Every state of spring on every period, ROUGE-1" not in page
+    assert 'data-value="None"' not in page and "nan" not in Page(page).words.lower().split()
+    logged = summary(metrics, "spring")
+    assert "rouge1/mean" not in logged and logged["rouge1/inapplicable"] == 4
+    assert "meteor/inapplicable" not in logged
+
+
+def test_an_answer_decides_nothing_about_what_applies() -> None:
+    items = pl.DataFrame({"arm": ["a", "b"]} | {metric: [0.5, None] for metric in evaluate.METRICS})
+    with pytest.raises(AssertionError, match="applies to an answer"):
+        evaluate.inapplicable(items)
 
 
 def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path, monkeypatch: Any) -> None:
@@ -597,7 +687,8 @@ def test_print_shows_tables_and_place(
     assert "ROUGE-1 per period" in printed and "period 2" in printed
     assert printed.rstrip().endswith(f"Report: {finished / 'data/report/report.html'}")
     lines = [line for line in printed.splitlines() if line.startswith("spring ")]
-    assert len(lines) == 2 + len(METRIC_NAMES)  # values, differences, and each metric over periods
+    assert len(lines) == 2 + len(HEADLINES)  # values, differences, and each metric over periods
+    assert "chrF" not in printed and max(map(len, printed.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(
@@ -684,7 +775,10 @@ def test_reading_says_what_the_intervals_say(arms: dict[str, Any], expected: str
 def test_reading_of_drift() -> None:
     """Labels missing: said; selections that differ: pointed to; the shares as percentages."""
     metrics = made_up(a=(0.02, 0.01, 0.03))
-    assert [heading for heading, _ in reading(metrics, ["base", "a"])] == [*METRIC_NAMES.values(), "Caution"]
+    assert [heading for heading, _ in reading(metrics, ["base", "a"])] == [
+        *(METRIC_NAMES[name] for name in HEADLINES),
+        "Caution",
+    ]
     values = {"auroc": 0.75, "precision": 0.5, "blind": 0.25}
     found = {name: {"mean": value, "low": 0.7, "high": 0.8} for name, value in values.items()}
     metrics["drift"] = {"a": {EVERY: found}}

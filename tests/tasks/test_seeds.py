@@ -10,6 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from spring.measures.chrf import CHRF_SETTING
+from spring.measures.meteor import meteor_setting
+from spring.measures.rouge import ROUGE_SETTING
 from spring.measures.statistics import EVERY
 from spring.settings.params import Params
 from tasks.evaluate import METRICS, settings
@@ -192,6 +195,61 @@ def test_a_metric_that_some_run_lacks_is_left_out(params: Params, some: set[int]
         for table in [make(found, ARMS)]
     ]
     assert all("METEOR" in text and "ROUGE-L" in text and "ROUGE-1" not in text for text in shown)
+
+
+def without_words(some: Run, user: str) -> Run:
+    """A run in which rouge1 applies to no text of `user`, two in all."""
+    metrics, tables = some
+    users = tables["users"].with_columns(
+        pl.when(pl.col("user_id") != user).then("rouge1").alias("rouge1"),
+    )
+    return metrics | {"inapplicable": {"rouge1": 2}}, tables | {"users": users}
+
+
+def test_users_without_words_are_in_no_difference_of_words(params: Params) -> None:
+    """In seed 0 of personas u0 has no words: differences 3, 1, 3 of rouge1, and 1, 3, 1, 3 of others."""
+    runs = {0: without_words(run("personas", 0), "u0"), 1: run("personas", 1)}
+    found = pool(params, runs)
+    assert found["inapplicable"] == {"rouge1": 2} and found["users"] == 4
+    paired = found["paired"]["spring"]
+    assert paired["rouge1"]["difference"] == pytest.approx(7 / 3)
+    assert paired["rouge1"]["p"] == pytest.approx(2 / 8)
+    assert paired["rougeL"]["difference"] == pytest.approx(2) and paired["rougeL"]["p"] == 2 / 16
+    assert found["arms"]["spring"]["rouge1"]["users"] == 3 and "users" not in found["arms"]["base"]["rougeL"]
+    assert found["by_seed"]["spring"]["rouge1"] == [pytest.approx(3), pytest.approx(2)]
+
+
+def test_people_without_words_are_counted_once(params: Params) -> None:
+    """Of a source that no seed makes the test items are the same; without any, there is no difference."""
+    some = {seed: without_words(run("table", seed), "u1") for seed in (0, 1)}
+    found = pool(of(params, "table"), some)
+    assert found["inapplicable"] == {"rouge1": 2} and found["arms"]["spring"]["rouge1"]["users"] == 1
+    nobody = {seed: without_words(run, "u0") for seed, run in some.items()}
+    found = pool(of(params, "table"), nobody)
+    assert found["by_seed"]["spring"]["rouge1"] == [None, None]
+    assert set(found["paired"]["spring"]["rouge1"].values()) == {None}
+    assert found["arms"]["spring"]["rouge1"]["mean"] is None
+    assert "| spring | – (n=0) |" in as_markdown(arms_table(found, ARMS))
+    assert "| spring | –, – |" in as_markdown(seeds_table(found, ARMS))
+
+
+def test_runs_of_before_words_are_not_pooled_with_later_ones(tmp_path: Path) -> None:
+    """Published runs pool as they are, and not with one that was scored by the words of today."""
+    folder = tmp_path / "personas-plus"
+    shutil.copytree(ROOT / "results/personas-plus", folder)
+    params = params_of(folder)
+    assert list(read_kept(params, folder)) == [3, 4]
+    metrics = json.loads((folder / "4/metrics.json").read_text())
+    now = {"rouge": ROUGE_SETTING, "meteor": meteor_setting(False), "chrf": CHRF_SETTING}
+    write_json(metrics | now, folder / "4/metrics.json")
+    with pytest.raises(SeedError, match="4 was scored with another meteor, rouge than"):
+        read_kept(params, folder)
+    early = json.loads((folder / "3/metrics.json").read_text())
+    write_json(early | now, folder / "3/metrics.json")
+    assert list(read_kept(params, folder)) == [3, 4]
+    write_json(early | now | {"chrf": "other"}, folder / "3/metrics.json")
+    with pytest.raises(SeedError, match="another chrf than"):
+        read_kept(params, folder)
 
 
 def test_what_is_left_out_is_told(
