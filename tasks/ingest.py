@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import string
+import sys
 from collections.abc import Iterable
 
 import polars as pl
 
 from spring.data.quarantine import Checked, check_rows, leave_out
-from spring.data.rows import RawRow, Skip, rows_of
+from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError, rows_of
 from spring.data.sources.registry import SOURCES
 from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
@@ -26,7 +27,7 @@ LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolea
 REFUSED = DATA / "ingest-quarantine.parquet"
 
 
-class QuarantineError(ValueError):
+class QuarantineError(SourceError):
     """So many rows are bad that the source or its mapping must be wrong."""
 
 
@@ -44,7 +45,7 @@ def main() -> None:
     )
     metrics = count(checked, interactions, left_out)
     if interactions.is_empty():
-        raise ValueError(
+        raise SourceError(
             f"no user has ingest.min_interactions = {params.ingest.min_interactions} usable interactions: "
             f"lower it, or see where they went: {metrics}"
         )
@@ -58,9 +59,11 @@ def main() -> None:
     REFUSED.unlink(missing_ok=True)
     for name, value in metrics.items():
         log.info("%s: %s", name, value)
+    for line in remarks(checked, params.ingest):
+        log.warning("%s", line)
 
 
-def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip], pl.DataFrame]:
+def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip | Opened], pl.DataFrame]:
     """Raw rows of the source in use, and the labels of those whose drift is known."""
     source = SOURCES[ingest.source]
     if source.make is not None:
@@ -104,7 +107,28 @@ def count(checked: Checked, interactions: pl.DataFrame, left_out: pl.DataFrame) 
         "quarantined": count_reasons(checked.quarantine),
         "left_out": dict(by_reason.iter_rows()),
         "skipped": dict(sorted(checked.skipped.items())),
+        **({"users_joined": len(checked.joined)} if checked.joined else {}),
+        **({"opened": checked.opened} if checked.opened else {}),
     }
+
+
+def remarks(checked: Checked, ingest: Ingest) -> list[str]:
+    """What was decided for the source and may be wrong: users made one, words taken for missing values."""
+    told = []
+    if checked.joined:
+        ways = [f"{user!r} from {', '.join(map(repr, spelled))}" for user, spelled in checked.joined.items()]
+        told.append(
+            f"{len(ways)} users are written in several ways that differ in blanks, invisible characters or "
+            f"Unicode's forms alone, and were made one: {'; '.join(ways[:10])}{' ...' if ways[10:] else ''}"
+        )
+    words = checked.quarantine.filter(pl.col("reason") == str(Reason.MISSING_WORD))
+    if words.height:
+        found = sorted({f"{field} {value!r}" for field, value in words.select("field", "value").iter_rows()})
+        told.append(
+            f"{words.height} rows have a word for a missing value: {', '.join(found[:10])}. If such a word "
+            f"is meant, leave it out of a list ingest.{ingest.source}.missing of your own (docs/data.md)"
+        )
+    return told
 
 
 def count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
@@ -152,6 +176,14 @@ def fields_of(template: str, key: str) -> set[str]:
         raise ParameterError(f"{key}: {error}; a brace itself is written {{{{ or }}}}") from None
 
 
+def told() -> None:
+    """The stage, its own refusals in a line."""
+    try:
+        main()
+    except (SourceError, ParameterError) as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(main)
+    run(told)

@@ -7,19 +7,18 @@ the limits per user. Rows read = kept + quarantined + left out, always.
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from spring.data.rows import INTERACTIONS, Problem, RawRow, Reason, Skip
+from spring.data.rows import INTERACTIONS, Opened, Problem, RawRow, Reason, Skip
 from spring.data.split import LONG_TEXT
+from spring.data.values import name_user, parse_number, parse_time
 
 QUARANTINE = {
     "row": pl.Int64,
@@ -31,7 +30,6 @@ QUARANTINE = {
 }
 LEFT_OUT = {"user_id": pl.String, "interactions": pl.Int64, "reason": pl.String}
 EXCERPT = 80  # characters of the offending value that are kept
-LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab, line feed and carriage return pass
 _UNDECODED = re.compile(r"[\ufffd\ud800-\udfff]")  # replacement characters and lone surrogates
@@ -45,13 +43,15 @@ class Checked:
     quarantine: pl.DataFrame
     skipped: dict[str, int]
     read: int
+    opened: dict[str, str | int] = field(default_factory=dict)  # what the source says that it read
+    joined: dict[str, list[str]] = field(default_factory=dict)  # users written in several ways, and how
 
 
-def check_rows(rows: Iterable[RawRow | Skip], *, min_chars: int, max_chars: int) -> Checked:
+def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_chars: int) -> Checked:
     """Separates usable rows from the others.
 
     `min_chars` bounds responses, `max_chars` responses and query fields. Texts come out in Unicode's NFC,
-    with line feeds for line ends and without white space around them; user ids are left as they are. Of
+    with line feeds for line ends and without white space around them, user ids as `name_user` has them. Of
     several rows with one interaction id the first stays; of identical texts of `LONG_TEXT` characters and
     more the earliest, whoever's they are, because its copies would leak from training into the test items:
     from a user's own, or from another user's where arms learn from all of them.
@@ -59,10 +59,15 @@ def check_rows(rows: Iterable[RawRow | Skip], *, min_chars: int, max_chars: int)
     kept: list[tuple[Any, ...]] = []
     bad: list[tuple[Any, ...]] = []
     skipped: Counter[str] = Counter()
+    opened: dict[str, str | int] = {}
     seen: set[str] = set()
+    spelled: dict[str, set[str]] = defaultdict(set)
     for raw in rows:
         if isinstance(raw, Skip):
             skipped[raw.reason] += 1
+            continue
+        if isinstance(raw, Opened):
+            opened[raw.what] = raw.value
             continue
         problem = find_problem(raw, min_chars=min_chars, max_chars=max_chars)
         if problem is None and raw.interaction_id in seen:
@@ -71,20 +76,22 @@ def check_rows(rows: Iterable[RawRow | Skip], *, min_chars: int, max_chars: int)
             bad.append(_quarantined(raw, problem))
         else:
             seen.add(raw.interaction_id or "")
+            spelled[name_user(raw.user_id or "")].add(raw.user_id or "")
             kept.append((*_canonical(raw), raw.row, _writable(raw.where)))
     schema = {**INTERACTIONS, "row": pl.Int64, "where": pl.String}
     frame = pl.DataFrame(kept, schema=schema, orient="row").sort("user_id", "timestamp", "row")
     frame, repeated = _part_repeats(frame)
     quarantine = pl.concat([pl.DataFrame(bad, schema=QUARANTINE, orient="row"), repeated]).sort("row")
     interactions = frame.select(list(INTERACTIONS))
-    return Checked(interactions, quarantine, dict(skipped), len(kept) + len(bad))
+    joined = {user: sorted(ways) for user, ways in sorted(spelled.items()) if len(ways) > 1}
+    return Checked(interactions, quarantine, dict(skipped), len(kept) + len(bad), opened, joined)
 
 
 def find_problem(raw: RawRow, *, min_chars: int, max_chars: int) -> Problem | None:
     """The first reason not to use a row, or None."""
     if raw.damage is not None:
         return raw.damage
-    if not (raw.user_id or "").strip():
+    if not name_user(raw.user_id or ""):
         return Problem("user_id", Reason.MISSING_USER, raw.user_id)
     if not (raw.interaction_id or "").strip():
         return Problem("interaction_id", Reason.MISSING_ID, raw.interaction_id)
@@ -102,35 +109,6 @@ def find_problem(raw: RawRow, *, min_chars: int, max_chars: int) -> Problem | No
     if raw.rating is not None and parse_number(raw.rating) is None:
         return Problem("rating", Reason.BAD_RATING, raw.rating)
     return None
-
-
-def parse_time(text: str) -> datetime | None:
-    """A point in time in UTC, or None if it is none.
-
-    ISO 8601 dates and times (without an offset: taken as UTC), also 20160131; seconds since 1970 from 10^8
-    (1973) on, milliseconds from 10^11 on. Smaller numbers are refused: a bare year would pass for 1970.
-    So are times from 2100 on: 20160131120000 would pass for one, and 9999-12-31 says that none is known.
-    """
-    text = text.strip()
-    number = parse_number(text)
-    try:
-        if number is not None and number >= 1e8:
-            time = datetime.fromtimestamp(number if number < 1e11 else number / 1000, UTC)
-        else:
-            time = datetime.fromisoformat(text)
-            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return time if time < LATEST else None
-
-
-def parse_number(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def leave_out(
@@ -165,7 +143,7 @@ def leave_out(
 def _canonical(raw: RawRow) -> tuple[Any, ...]:
     query = {name: _normalise(text or "") for name, text in raw.query.items()}
     return (
-        raw.user_id,
+        name_user(raw.user_id or ""),
         raw.interaction_id,
         parse_time(raw.timestamp or ""),
         raw.task,

@@ -1,6 +1,7 @@
 """What a source yields: rows as they stand there, all text, nothing parsed or judged.
 
-`RawRow` is one row, `Skip` whatever is no row at all (a commit without a body, a blank line).
+`RawRow` is one row, `Skip` whatever is no row at all (a commit without a body, a blank line), `Opened` what
+the source read from (a commit's hash, how many files).
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class Reason(StrEnum):
     """Why a row is in quarantine; the first that applies, in this order."""
 
     MALFORMED = "malformed line"
-    UNKNOWN_COLUMN = "unknown column"
+    TWICE = "a key stands twice"
     NOT_TEXT = "not a text or number"
+    ROUNDED = "an id written as a rounded number"
+    MISSING_WORD = "a word for a missing value"
     MISSING_USER = "missing user id"
     MISSING_ID = "missing interaction id"
     MISSING_TIME = "missing time"
@@ -44,6 +47,10 @@ class Reason(StrEnum):
     REPEATED = "repeated text"
 
 
+class SourceError(ValueError):
+    """A source that cannot be read at all; the message names it, its parameter, and what to do."""
+
+
 class Problem(NamedTuple):
     """What is wrong with a row, where in it, and the offending value."""
 
@@ -56,6 +63,13 @@ class Skip(NamedTuple):
     """Something read that is no row: counted by reason, not part of the quarantine."""
 
     reason: str
+
+
+class Opened(NamedTuple):
+    """What a source read from, beyond its parameters: told in ingest.json under `opened`."""
+
+    what: str
+    value: str | int
 
 
 @dataclass(frozen=True, slots=True)

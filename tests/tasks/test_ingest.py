@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +16,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.sources import Message, call_git, make_repository
 
 import tasks.ingest
 import tasks.split
-from spring.data.quarantine import EXCERPT, check_rows, leave_out, parse_time
+from spring.data.quarantine import EXCERPT, check_rows, leave_out
 from spring.data.rows import INTERACTIONS, Problem, RawRow, Reason, Skip, rows_of
 from spring.data.split import LONG_TEXT
+from spring.data.values import parse_time
 from spring.settings.params import ParameterError, merge
 from tasks.files import DATA
 from tasks.ingest import QuarantineError
@@ -59,6 +64,7 @@ def test_a_good_row_passes() -> None:
         ({"damage": Problem("line", Reason.MALFORMED, "x")}, "line", Reason.MALFORMED),
         ({"user_id": None}, "user_id", Reason.MISSING_USER),
         ({"user_id": "  "}, "user_id", Reason.MISSING_USER),
+        ({"user_id": "\u200b\u00a0\ufeff"}, "user_id", Reason.MISSING_USER),
         ({"user_id": "a\ufffd"}, "user_id", Reason.ENCODING),
         ({"interaction_id": ""}, "interaction_id", Reason.MISSING_ID),
         ({"timestamp": None}, "timestamp", Reason.MISSING_TIME),
@@ -114,15 +120,16 @@ def test_the_excerpt_shows_the_place() -> None:
     assert value == "x" * 40 + "\x07" + "y" * 39
 
 
-def test_texts_are_normalised_and_user_ids_are_not() -> None:
+def test_texts_are_normalised_and_so_are_user_ids() -> None:
     decomposed = "cafe\u0301 noir"
     checked = check(
         replace(GOOD, user_id=decomposed, response=f" {decomposed}\r\nline\rline "),
         replace(GOOD, user_id="café noir", interaction_id="2"),
         replace(GOOD, user_id="Café noir", interaction_id="3"),
     )
-    assert checked.interactions["user_id"].to_list() == ["Café noir", decomposed, "café noir"]
+    assert checked.interactions["user_id"].to_list() == ["Café noir", "café noir", "café noir"]
     assert checked.interactions["response"][1] == "café noir\nline\nline"
+    assert checked.joined == {"café noir": [decomposed, "café noir"]}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,18 @@ def test_texts_are_normalised_and_user_ids_are_not() -> None:
         ("20160131120000", None),  # a date without separators, not milliseconds of the year 2608
         ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),  # milliseconds
         ("99999999", None),
+        ("100000000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),  # microseconds
+        ("100000000000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),  # nanoseconds
+        ("1577836800123456789", datetime(2020, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),  # no float has its digits
+        ("20160131120000123", None),  # a date without separators to the millisecond
+        ("2020-01-01T00:00:00.123456789Z", datetime(2020, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+        ("2020-01-01 00:00:00 UTC", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("2020-01-01 00:00:00.5 GMT", datetime(2020, 1, 1, 0, 0, 0, 500000, tzinfo=UTC)),
+        ("2020-01-01 09:00:00 +0900", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("2020-01-01T09:00:00+0900", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("2020-01-01 00:00:00 +0000 UTC", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("2020-01-01 00:00:00 CET", None),
+        ("UTC", None),
         ("2020-01-01T12:00:00.5-01:00", datetime(2020, 1, 1, 13, 0, 0, 500000, tzinfo=UTC)),
         ("9999-12-31", None),  # as some write that no time is known
         ("0001-01-01T00:00:00+10:00", None),  # before year 1 in UTC
@@ -412,3 +431,59 @@ def test_personas_bring_labels(project: Path) -> None:
     assert kept["user_id"].n_unique() == 2 and kept.height > 30
     assert labels["interaction_id"].to_list() == kept["interaction_id"].to_list()
     assert labels["drift"].null_count() == 0
+
+
+# --- what is told -----------------------------------------------------------------------------------------
+
+
+def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command, as DVC gives it."""
+    environment = {**os.environ, "PYTHONPATH": str(PARAMS.parent)}
+    command = [sys.executable, "-m", "tasks.ingest"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_words_for_nothing_and_users_made_one_are_told(project: Path, caplog: Any) -> None:
+    configure()
+    write([*lines({"a": 4}), *(line.replace("a,", " a ,", 1) for line in lines({"a": 6})[4:]),
+           "nan,x,2020-01-01,T,Nobody wrote this"])  # fmt: skip
+    with caplog.at_level("WARNING"):
+        tasks.ingest.main()
+    told = json.loads(Path("data/ingest.json").read_text())
+    assert told["quarantined"] == {"a word for a missing value": 1} and told["users_joined"] == 1
+    assert told["rows_kept"] == 6 and told["users_kept"] == 1 and "opened" not in told
+    joined, words = (record.getMessage() for record in caplog.records)
+    assert joined.startswith("1 users are written in several ways") and "'a' from ' a ', 'a'" in joined
+    assert "user_id 'nan'" in words and "ingest.table.missing" in words
+
+
+def test_what_git_opened_is_told(project: Path) -> None:
+    commits = [Message("Ada", "ada@one.example", f"Change {n}\n\nBody number {n}.\n") for n in range(5)]
+    make_repository(project / "there", commits)
+    configure(source="git", git={"repository": "there", "revision": "main"})
+    tasks.ingest.main()
+    tip = call_git(project / "there", "rev-parse", "main").decode().strip()
+    opened = json.loads(Path("data/ingest.json").read_text())["opened"]
+    assert opened == {"repository": "there", "revision": "main", "commit": tip}
+
+
+@pytest.mark.parametrize(
+    ("write", "table", "said"),
+    [
+        (lambda: Path("in.csv").write_bytes(b""), {}, "error: in.csv is empty"),
+        (
+            lambda: Path("t.parquet").write_bytes(b"PAR1"),
+            {"path": "t.parquet"},
+            "error: ingest.table.path: t.parquet",
+        ),
+        (lambda: None, {"path": "nowhere.csv"}, "error: ingest.table.path: nowhere.csv does not exist"),
+        (lambda: write(["a,1,,T,A text without a time"]), {}, "error: 1 of 1 rows (100.0%) cannot be used"),
+        (lambda: write(lines({"a": 4})), {"task": "poem"}, "error: the rows are of task 'poem'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_message(project: Path, write: Any, table: Any, said: str) -> None:
+    configure(table=table)
+    write()
+    done = run_stage(project)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[0].startswith(said)

@@ -1,9 +1,9 @@
 """Debian's changelogs on this machine: package and version -> entry, per maintainer.
 
 Format: deb-changelog(5). Read are ROOT/*/changelog.Debian.gz and, where a folder has none, changelog.gz if
-it is a native package's. Entries are told apart by source package and version, since every binary package of
-a source ships the same file. A maintainer is a name; an address used with several names counts for the most
-frequent of them, unless it is a mailing list's.
+it is a native package's; either also unpacked, without .gz. Entries are told apart by source package and
+version, since every binary package of a source ships the same file. A maintainer is a name; an address used
+with several names counts for the most frequent of them, unless it is a mailing list's or nobody's.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ import gzip
 import re
 import textwrap
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from spring.data.quarantine import parse_time
-from spring.data.rows import Problem, RawRow, Reason, Skip
-from spring.data.sources.addresses import clean_name, without_addresses
+from spring.data.rows import Problem, RawRow, Reason, Skip, SourceError
+from spring.data.sources.addresses import clean_name, usual_names, without_addresses
+from spring.data.values import parse_time
 from spring.engine.strict import PositiveInt, Strict
 
 TASK = "changelog"
 
-_HEADING = re.compile(r"^(?P<package>\w[-+0-9a-z.]*) \((?P<version>[^()\s]+)\)(?:\s+[-+0-9a-z.]+)+;", re.I)
+# Distributions are missing in old entries, and so is the rest of the line in some
+_HEADING = re.compile(
+    r"^(?P<package>\w[-+0-9a-z.]*) \((?P<version>[^()\s]+)\)(?:(?:\s+[-+0-9a-z.]+)*\s*;|(?<=\d\))\s*$)", re.I
+)
 _TRAILER = re.compile(r"^ ?-- ?(?P<name>[^<]*?)\s*<(?P<mail>[^>]*)>\s*(?P<date>.*?)\s*$")
-_LIST = re.compile(r"@(lists|packages|alioth-lists)\.")
+_NAMES = ("changelog.Debian.gz", "changelog.Debian", "changelog.gz", "changelog")  # the first that is there
 
 
 class ChangelogsSource(Strict):
@@ -40,7 +43,7 @@ class ChangelogsSource(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of a source package; `name` is None when the entry was never signed."""
+    """One version of a source package; both empty without a heading, `name` None without a signature."""
 
     where: str
     package: str
@@ -60,7 +63,7 @@ def read(source: ChangelogsSource) -> Iterator[RawRow | Skip]:
     """Raw rows of all entries, oldest first within a file, files in the order of their folders' names."""
     root = Path(source.root)
     if not root.is_dir():
-        raise ValueError(
+        raise SourceError(
             f"ingest.changelogs.root: {root} is no folder. Slim container images come without documentation; "
             f"give another folder, or use ingest.source: personas"
         )
@@ -89,47 +92,73 @@ def read(source: ChangelogsSource) -> Iterator[RawRow | Skip]:
 
 
 def parse(text: str, where: str) -> Iterator[Entry | Skip]:
-    """Entries of a changelog, newest first as they stand there."""
+    """Entries of a changelog, newest first as they stand there. One without a heading has no version."""
     heading: re.Match[str] | None = None
-    lines: list[str] = []
-    for line in [*text.split("\n"), None]:
-        found = _HEADING.match(line) if line is not None else None
-        trailer = _TRAILER.match(line) if line is not None else None
-        if heading is not None and (found or trailer or line is None):
+    lines: list[str] = []  # of the entry, or outside of any
+    everything = text.split("\n")
+    for place, line in enumerate(everything):
+        found = _HEADING.match(line)
+        trailer = _signature(everything, place)
+        if heading is not None and (found or trailer):
             yield _entry(where, heading, lines, trailer)
-            heading = None
-        elif heading is not None and line is not None:
+            heading, lines = None, []
+        elif trailer is not None and any(other.strip() for other in lines):
+            yield _entry(where, None, lines, trailer)
+            lines = []
+        elif not found:
             lines.append(line)
-        elif line is not None and line.strip() and not found:
-            yield Skip("line outside of any entry")
         if found:
+            yield from _outside(lines)
             heading, lines = found, []
+    if heading is not None:
+        yield _entry(where, heading, lines, None)
+    else:
+        yield from _outside(lines)
+
+
+def _signature(lines: list[str], place: int) -> re.Match[str] | None:
+    """The line as the signature of an entry, if it is one: with a date, or at the very end of the entry.
+
+    "-- see the manual <page>" amid the changes is none.
+    """
+    found = _TRAILER.match(lines[place])
+    if found is None or _date_of(found["date"]) is not None:
+        return found
+    rest = (line for line in lines[place + 1 :] if line.strip())
+    following = next(rest, None)
+    return found if following is None or _HEADING.match(following) else None
+
+
+def _outside(lines: list[str]) -> Iterator[Skip]:
+    return (Skip("line outside of any entry") for line in lines if line.strip())
 
 
 def _read_files(root: Path) -> Iterator[Entry | Skip | RawRow]:
     for folder in sorted(root.iterdir()):
-        path = folder / "changelog.Debian.gz"
-        if not path.is_file():
-            path = folder / "changelog.gz"
-        if not path.is_file():
+        path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+        if path is None:
             continue
         where = f"{folder.name}/{path.name}"
         try:
-            text = gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace")
+            data = path.read_bytes()
+            text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace")
         except (OSError, EOFError, zlib.error) as error:
             yield RawRow(row=0, where=where, damage=Problem("file", Reason.MALFORMED, str(error)))
             continue
-        if path.name == "changelog.gz" and not _HEADING.match(text.lstrip()):
+        if "Debian" not in path.name and not _HEADING.match(text.lstrip()):
             yield Skip("upstream's changelog, not Debian's")
         else:
             yield from reversed(list(parse(text, where)))
 
 
-def _entry(where: str, heading: re.Match[str], lines: list[str], trailer: re.Match[str] | None) -> Entry:
+def _entry(
+    where: str, heading: re.Match[str] | None, lines: list[str], trailer: re.Match[str] | None
+) -> Entry:
+    package, version = (heading["package"], heading["version"]) if heading else ("", "")
     return Entry(
-        where=f"{where}: {heading['package']} ({heading['version']})",
-        package=heading["package"],
-        version=heading["version"],
+        where=f"{where}: {package} ({version})" if heading else where,
+        package=package,
+        version=version,
         name=trailer["name"] if trailer else None,
         mail=trailer["mail"].strip().lower() if trailer else "",
         time=_iso_time(trailer["date"]) if trailer else "",
@@ -138,11 +167,15 @@ def _entry(where: str, heading: re.Match[str], lines: list[str], trailer: re.Mat
 
 
 def _iso_time(date: str) -> str:
+    time = _date_of(date)
+    return date if time is None else time.isoformat()
+
+
+def _date_of(text: str) -> datetime | None:
     try:
-        time: datetime = parsedate_to_datetime(date)
+        return parsedate_to_datetime(text)
     except ValueError:
-        return date
-    return time.isoformat()
+        return None
 
 
 def _entry_text(lines: list[str]) -> str:
@@ -154,13 +187,7 @@ def _entry_text(lines: list[str]) -> str:
 def _name_users(entries: list[Entry]) -> list[str | None]:
     """The maintainer of each entry."""
     names = [clean_name(entry.name or "") for entry in entries]
-    used: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry, name in zip(entries, names, strict=True):
-        if name is not None and entry.mail and not _LIST.search(entry.mail):
-            used[entry.mail][name] += 1
-    usual = {
-        mail: min(counts.items(), key=lambda item: (-item[1], item[0]))[0] for mail, counts in used.items()
-    }
+    usual = usual_names((name, entry.mail) for entry, name in zip(entries, names, strict=True))
     return [usual.get(entry.mail, name) for entry, name in zip(entries, names, strict=True)]
 
 
@@ -178,7 +205,13 @@ def _latest(entries: list[Entry], users: list[str | None], most: int | None) -> 
 
 
 def _row(number: int, entry: Entry, user: str | None) -> RawRow:
-    unsigned = Problem("entry", Reason.MALFORMED, f"no maintainer line: {entry.text}")
+    damage = None
+    if entry.name is None:
+        damage = Problem("entry", Reason.MALFORMED, f"no maintainer line: {entry.text}")
+    elif not entry.package:
+        damage = Problem(
+            "entry", Reason.MALFORMED, f"no heading, PACKAGE (VERSION) DISTRIBUTION; ...: {entry.text}"
+        )
     return RawRow(
         row=number,
         where=entry.where,
@@ -188,5 +221,5 @@ def _row(number: int, entry: Entry, user: str | None) -> RawRow:
         task=TASK,
         query={"PACKAGE": entry.package, "VERSION": entry.version},
         response=entry.text,
-        damage=unsigned if entry.name is None else None,
+        damage=damage,
     )

@@ -1,29 +1,32 @@
 """Commits of any git repository: subject -> body, per author.
 
-Authors go by the repository's mailmap. Merges are not read; trailers (Signed-off-by, Change-Id, ...) are cut
-off where git itself sees them, and e-mail addresses are removed.
+A person is an address, whatever the name, by the repository's mailmap. Merges are not read; trailers that are
+known (`trailers.py`) are cut off, and e-mail addresses are removed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from spring.data.rows import RawRow, Skip
-from spring.data.sources.addresses import clean_name, without_addresses
+from spring.data.rows import Opened, RawRow, Skip, SourceError
+from spring.data.sources.addresses import clean_name, usual_names, without_addresses
+from spring.data.sources.trailers import cut_trailers
 from spring.engine.strict import Strict
 
 TASK = "commit"
 
 logger = logging.getLogger(__name__)
 
-_FIELDS = ("%H", "%aN", "%aE", "%at", "%s", "%b", "%(trailers)")
-_SIGNATURE = re.compile(r"^(?:[A-Z]\w*(?:-\w+)*-by|Change-Id): .*\n?", re.M)  # also amid a squashed body
+_FIELDS = ("%H", "%aN", "%aE", "%at", "%s", "%b")
+# Git's other variables belong to whoever starts us: a hook's GIT_DIR would open the hook's repository
+_KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH")
 
 
 class GitSource(Strict):
@@ -42,18 +45,25 @@ class Commit(NamedTuple):
     time: str
     subject: str
     body: str
-    trailers: str
 
 
-def read(source: GitSource) -> Iterator[RawRow | Skip]:
-    """Raw rows of the commits that have a body, oldest first. Raises ValueError if git cannot read them."""
+def read(source: GitSource) -> Iterator[RawRow | Skip | Opened]:
+    """Raw rows of the commits that have a body, oldest first. Raises SourceError if git cannot read them."""
+    check_repository(source)
+    yield Opened("repository", source.repository)
+    yield Opened("revision", source.revision)
+    yield Opened(
+        "commit", _run(source, "log", "-1", "--format=%H", "--end-of-options", source.revision, "--").strip()
+    )
     commits = list(list_commits(source))
     users = _name_users(commits)
+    merges = _run(source, "rev-list", "--count", "--merges", "--end-of-options", source.revision, "--")
+    yield from [Skip("merge")] * int(merges)
     number = 0
     for commit in commits:
         body = text_of(commit)
         if not body:
-            yield Skip("commit without a body")
+            yield Skip("commit with only trailers" if commit.body.strip() else "commit without a body")
             continue
         number += 1
         yield RawRow(
@@ -68,8 +78,25 @@ def read(source: GitSource) -> Iterator[RawRow | Skip]:
         )
 
 
+def check_repository(source: GitSource) -> None:
+    """Raises SourceError unless the folder is a repository of its own, and not just somewhere inside one.
+
+    Git would look through all folders above: an empty submodule gives the commits of what it is part of.
+    """
+    named = Path(source.repository)
+    own = Path(_run(source, "rev-parse", "--absolute-git-dir").strip())
+    if _run(source, "rev-parse", "--is-inside-work-tree").strip() == "true":
+        own = Path(_run(source, "rev-parse", "--show-toplevel").strip("\n"))
+    if not own.samefile(named):
+        raise SourceError(
+            f"ingest.git.repository: {named} is no repository of its own: git would read {own}, in which it "
+            f"lies. Name that one if it is meant; a submodule is filled by "
+            f"git -C {own} submodule update --init"
+        )
+
+
 def list_commits(source: GitSource) -> Iterator[Commit]:
-    """All commits that lead to `source.revision`, oldest first."""
+    """All commits but merges that lead to `source.revision`, oldest first."""
     fields = f"--format=tformat:{'%x00'.join(_FIELDS)}"
     options = ["--use-mailmap", "--no-merges", "--reverse", "-z", "--no-show-signature", "--encoding=UTF-8"]
     output = _run(source, "log", *options, fields, "--end-of-options", source.revision, "--")
@@ -85,9 +112,13 @@ def list_commits(source: GitSource) -> Iterator[Commit]:
 
 
 def _run(source: GitSource, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", source.repository, *arguments], capture_output=True)
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(["git", "-C", source.repository, *arguments], capture_output=True, env=kept)
+    except FileNotFoundError:
+        raise SourceError("ingest.source is git, and there is no command git here: install it") from None
     if done.returncode != 0:
-        raise ValueError(
+        raise SourceError(
             f"git cannot list the commits (ingest.git.repository: {source.repository}, "
             f"ingest.git.revision: {source.revision}): {done.stderr.decode(errors='replace').strip()}"
         )
@@ -96,21 +127,25 @@ def _run(source: GitSource, *arguments: str) -> str:
 
 def text_of(commit: Commit) -> str:
     """The body without trailers and addresses."""
-    body = commit.body.strip()
-    if trailers := commit.trailers.strip():
-        body = body.removesuffix(trailers)
-    return without_addresses(_SIGNATURE.sub("", body)).strip()
+    return without_addresses(cut_trailers(commit.body)).strip()
 
 
 def _name_users(commits: list[Commit]) -> dict[tuple[str, str], str | None]:
-    """A name per author; authors who share one are told apart by a hash of their address."""
+    """A name per author: an address's usual one; who share a name are told apart by a hash of the address."""
+    usual = usual_names((clean_name(commit.name), commit.mail.lower()) for commit in commits)
+    names = {
+        (commit.name, mail): usual.get(mail, clean_name(commit.name))
+        for commit in commits
+        for mail in [commit.mail.lower()]
+    }
     mails: dict[str | None, set[str]] = defaultdict(set)
-    for commit in commits:
-        mails[clean_name(commit.name)].add(commit.mail.lower())
-    users = {}
-    for commit in commits:
-        name, mail = clean_name(commit.name), commit.mail.lower()
-        if name is not None and len(mails[name]) > 1:
-            name = f"{name} ({hashlib.sha256(mail.encode('utf-8', 'replace')).hexdigest()[:6]})"
-        users[commit.name, mail] = name
-    return users
+    for (_, mail), name in names.items():
+        mails[name].add(mail)
+    return {
+        key: f"{name} ({_short(key[1])})" if name is not None and len(mails[name]) > 1 else name
+        for key, name in names.items()
+    }
+
+
+def _short(mail: str) -> str:
+    return hashlib.sha256(mail.encode("utf-8", "replace")).hexdigest()[:6]

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.data.rows import RawRow, Skip
+from spring.data.rows import Opened, RawRow, Skip
 from spring.data.sources import changelogs, git, table
 from spring.data.sources.personas import generate as personas
 from spring.engine.strict import Strict
@@ -24,7 +24,7 @@ class Source:
 
     settings: type[Strict]
     task: str | Callable[[Any], str]  # which of `prompts` the rows answer; or where the settings say it
-    read: Callable[[Any], Iterable[RawRow | Skip]] | None = None  # rows as they stand there
+    read: Callable[[Any], Iterable[RawRow | Skip | Opened]] | None = None  # rows as they stand there
     make: Callable[..., pl.DataFrame] | None = None  # (settings, seed=...): a table with labels of drift
     required: bool = False  # its block must be in params.yaml; blocks of sources that came later need not
 

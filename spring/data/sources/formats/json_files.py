@@ -1,0 +1,86 @@
+"""JSON: an object per line, or one array of objects. A key that stands twice is no value."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from spring.data.rows import Problem, Reason, Skip, SourceError
+from spring.data.sources.formats.record import Content, Part, Record
+from spring.data.sources.formats.text import read_text
+
+
+class _Object(dict[str, Any]):
+    """A JSON object, and which of its keys stand there more than once."""
+
+    twice: frozenset[str]
+
+
+def read(parts: list[Part], wanted: Collection[str]) -> Iterator[Content]:
+    """Each part; the columns are all keys that stand anywhere, so that rows and parts may lack some.
+
+    Only what is `wanted` is kept of a row.
+    """
+    keys: dict[str, None] = {}
+    read_parts = [list(_records(part, frozenset(wanted), keys)) for part in parts]
+    for records in read_parts:
+        # where no object could be read at all, the quarantine says why
+        yield Content(list(keys) or list(wanted), iter(records))
+
+
+def _records(part: Part, wanted: frozenset[str], keys: dict[str, None]) -> Iterator[Record]:
+    text = read_text(part.path)
+    for where, item in _items(part, text):
+        if isinstance(item, _Object):
+            keys.update(dict.fromkeys(item))
+            if twice := sorted(item.twice & wanted):
+                problem = Problem(twice[0], Reason.TWICE, f"the last one is {item[twice[0]]!r}")
+                yield where, problem
+            else:
+                yield where, {key: item[key] for key in wanted & item.keys()}
+        elif isinstance(item, (Problem, Skip)):
+            yield where, item
+        else:
+            message = f"no object, {{...}}, but {json.dumps(item, ensure_ascii=False)}"
+            yield where, Problem("line", Reason.MALFORMED, message)
+
+
+def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
+    if part.name.lower().removesuffix(".gz").endswith(".json") and text.lstrip().startswith("["):
+        return _array(part, text)
+    return _lines(part, text)
+
+
+def _array(part: Part, text: str) -> Iterator[tuple[str, Any]]:
+    try:
+        items = _parse(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            f"ingest.table.path: {part.path} is no JSON array: {error}. If it was cut off, fetch it again; "
+            f"if each line is an object of its own, name it .jsonl"
+        ) from None
+    yield from ((f"{part.name}[{number}]", item) for number, item in enumerate(items))
+
+
+def _lines(part: Part, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        item: Any
+        try:
+            item = _parse(line) if line.strip() else Skip("blank line")
+        except (ValueError, RecursionError) as error:
+            item = Problem("line", Reason.MALFORMED, f"{error}: {line}")
+        yield f"{part.name}:{number}", item
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    found = _Object(pairs)
+    counts = Counter(key for key, _ in pairs) if len(found) < len(pairs) else {}
+    found.twice = frozenset(key for key, count in counts.items() if count > 1)
+    return found
