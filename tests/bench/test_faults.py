@@ -1,0 +1,20 @@
+"""A short version of `python -m bench.faults`: nothing silent, and every end that of the undisturbed run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_little_bad_luck() -> None:
+    command = [sys.executable, "-m", "bench.faults", "--tries", "2", "--seed", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    for kind in ("kill", "flip", "full", "edit"):
+        assert f"| {kind} | 2 |" in done.stdout
