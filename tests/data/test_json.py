@@ -64,6 +64,12 @@ def test_lines_in_a_file_that_is_called_json(tmp_path: Path) -> None:
     assert len(said(items)) == 2 and skips_in(items) == {"blank line": 1}
 
 
+def test_one_object_around_the_rows_names_what_it_has(tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps({"rows": [row(1)]}, indent=2), name="t.json")
+    with pytest.raises(SourceError, match=r"(?s)does not have these columns.*It has rows\."):
+        list(table.read(table_of(path)))
+
+
 @pytest.mark.parametrize("text", ["[{", "[{}] x", "[" * 100_000, "[1,]"])
 def test_an_array_that_is_none_says_where(tmp_path: Path, text: str) -> None:
     with pytest.raises(SourceError, match=r"t\.json is no JSON array: .*name it \.jsonl"):

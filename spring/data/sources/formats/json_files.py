@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from spring.data.rows import Problem, Reason, Skip, SourceError
@@ -49,8 +50,11 @@ def _records(part: Part, wanted: frozenset[str], keys: dict[str, None]) -> Itera
 
 
 def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
-    if part.name.lower().removesuffix(".gz").endswith(".json") and text.lstrip().startswith("["):
-        return _array(part, text)
+    if part.name.lower().removesuffix(".gz").endswith(".json"):
+        if text.lstrip().startswith("["):
+            return _array(part, text)
+        with suppress(ValueError, RecursionError):  # one object over several lines, if it is no file of lines
+            return [(f"{part.name}:1", _parse(text))]
     return _lines(part, text)
 
 
