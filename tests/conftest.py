@@ -109,6 +109,15 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
+def warm_python() -> Iterator[Warm]:
+    """Starts Python processes that have imported torch and the like already."""
+    from kit.warm import warm
+
+    with warm() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packaged default model, prepared: the project's own folder if it is there, else a new one."""
     from spring.engine.model import PACKAGED, prepare
