@@ -11,6 +11,9 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from kit.warm import Warm
+
+if TYPE_CHECKING:
     pass
 
 pytest.register_assert_rewrite("kit")
