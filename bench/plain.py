@@ -27,7 +27,9 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The model as transformers gives it."""
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
     return model.to(device).eval()
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -101,9 +101,20 @@ def run_stage(stage: str) -> None:
     if code != 0:
         raise StageError(
             f"Stage {stage} failed (exit code {code}). Its last lines:\n  " + "\n  ".join(last) + "\n"
-            f"What was finished is kept. Mend the cause and start the flow again, or try this stage alone: "
-            f"dvc repro --single-item {stage}"
+            f"{why_killed(code, last)}What was finished is kept. Mend the cause and start the flow again, or "
+            f"try this stage alone: dvc repro --single-item {stage}"
         )
+
+
+def why_killed(code: int, last: Iterable[str]) -> str:
+    """A line for a stage that the system ended (SIGKILL: -9, in a shell's words 137); else nothing.
+
+    DVC's own code is 255 then; the stage's stands in what DVC says.
+    """
+    said = re.search(r"exited with (-9|137)\b", "\n".join(last))
+    if code not in (-9, 137) and not said:
+        return ""
+    return "It was killed, most likely for memory: lower model.memory_gb, or end other programs.\n"
 
 
 def dvc(*arguments: str) -> list[str]:

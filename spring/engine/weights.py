@@ -10,7 +10,7 @@ MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}  # w
 
 
 class ModelError(RuntimeError):
-    """The base model cannot be had; the message says what to install or change."""
+    """A model or an encoder cannot be had or used; the message says what to install or change."""
 
 
 def model_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:

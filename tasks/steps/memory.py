@@ -22,7 +22,7 @@ class Shelf:
 
     rows: list[Row]
     index: Retriever
-    embed: Any  # texts -> [N, D]; null for BM25
+    embed: Any  # texts, role -> [N, D]; null for BM25
 
     def scores(self, query: str) -> np.ndarray:
         """Sim(q, h) of every row."""
@@ -34,7 +34,7 @@ class Shelf:
         return [self.rows[i] for i in best.tolist()], scores
 
     def _vector(self, query: str) -> Any:
-        return self.embed([query])[0] if self.embed and self.rows else None
+        return self.embed([query], "query")[0] if self.embed and self.rows else None
 
 
 class Library:

@@ -67,7 +67,7 @@ class Steers:
     def _embed(self, query: str) -> np.ndarray:
         """Each query by itself: its last bits, and with them a cell's key, must not depend on the company."""
         if query not in self._queries:
-            self._queries[query] = self.bench.embedder.embed([query])[0]
+            self._queries[query] = self.bench.embedder.embed([query], "query")[0]
         return self._queries[query]
 
     def _stack(self, steer: str, user: str) -> Stack | None:

@@ -23,7 +23,16 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.experiment import StageError, dvc, environment, experiment, lines, stages_in_order, started
+from flows.experiment import (
+    StageError,
+    dvc,
+    environment,
+    experiment,
+    lines,
+    stages_in_order,
+    started,
+    why_killed,
+)
 from spring.settings.params import ParameterError
 
 ROOT, PYTHON = Path(__file__).parents[2], sys.executable
@@ -143,6 +152,14 @@ def test_stages_find_this_python() -> None:
     assert Path(found.stdout.strip()).parent == Path(sys.executable).parent
 
 
+def test_a_killed_stage_is_told_as_such() -> None:
+    dvc_says = "ERROR: failed to reproduce 'adapt': failed to run: python -m tasks.adapt, exited with "
+    for code, last in [(255, f"{dvc_says}-9"), (255, f"{dvc_says}137"), (-9, ""), (137, "")]:
+        assert "killed, most likely for memory: lower model.memory_gb" in why_killed(code, ["a line", last])
+    for code, last in [(255, f"{dvc_says}1"), (255, f"{dvc_says}-91"), (-15, ""), (0, "")]:
+        assert why_killed(code, [last]) == ""
+
+
 # --- with a server ----------------------------------------------------------------------------------------
 
 
@@ -178,6 +195,13 @@ def test_failure_is_retried_and_then_told(toy: Path, server: None) -> None:
     (toy / "script").write_text(WORKS, encoding="utf-8")
     experiment()
     assert ran(toy) == ["above", "last"]  # what was finished is kept
+
+
+@pytest.mark.slow
+def test_a_stage_that_the_system_kills(toy: Path, server: None) -> None:
+    (toy / "script").write_text("kill -9 $$", encoding="utf-8")
+    with pytest.raises(StageError, match=r"killed, most likely for memory: lower model\.memory_gb"):
+        experiment(retries=0)
 
 
 @pytest.mark.slow

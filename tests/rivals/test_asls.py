@@ -467,11 +467,11 @@ def test_transfer_embeds_no_text_twice(project: Path, monkeypatch: pytest.Monkey
     6 searches of those histories are made for each of two rankings: they are 54 texts all in all.
     """
     asked, read = [], []
-    once, plain = RememberingEmbedder.embed, Embedder.embed
+    once, plain = RememberingEmbedder._embed, Embedder._embed
     monkeypatch.setattr(
-        RememberingEmbedder, "embed", lambda self, batch: (asked.extend(batch), once(self, batch))[1]
+        RememberingEmbedder, "_embed", lambda self, batch: (asked.extend(batch), once(self, batch))[1]
     )
-    monkeypatch.setattr(Embedder, "embed", lambda self, batch: (read.extend(batch), plain(self, batch))[1])
+    monkeypatch.setattr(Embedder, "_embed", lambda self, batch: (read.extend(batch), plain(self, batch))[1])
     run(transfer, monkeypatch)
     assert len(read) == len(set(read)) == len(set(asked)) == 3 * 15 + 3 * 3
     assert len(asked) > 4 * len(read)
