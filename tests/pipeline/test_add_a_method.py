@@ -43,6 +43,7 @@ def apply(root: Path) -> None:
     for name, kind, text in BLOCK.findall(PAGE):
         path = root / name
         if kind != "diff":
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             continue
         for part in text.split("...\n"):
@@ -65,7 +66,7 @@ def test_the_page_adds_a_method_in_under_60_lines() -> None:
         "spring/rivals/easy_first.py",
         "spring/settings/train.py",
         "suites/easy-first.yaml",
-        "tests/test_easy_first.py",
+        "tests/rivals/test_easy_first.py",
     ]
     added = [
         line
@@ -95,7 +96,9 @@ def test_the_method_runs(tmp_path: Path, tiny_model_folder: Path, warm_python: W
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    own = call("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_easy_first.py", folder=copied)
+    own = call(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/rivals/test_easy_first.py", folder=copied
+    )
     assert "1 passed" in own
     found = json.loads(call("-c", RUN, folder=project).splitlines()[-1])
     assert found["easy-first"]["steps"] == found["in-time"]["steps"] == [5 * 2] * 2

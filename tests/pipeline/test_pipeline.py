@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -264,7 +265,7 @@ def test_dvc_runs_the_whole_map_and_then_nothing(tmp_path, monkeypatch, tiny_mod
     assert (tmp_path / "data/report/report.html").exists()
     assert "base" in call("metrics", "show", "--json")
     again = call("--wait-for-lock", "repro")
-    assert again.count("Running stage") == again.count("Running stage 'ingest'") == 1
+    assert re.findall(r"Running stage '(.*?)'", again) == ["code", "ingest"]  # which look what has changed
     write_table(tmp_path / "table.csv", users=2, items=12, edited="user 1")  # new rows are noticed
     assert "Running stage 'adapt@1'" in call("--wait-for-lock", "repro", "adapt")
     call("--wait-for-lock", "repro")
