@@ -79,6 +79,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests cut is not told when they end."""
+    monkeypatch.setattr("spring.engine.cuts.register", lambda tell: None)
+
+
 @pytest.fixture
 def memory_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What is logged, with every failed attempt counted from one as in a new process."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
+from atexit import register
 
 log = logging.getLogger(__name__)
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 class Cuts:
     """How many different texts were longer than they may be.
 
-    rule: a sentence on what is done with them, where {count} and {longest} stand for the numbers (tokens).
+    rule: a sentence on what is done with them; how many, and the tokens of the longest, are put behind it.
     """
 
     def __init__(self, rule: str) -> None:
@@ -25,10 +25,10 @@ class Cuts:
     def add(self, text: str, tokens: int) -> None:
         """Notes that `text`, of so many tokens, was cut."""
         if not self._seen:
-            atexit.register(self.tell)
+            register(self.tell)
         self._seen.add(hashlib.sha256(text.encode()).digest()[:16])
         self.longest = max(self.longest, tokens)
 
     def tell(self) -> None:
         """Says it; by way of logging, so that it is seen where Python's warnings are off."""
-        log.warning("%s", self.rule.format(count=len(self), longest=self.longest))
+        log.warning("%s: %d, the longest of %d tokens", self.rule, len(self), self.longest)

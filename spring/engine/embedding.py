@@ -102,8 +102,8 @@ class Embedder:
         declared = self.how.max_length or self.tokenizer.model_max_length
         self.max_length = min(max_length or declared, declared, positions(self.model))
         self.cuts = Cuts(
-            f"model.embedding: {{count}} texts are longer than the {self.max_length} tokens that {name} "
-            f"reads (the longest: {{longest}}); their ends are not seen"
+            f"model.embedding: of texts of over {self.max_length} tokens the end is cut, since {name} reads "
+            f"no more"
         )
 
     @property

@@ -7,6 +7,7 @@ turned into safetensors once, so that no network is needed.
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from typing import Any
 import torch
 
 from spring.engine.attention import runs_packed
+from spring.engine.clock import stop_clock
 from spring.engine.device import ModelError, pick_device, pick_dtype
 from spring.engine.folders import check_folder, locate, read_tokenizer, read_weights
+from spring.engine.settings import DATE
+from spring.engine.template import Template, read_template
 from spring.engine.weights import model_digest
 
 PACKAGED = "smollm2-135m-instruct"
@@ -70,8 +74,15 @@ def weights_digest(folder: Path) -> str:
     return model_digest(read_place(folder), leave_out=("source.json", PLACE))
 
 
-def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
-    """The frozen model of a prepared folder, on `device`, in evaluation mode."""
+def load_tokenizer(folder: Path, *, model_id: str, date: datetime.date = DATE) -> tuple[Any, Template]:
+    """The tokenizer of a folder, and what its chat template does; the template's clock stands at `date`."""
+    tokenizer = read_tokenizer(folder)
+    stop_clock(tokenizer, date, model_id=model_id)
+    return tokenizer, read_template(tokenizer, model_id=model_id)
+
+
+def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datetime.date = DATE) -> BaseModel:
+    """The frozen model of a prepared folder, on `device`, in evaluation mode; `date`: as there."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -82,10 +93,8 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto") -> BaseMode
         raise ModelError(f"{folder / PLACE} points to {path}, which is gone; run `dvc repro --force model`")
     check_folder(path, key="model.id")
     place = pick_device(device)
+    tokenizer, _ = load_tokenizer(path, model_id=source["id"], date=date)
     model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
-    tokenizer = read_tokenizer(path)
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{source['id']} has no chat template; choose an instruction-tuned model")
     model.requires_grad_(False).to(place).eval()
     if not runs_packed(model):
         raise ModelError(

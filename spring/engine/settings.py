@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, SkipValidation
 
 from spring.engine.queries import Join
 from spring.engine.rules import Method
-from spring.engine.strict import PositiveInt, Share, Strict
+from spring.engine.strict import PositiveInt, Share, Strict, added
 
+DATE = datetime.date(2026, 1, 1)
 Settings = TypeVar("Settings", bound=Strict)
 
 
@@ -23,6 +25,7 @@ class Model(Strict):
     embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
     max_length: PositiveInt  # tokens of prompt and response; longer responses are cut. Context adds to it
     memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
+    date: Annotated[datetime.date, added(DATE)]  # "today" to a chat template that reads the clock
 
 
 class Lora(Strict):

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from spring.engine.cuts import Cuts
 from spring.engine.strict import Strict
+from spring.engine.template import Template, read_template
 from spring.engine.texts import Text
 
 CONTEXT = "Here is what this user wrote before:\n\n{items}\n\nIn the same way: {query}"
 ITEM = "{query}\n{response}"
+QUERY_SHARE = 0.75  # of max_length, for the prompt of a query alone [ours]: the rest is its response's
 PROFILE = "About this user: {profile}\n\n{query}"
 
 
@@ -33,7 +36,8 @@ class Prompt(Strict):
 class Prompter:
     """Turns interactions into token ids, one format for every arm.
 
-    `max_length` bounds prompt and response together, in tokens; the end of a longer response is cut.
+    `max_length` bounds prompt and response together, in tokens: first the fields of a query that would take
+    more than `QUERY_SHARE` of it are cut, then the end of a response that does not fit behind it.
     """
 
     tokenizer: Any
@@ -42,15 +46,49 @@ class Prompter:
 
     def request(self, task: str, query: str) -> str:
         """The user's turn for a query (a JSON object of prompt fields) of `task`."""
-        prompt = self._prompt(task)
+        if (task, query) not in self._requests:
+            self._requests[task, query] = self._request(task, query)
+        return self._requests[task, query]
+
+    def _request(self, task: str, query: str) -> str:
+        """The turn, its fields cut if the prompt would take more than `QUERY_SHARE` of `max_length`.
+
+        All fields to the same number of tokens, the largest that fits: short ones stay whole.
+        """
+        prompt, most = self._prompt(task), int(QUERY_SHARE * self.max_length)
         fields = {name: self.plain(str(value)) for name, value in json.loads(query).items()}
-        try:
-            return prompt.user.format_map(fields)
-        except KeyError as error:
+
+        def filled(each: int | None) -> tuple[str, int]:
+            """The turn with `each` tokens of every field, and how many the prompt then has."""
+            kept = fields if each is None else {name: self.cut(text, each) for name, text in fields.items()}
+            try:
+                user = prompt.user.format_map(kept)
+            except KeyError as error:
+                raise ValueError(
+                    f"prompts.{task}.user asks for the field {error}, which the query lacks; "
+                    f"it has {sorted(fields)}"
+                ) from None
+            return user, len(self.turn(prompt.system, user))
+
+        user, tokens = filled(None)
+        if tokens <= most:
+            return user
+        user, bare = filled(0)
+        if bare > most:
             raise ValueError(
-                f"prompts.{task}.user asks for the field {error}, which the query lacks; "
-                f"it has {sorted(fields)}"
-            ) from None
+                f"prompts.{task} takes {bare} tokens without any field, and a prompt may take {most} of "
+                f"model.max_length, {self.max_length}: raise it, or shorten prompts.{task}"
+            )
+        self.cuts.add(f"{task} {query}", tokens)
+        low, high = 0, most  # what fits, and what does not: the prompt has tokens of its own
+        while high - low > 1:
+            middle = (low + high) // 2
+            longer, tokens = filled(middle)
+            if tokens <= most:
+                low, user = middle, longer
+            else:
+                high = middle
+        return user
 
     def prompt(
         self, task: str, query: str, context: Sequence[tuple[str, str]] = (), profile: str = ""
@@ -71,9 +109,7 @@ class Prompter:
 
     def turn(self, system: str, user: str) -> tuple[int, ...]:
         """Token ids of a chat up to the point where the model's answer begins."""
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.chat.prompt(system, user)
 
     def text(
         self,
@@ -85,21 +121,17 @@ class Prompter:
         profile: str = "",
         slot: int = -1,
     ) -> Text:
-        """Prompt and response for scoring or training; the response ends with the end-of-turn token.
+        """Prompt and response for scoring or training; the response ends as the template ends a turn.
 
         The response keeps the same tokens whatever the context and profile, so that likelihoods can be
         compared: its cut depends on the prompt without them.
         """
         bare = self.prompt(task, query)
         room = self.max_length - len(bare)
-        if room < 1:
-            raise ValueError(
-                f"a prompt of task {task!r} takes {len(bare)} tokens, model.max_length is {self.max_length}: "
-                f"{query[:80]!r}; raise it, shorten prompts.{task}, or lower ingest.max_chars"
-            )
-        answer = (*self.tokenizer.encode(self.plain(response), add_special_tokens=False), self.end)
+        assert room > 0, "a query leaves room"
+        answer = self.chat.answer(self.plain(response)) + self.chat.closing
         prompt = self.prompt(task, query, context, profile) if context or profile else bare
-        return Text(prompt, tuple(answer[:room]), slot)
+        return Text(prompt, answer[:room], slot)
 
     @staticmethod
     def shown(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -126,18 +158,34 @@ class Prompter:
 
     @cached_property
     def _control(self) -> list[str]:
-        """All tokens that stand for something else than their letters."""
+        """All tokens that stand for something else than their letters, as special or to the template."""
         added = self.tokenizer.added_tokens_decoder.values()
-        return sorted({*self.tokenizer.all_special_tokens, *(str(token) for token in added if token.special)})
+        source = self.tokenizer.get_chat_template()
+        special = {str(token) for token in added if token.special}
+        shown = {str(token) for token in added if str(token).strip() and str(token) in source}
+        return sorted({*self.tokenizer.all_special_tokens, *special, *shown})
 
     @cached_property
+    def chat(self) -> Template:
+        """The model's chat template, and where in it an answer stands."""
+        return read_template(self.tokenizer)
+
+    @property
     def end(self) -> int:
-        """The token that ends a turn in the chat template; Gemma's is not the tokenizer's eos."""
-        turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
-        rest = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2]
-        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        found = (token for token in self.tokenizer.encode(rest, add_special_tokens=False) if token in special)
-        return next(found, self.tokenizer.eos_token_id)
+        """The token that ends a turn."""
+        return self.chat.end
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        """The queries that were cut."""
+        return Cuts(
+            f"model.max_length: of queries whose prompt takes over {int(QUERY_SHARE * self.max_length)} "
+            f"tokens, {QUERY_SHARE:.0%} of {self.max_length}, the longest fields are cut (docs/data.md)"
+        )
+
+    @cached_property
+    def _requests(self) -> dict[tuple[str, str], str]:
+        return {}
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Generated tokens as text."""

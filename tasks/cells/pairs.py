@@ -101,8 +101,10 @@ def _pair(bench: Workbench, job: PairJob) -> Pair:
         bench.prompter.text(job.row["task"], job.row["query"], answer, context=bench.prompter.shown(behind))
         for answer in (job.row["response"], job.rejected)
     ]
-    end = bench.prompter.end
-    chosen, rejected = (t.response[:-1] if t.response[-1] == end else t.response for t in texts)
+    end = bench.prompter.chat.closing
+    chosen, rejected = (
+        t.response[: -len(end)] if t.response[-len(end) :] == end else t.response for t in texts
+    )
     return Pair(texts[0].prompt, chosen, rejected)
 
 

@@ -89,7 +89,7 @@ class Workbench:
         from spring.engine.model import load, weights_digest
 
         asked, folder = self.settings, DATA / "model"
-        base = load(folder, device=asked.device, dtype=asked.dtype)
+        base = load(folder, device=asked.device, dtype=asked.dtype, date=asked.date)
         # the hub's files never change; a folder of one's own may
         if Path(asked.id).is_dir() and weights_digest(folder) != base.digest:
             raise ModelError(
@@ -130,6 +130,7 @@ class Workbench:
             "model": source["digest"],
             "libraries": [version(name) for name in LIBRARIES],
             "run": [device.type, str(pick_dtype(asked.dtype, device)), asked.max_length],
+            **asked.model_dump(mode="json", include={"date"}),  # nothing at the usual one
         }
 
     def asked(self, rows: Iterable[Row]) -> dict[str, Any]:

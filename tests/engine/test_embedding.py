@@ -273,7 +273,7 @@ def test_length_and_case_are_those_of_the_folder_and_cuts_are_told(
     assert len(made.cuts) == 2 and made.cuts.longest == 9
     made.cuts.tell()
     [line] = caplog.messages
-    assert "model.embedding: 2 texts are longer than the 5 tokens" in line and "the longest: 9" in line
+    assert "texts of over 5 tokens the end is cut" in line and line.endswith(": 2, the longest of 9 tokens")
     assert not any(word in line for word in ("red", "drove"))
 
 

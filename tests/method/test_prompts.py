@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kit.prompts import ANSWERED, BARE, CONTEXT, PROMPTS, QUERY, prompter
 
 from spring.method.prompts import Prompter
@@ -66,26 +68,64 @@ def test_end_of_turn_that_is_not_eos(tokenizer: Any) -> None:
 
 
 def test_response_keeps_its_tokens_whatever_the_context(tokenizer: Any) -> None:
-    """Cut to what the bare prompt leaves; the prompt itself is never cut."""
-    bare = prompter(tokenizer).prompt("abstract", QUERY)
-    whole = prompter(tokenizer).text("abstract", QUERY, "we show that it works " * 5).response
-    for room in (1, 7, len(whole) - 1, len(whole), len(whole) + 1):
+    """Cut to what the bare prompt leaves; the prompt of a short query is never cut."""
+    bare, answer = prompter(tokenizer).prompt("abstract", QUERY), "we show that it works " * 9
+    whole = prompter(tokenizer).text("abstract", QUERY, answer).response
+    for room in (len(bare) // 3 + 1, len(whole) - 1, len(whole), len(whole) + 1):
         made = prompter(tokenizer, max_length=len(bare) + room)
-        without = made.text("abstract", QUERY, "we show that it works " * 5)
-        with_ = made.text("abstract", QUERY, "we show that it works " * 5, context=CONTEXT)
+        without = made.text("abstract", QUERY, answer)
+        with_ = made.text("abstract", QUERY, answer, context=CONTEXT)
         assert without.prompt == bare
         assert with_.prompt == made.prompt("abstract", QUERY, CONTEXT) != bare
         assert without.response == with_.response == whole[:room]
         assert (without.response[-1] == tokenizer.eos_token_id) == (room >= len(whole))
 
 
-def test_prompt_without_room_for_a_response(tokenizer: Any) -> None:
-    length = len(prompter(tokenizer).prompt("abstract", QUERY))
-    with pytest.raises(
-        ValueError,
-        match=rf"'abstract' takes {length} tokens, model.max_length is {length}: .*prompts.abstract",
-    ):
-        prompter(tokenizer, max_length=length).text("abstract", QUERY, "x")
+def test_prompt_without_room_for_a_query(tokenizer: Any) -> None:
+    """Not a matter of rows: the task's own words take more than three quarters."""
+    bare = len(prompter(tokenizer).prompt("abstract", json.dumps({"TITLE": ""})))
+    told = rf"prompts\.abstract takes {bare} tokens without any field, and .* may take {bare - 1} of"
+    with pytest.raises(ValueError, match=told):
+        prompter(tokenizer, max_length=(4 * bare - 1) // 3).text("abstract", QUERY, "x")
+
+
+def test_fields_of_an_over_long_query_are_cut_to_three_quarters(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """900 words beside a short field: the prompt takes 300 of 400 tokens, the short field is whole.
+
+    With one token more of the long field it would take 301. The response has the other quarter, whatever the
+    context; in a context the query reads the same.
+    """
+    made, long = prompter(tokenizer), json.dumps({"SUBJECT": "many words " * 450, "NAME": "Ada Lovelace"})
+    text = made.text("commit", long, "we show that it works " * 30)
+    shown = tokenizer.decode(list(text.prompt))
+    assert len(text.prompt) == 300 and len(text) == 400
+    assert "Subject many words many" in shown and "by Ada Lovelace<|im_end|>" in shown
+    given = made.text("commit", long, "we show that it works " * 30, context=[(long, "it works")])
+    assert given.response == text.response
+    assert tokenizer.decode(list(given.prompt)).count(made.request("commit", long)) == 2
+    assert "\nit works" in tokenizer.decode(list(given.prompt))
+    short = json.dumps({"SUBJECT": "words", "NAME": "Ada"})
+    made.text("commit", short, "x")
+    made.cuts.tell()
+    [line] = caplog.messages
+    whole = len(prompter(tokenizer, max_length=10**6).prompt("commit", long))
+    assert "queries whose prompt takes over 300 tokens, 75% of 400, the longest fields are cut" in line
+    assert line.endswith(f": 1, the longest of {whole} tokens")
+    assert "many" not in line and "Ada" not in line
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(st.text(max_size=300), min_size=2, max_size=2), most=st.integers(80, 200))
+def test_every_query_leaves_a_quarter(texts: list[str], most: int, tokenizer: Any) -> None:
+    query = json.dumps(dict(zip(("SUBJECT", "NAME"), texts, strict=True)))
+    made = prompter(tokenizer, max_length=most)
+    text = made.text("commit", query, "we show that it works " * 40)
+    assert len(text.prompt) <= 0.75 * most and len(text) == most
+    fits = len(prompter(tokenizer, max_length=10**6).prompt("commit", query)) <= 0.75 * most
+    assert fits == (len(made.cuts) == 0)
+    assert not fits or text.prompt == prompter(tokenizer).prompt("commit", query)
 
 
 def test_unknown_task_names_key_and_choices(tokenizer: Any) -> None:

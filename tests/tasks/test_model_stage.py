@@ -1,0 +1,99 @@
+"""Stage `model`: what it says of the model, what it refuses, and what the stages behind it then read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from test_embedding import MakeEncoder
+from test_embedding import encoder as encoder
+from test_pipeline import run, write_params, write_table
+from test_pipeline import tiny_model_folder as tiny_model_folder
+from test_template import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
+
+from spring.engine.weights import ModelError
+from tasks import ingest, model, score_base, split
+from tasks.steps.experiment import Experiment
+
+
+@pytest.fixture
+def folder(tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the tiny model that a test may change; the current folder is a project's."""
+    monkeypatch.delenv("SPRING_CELLS", raising=False)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (PLAIN, "system turn, ends with <|im_end|>, no clock"),
+        (DATED, "system turn, ends with <|im_end|>, its clock stands at 2026-01-01 (model.date)"),
+        (NO_SYSTEM, f"{WITHOUT}, ends with <|im_end|>, no clock"),
+        (DROPS_SYSTEM, f"{WITHOUT}, ends with <|im_end|>, no clock"),
+        (THINKING, r"answers begin behind '<think>\n\n</think>\n\n'"),
+    ],
+)
+def test_one_line_on_the_template_and_every_row_is_scored(
+    source: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where one title has 900 words."""
+    caplog.set_level(logging.INFO)
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    write_table(Path("table.csv"), users=2, items=12)
+    rows = pl.read_csv("table.csv")
+    rows[3, "subject"] = "many words " * 450
+    rows.write_csv("table.csv")
+    write_params(Path(), folder, model__max_length=400)
+    monkeypatch.setattr("spring.engine.cuts.register", lambda tell: told.append(tell))
+    told: list[object] = []
+    for stage in (ingest, split, model, score_base):
+        run(stage, monkeypatch)
+    [line] = [message for message in caplog.messages if message.startswith("template: ")]
+    assert said in line
+    scored = pl.concat(pl.read_parquet(f"data/score_base/{t}.parquet") for t in range(3))
+    assert scored.height == 24 and scored["logp"].is_finite().all()
+    assert len(told) == 1  # one row was cut, and it is told when the process ends
+
+
+def test_a_template_that_cannot_be_followed_stops_the_first_stage_that_knows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "chat_template.jinja").write_text(PLAIN + "{{ [1, 2] | random }}", encoding="utf-8")
+    write_params(Path(), folder)
+    with pytest.raises(ModelError, match=r"chat template of .*model draws lots \(random\)"):
+        run(model, monkeypatch)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="has no chat template; choose an instruction-tuned model"):
+        run(model, monkeypatch)
+
+
+def test_an_encoder_that_cannot_be_followed_too(
+    folder: Path, encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(Path(), folder, model__embedding=str(encoder(pooling="mean", modules=["Dense"])))
+    with pytest.raises(ModelError, match="choose an encoder without Dense"):
+        run(model, monkeypatch)
+
+
+def test_the_date_is_in_every_key_once_it_is_not_the_usual_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the usual one the keys are those of before there was a date."""
+    (folder / "chat_template.jinja").write_text(DATED, encoding="utf-8")
+    write_params(Path(), folder)
+    run(model, monkeypatch)
+    usual = Experiment()
+    assert sorted(usual.identity) == ["libraries", "model", "run"]
+    write_params(Path(), folder, model__date="2024-02-03")
+    other = Experiment()
+    assert other.identity == {**usual.identity, "date": "2024-02-03"}
+    for bench, words in ((usual, "01 Jan 2026"), (other, "03 Feb 2024")):
+        tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
+        assert f"Today is {words}." in bench.base.tokenizer.decode(list(tokens))
