@@ -127,6 +127,14 @@ def tokenizer() -> Any:
     return make_tokenizer()
 
 
+@pytest.fixture
+def encoder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder with a tiny random encoder, and what sentence-transformers writes beside it."""
+    from kit.encoders import encoders
+
+    return encoders(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[Warm]:
     """Starts Python processes that have imported torch and the like already."""

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spring.engine.budget import halved
 from spring.engine.cuts import Cuts
 from spring.engine.encoder import encoder_digest, pool, read_encoder
 from spring.engine.folders import check_folder, locate, read_config, read_tokenizer, read_weights
@@ -125,6 +124,8 @@ class Embedder:
             return embeddings
         ids = self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
         self._count_cuts(texts, ids)
+        from spring.engine.budget import halved  # here: it imports torch
+
         longest_first = sorted(range(len(texts)), key=lambda i: -len(ids[i]))  # little padding in a batch
         for rows in self._batches(longest_first, ids):
             found = halved(lambda some: list(self._embed_batch([ids[row] for row in some])), rows)
@@ -135,6 +136,7 @@ class Embedder:
 
     def _batches(self, order: list[int], ids: list[list[int]]) -> Iterator[list[int]]:
         """Neighbours of `order`, the longest first: so many that they are no more tokens than LONG texts."""
+
         while order:
             count = min(self.batch_size, max(1, self.batch_size * LONG // max(1, len(ids[order[0]]))))
             yield order[:count]

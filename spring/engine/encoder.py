@@ -10,13 +10,13 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from spring.engine.folders import read_json
 from spring.engine.weights import ModelError, model_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ def encoder_digest(folder: Path) -> str:
 
 def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
     """Vectors [B, D] from the last hidden states [B, T, D]; mask [B, T] is 1, then 0 behind the text."""
+    import torch  # here: a folder is read without it
+
     if how == "cls":
         return hidden[:, 0]
     if how == "lasttoken":

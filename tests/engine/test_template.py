@@ -8,6 +8,17 @@ import locale
 from typing import Any
 
 import pytest
+from kit.templates import (
+    DATED,
+    DROPS_SYSTEM,
+    NO_GENERATION_PROMPT,
+    NO_SYSTEM,
+    OPENS_A_THOUGHT,
+    PLAIN,
+    THINKING,
+    THOUGHT,
+    WORDS,
+)
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
@@ -19,25 +30,6 @@ from spring.method.prompts import Prompt, Prompter
 
 DAY = datetime.date(2026, 1, 1)
 ASKED, ANSWER = ("You are a writer.", "Generate an abstract."), "It works."
-TURN = "<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n"
-GENERATE = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-PLAIN = "{% for turn in messages %}" + TURN + "{% endfor %}" + GENERATE
-DATED = (
-    "{% set today = strftime_now('%d %b %Y') if strftime_now is defined else '26 Jul 2024' %}"
-    "<|im_start|>system\nToday is {{ today }}.\n{{ messages[0].content }}<|im_end|>\n"
-    "{% for turn in messages[1:] %}" + TURN + "{% endfor %}" + GENERATE
-)
-NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no place') }}{% endif %}" + PLAIN
-DROPS_SYSTEM = "{% for turn in messages if turn.role != 'system' %}" + TURN + "{% endfor %}" + GENERATE
-THOUGHT = "<think>\n\n</think>\n\n"
-THINKING = (
-    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{% if turn.role == 'assistant' %}{{ THOUGHT }}"
-    "{% endif %}{{ turn.content }}<|im_end|>\n{% endfor %}" + GENERATE
-).replace("{{ THOUGHT }}", "{{ '<think>\n\n</think>\n\n' }}")
-OPENS_A_THOUGHT = PLAIN.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
-NO_GENERATION_PROMPT = "{% for turn in messages %}" + TURN + "{% endfor %}"
-WITHOUT = "no system turn (its text stands before the user's)"
-WORDS = "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}"
 
 
 def having(tokenizer: Any, template: str | dict[str, str]) -> Any:

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_embedding import MakeEncoder
-from test_embedding import encoder as encoder
-from test_pipeline import run, write_params, write_table
-from test_pipeline import tiny_model_folder as tiny_model_folder
-from test_template import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
+from kit.encoders import MakeEncoder
+from kit.pipeline import run, write_params, write_table
+from kit.templates import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
 
 from spring.engine.weights import ModelError
 from tasks import ingest, model, score_base, split
