@@ -130,7 +130,11 @@ def _mix(request: Request, alone: Iterator[Read], given: Iterator[Read]) -> Like
 
 def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[list[Read]]:
     places = [i for i, path in enumerate(wanted) if path.texts]
-    places.sort(key=lambda i: _adapter_key(wanted[i]))  # few adapters in memory at once
+    first: dict[str, int] = {}  # adapter -> when it was first asked
+    for i in places:
+        first.setdefault(_adapter_key(wanted[i]), i)
+    # few adapters in memory at once, in an order that the code's digests, which are in their keys, do not decide
+    places.sort(key=lambda i: first[_adapter_key(wanted[i])])
     keys = fill(
         bench,
         [wanted[i] for i in places],
