@@ -38,7 +38,7 @@ def make_model(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
 
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**SIZES, **changes})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model.requires_grad_(False).eval()
 
 

@@ -41,7 +41,8 @@ def names(root: Path) -> list[str]:
 
 def reached(module: str) -> set[str]:
     """What Python's own finder, which reads bytecode, says that a module imports anywhere."""
-    finder = ModuleFinder(path=[str(ROOT)])
+    others = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in PACKAGES]
+    finder = ModuleFinder(path=[str(ROOT)], excludes=others)  # a folder wandb/ is not the library
     finder.import_hook(module)
     return {name for name in finder.modules if name.split(".")[0] in PACKAGES}
 

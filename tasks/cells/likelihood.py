@@ -133,7 +133,7 @@ def _read_paths(bench: Workbench, wanted: Sequence[Path], what: str) -> list[lis
     first: dict[str, int] = {}  # adapter -> when it was first asked
     for i in places:
         first.setdefault(_adapter_key(wanted[i]), i)
-    # few adapters in memory at once, in an order that the code's digests, which are in their keys, do not decide
+    # few adapters in memory at once, in an order that does not hang on hashes of the code, as their keys do
     places.sort(key=lambda i: first[_adapter_key(wanted[i])])
     keys = fill(
         bench,
