@@ -56,32 +56,34 @@ MOST = 3  # attempts after which a stage has not recovered
 
 @dataclass
 class Child:
-    """A process, and where its words go."""
+    """A process, and the pipe that its words come through: a file would stop growing with the others."""
 
     pid: int
-    log: Path
+    pipe: int
 
     def wait(self) -> int:
         """Its exit status; negative: the signal that ended it."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def said(self) -> str:
-        """What it has printed."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """What it has printed; once, when it has ended."""
+        with os.fdopen(self.pipe, encoding="utf-8", errors="replace") as words:
+            return words.read()
 
 
 def child(work: Callable[[], None], folder: Path) -> Child:
     """Begins `work` in a fork of this process, in `folder`."""
-    log = folder / "log"
+    reading, writing = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return Child(pid, log)
+        os.close(writing)
+        return Child(pid, reading)
     code = 1
     try:
-        with log.open("w", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        os.close(writing)
         os.chdir(folder)
         torch.set_num_threads(1)
         work()
@@ -263,7 +265,7 @@ def run(folder: Path, *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
     expected, seconds, states = {}, {}, {}
     for stage in STAGES:
         states[stage] = folder / f"before-{stage[0]}-{stage[1]}"
-        shutil.copytree(home, states[stage], ignore=shutil.ignore_patterns(".cells", "log"))
+        shutil.copytree(home, states[stage], ignore=shutil.ignore_patterns(".cells"))
         began = time.perf_counter()
         finish(start(stage, home))
         seconds[stage] = time.perf_counter() - began
@@ -276,7 +278,8 @@ def run(folder: Path, *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
             shutil.rmtree(home)
             shutil.copytree(states[stage], home)
             case = Case(stage, home, expected[stage], seconds[stage], chance)
-            ends[fault(case)] += 1
+            end = fault(case)
+            ends[end] += 1
             same, needed = case.again()
             attempts, wrong = max(attempts, needed), wrong + (not same)
         found[kind] = {"tries": tries, "ends": dict(ends), "most_attempts": attempts, "wrong": wrong}

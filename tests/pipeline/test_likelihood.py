@@ -16,6 +16,7 @@ from tasks.cells.likelihood import Ask, paths, weights
 from tasks.params import load_params
 
 SPRING = load_params(Path(__file__).parents[2] / "params.yaml").arms["spring"]
+pytestmark = pytest.mark.slow
 CELL = ["arm", "interaction_id", "learned", "tested"]
 
 

@@ -109,6 +109,7 @@ def test_editing_one_user_computes_that_user_alone_and_leaves_the_others_bitwise
     assert len(new) <= len(before) / 3 + 2 * 3 * 2
 
 
+@pytest.mark.slow
 def test_a_user_leaving_changes_nobody_else(project, done, monkeypatch):
     """Trained anew in other company: equal up to the order of float32 sums."""
     with_all = {name: load_file(project / "data/adapt/2" / name) for name in adapter_bytes(project, 2)}
@@ -134,6 +135,7 @@ def test_one_more_arm_that_decodes_otherwise_trains_nothing(project, done, monke
     assert len(cells(project, "generations.json") - before) == 2 * 3  # 2 periods, 3 users
 
 
+@pytest.mark.slow
 def test_one_more_period_leaves_older_cells_alone(project, done, monkeypatch, tiny_model_folder):
     before = cells(project)
     older = {t: adapter_bytes(project, t) for t in range(3)}
@@ -166,6 +168,7 @@ def test_weights_that_were_overwritten_are_not_taken_for_those_of_before(
         run(score_base, monkeypatch)
 
 
+@pytest.mark.slow
 def test_replayed_items_take_part_in_training(project, monkeypatch, tiny_model_folder):
     """Buffer items beside the drift set: in period 2 a quarter of each batch comes from the buffer."""
     arms = {"base": {"train": None, "memory": None}, "replayed": {"train": {"replay_share": 0.25}}}
@@ -183,6 +186,7 @@ def test_replayed_items_take_part_in_training(project, monkeypatch, tiny_model_f
     assert all(a > b for a, b in zip(with_replay, without, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["okapi", "dense", "hybrid"])
 def test_other_retrieval_memory_and_gate(project, monkeypatch, tiny_model_folder, by):
     """A soft gate scales lambda; the memory of one period holds its train items only."""

@@ -429,6 +429,7 @@ def test_nothing_is_later_than_the_query_also_for_earlier_tests(project: Path) -
     assert of(1) == of(2)
 
 
+@pytest.mark.slow
 def test_one_users_texts_move_nobody_elses_profile_or_adapter(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,6 +288,7 @@ def write_texts(root: Path) -> None:
     write(pl.DataFrame(rows), root / "data/transfer/texts.parquet")
 
 
+@pytest.mark.slow
 def test_items_without_words_are_in_no_mean_of_words(tmp_path: Path) -> None:
     """User 1 in period 1: ROUGE is that of period 2, METEOR of both; user 2 never: of the others."""
     write_params(tmp_path, transfer="generation")
@@ -322,6 +323,7 @@ def test_items_without_words_are_in_no_mean_of_words(tmp_path: Path) -> None:
     assert "left out: ROUGE-1 (3), ROUGE-L (3)" in page.words
 
 
+@pytest.mark.slow
 def test_a_metric_that_applies_to_nothing_is_said_and_not_drawn(tmp_path: Path) -> None:
     write_params(tmp_path, transfer="generation")
     write_experiment(tmp_path, users=2)
@@ -707,6 +709,7 @@ def test_numbers_of_other_parameters_are_not_printed(
         report.main()
 
 
+@pytest.mark.slow
 def test_stages_do_not_import_torch() -> None:
     code = "import sys, tasks.evaluate, tasks.report; print(*sys.modules)"
     loaded = subprocess.run(

@@ -173,6 +173,7 @@ def wait_for(project: Path, text: str, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first(project: Path) -> None:
     first = start(project, 1.5)
     wait_for(project, "begin")
@@ -183,6 +184,7 @@ def test_a_second_process_waits_for_the_first(project: Path) -> None:
     assert "split is still running in another process" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_a_stage_ends_when_dvc_is_gone(project: Path) -> None:
     """Killed like DVC, which leaves the command that it started; behind a shell, too."""
