@@ -348,6 +348,7 @@ def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
     return finished[0]
 
 
+@pytest.mark.slow
 def test_profiles_are_the_recursion_over_train_items_alone(project: Path) -> None:
     """Recomputed in one go from period 0 on: what is carried from period to period gives the same."""
     embedder = Embedder("all-minilm-l6-v2", device="cpu")
@@ -370,6 +371,7 @@ def test_profiles_are_the_recursion_over_train_items_alone(project: Path) -> Non
             assert profile.count == len(ordered) - 1
 
 
+@pytest.mark.slow
 def test_in_the_pipeline_each_switch_changes_what_it_says(project: Path) -> None:
     said = pl.read_parquet(project / "data/generate/2/generations.parquet")
     contexts = {str(arm): part["contexts"].to_list() for (arm,), part in said.group_by("arm")}
@@ -392,6 +394,7 @@ def rates(project: Path, arm: str, user: str) -> list[float]:
     return mine.sort("step")["lr"].to_list()
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_period_go_by_the_profile_before_each_item(project: Path) -> None:
     """From the profile after period 1, item by item in time order, two steps each."""
     profiling = load_params().arms["asls"].profiling
@@ -409,6 +412,7 @@ def test_the_steps_of_a_period_go_by_the_profile_before_each_item(project: Path)
         assert len(set(expected)) == 5
 
 
+@pytest.mark.slow
 def test_nothing_is_later_than_the_query_also_for_earlier_tests(project: Path) -> None:
     """State 2 on the tests of period 1 retrieves by the profile of period 1: as state 1 did."""
     found = pl.read_parquet(project / "data/transfer/likelihoods.parquet").filter(
@@ -445,6 +449,7 @@ def test_one_users_texts_move_nobody_elses_profile_or_adapter(
         assert away > 1e-3 if user == "user 1" else away < 1e-6
 
 
+@pytest.mark.slow
 def test_again_nothing_is_computed_and_no_model_is_loaded(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +467,7 @@ def test_again_nothing_is_computed_and_no_model_is_loaded(
 # --- embeddings, once -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_transfer_embeds_no_text_twice(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three states on the tests of three periods: histories of 5, 10 and 15 items of three users, 9 queries.
 

@@ -169,6 +169,7 @@ def vectors(project: Path, period: int) -> pl.DataFrame:
     return pl.read_parquet(project / f"data/consolidate/{period}/steers.parquet")
 
 
+@pytest.mark.slow
 def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(project: Path) -> None:
     params = load_params()
     (name,) = {arm.steer_id for arm in params.arms.values()} - {None}
@@ -191,6 +192,7 @@ def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(
     assert spent.height == 9 and (spent["seconds"] > 0).all()  # three users, three periods
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(project: Path) -> None:
     """Recomputed for one item from the definition, without the engine: plain passes of a plain model."""
     bench = Experiment()
@@ -233,6 +235,7 @@ def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(p
     assert entry["rouge"] == pytest.approx(contrast_rouge(row["response"], text))
 
 
+@pytest.mark.slow
 def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
     """Rejected answers that are the response, half of it (F1 = 2/3, above 0.2), nothing, and other words."""
     bench = Experiment()
@@ -247,6 +250,7 @@ def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
     assert [(cell / "vectors.safetensors").exists() for cell in cells] == [False, False, False, True]
 
 
+@pytest.mark.slow
 def test_a_query_is_steered_by_its_users_own_earlier_items_alone(project: Path) -> None:
     """Also when a later state answers an older query."""
     bench = Experiment()
@@ -270,6 +274,7 @@ def test_a_query_is_steered_by_its_users_own_earlier_items_alone(project: Path) 
     np.testing.assert_allclose(found.vectors, 3 * stack.vectors[nearest].mean(0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project: Path) -> None:
     """Reference likelihoods are the steered model's, read in either way; `base` stays the base model."""
     said = pl.concat(pl.read_parquet(project / f"data/generate/{t}/generations.parquet") for t in (1, 2))
@@ -289,6 +294,7 @@ def test_steering_changes_answers_and_the_matrix_agrees_with_generation(project:
     assert rag["contexts"].list.len().to_list() == [2] * 6 and rag["row_steps"].sum() > rag["tokens"].sum()
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tasks.cells.workbench.Workbench.base", property(lambda self: pytest.fail("model loaded"))
@@ -297,6 +303,7 @@ def test_a_second_run_computes_nothing(project: Path, monkeypatch: pytest.Monkey
     assert vectors(project, 1).height > 0
 
 
+@pytest.mark.slow
 def test_nothing_later_and_no_test_item_reaches_a_vector(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
