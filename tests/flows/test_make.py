@@ -30,7 +30,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NAME": "of the environment"}
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SUITE", "SEEDS"}  # of a `make test` that this runs under
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    environment["NAME"] = "of the environment"
     return subprocess.run(["make", *words], cwd=project, env=environment, capture_output=True, text=True)
 
 
