@@ -22,6 +22,23 @@ ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
 WORDS += ["broke", "shines", "cheap", "dear", "again", "never"]
 
+STAGES = """
+import sys
+from importlib import import_module
+
+def run(stage, *arguments):
+    sys.argv = [stage, *arguments]
+    import_module(f"tasks.{stage}").main()
+
+for stage in ("ingest", "split", "model", "score_base"):
+    run(stage)
+for period in "012":
+    for stage in ("adapt", "consolidate", "generate"):
+        run(stage, "--period", period)
+for stage in ("transfer", "evaluate"):
+    run(stage)
+"""  # a program that runs three periods in the current folder, up to the numbers
+
 
 def write_table(path: Path, *, users: int, items: int, edited: str | None = None) -> None:
     """Users who write short texts; `edited` names a user whose every response gets a word more."""

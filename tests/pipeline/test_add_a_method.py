@@ -9,32 +9,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kit.pipeline import ROOT, write_params, write_table
+from kit.pipeline import ROOT, STAGES, write_params, write_table
 from kit.warm import Warm
 
 PAGE = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"`([\w/.-]+)`:\n```(\w+)\n(.*?)```\n", re.S)  # a file's name, then its code
-RUN = """
-import json, sys
-from importlib import import_module
+RUN = f"""{STAGES}
+import json
 import polars as pl
 from tasks.params import load_params
 
-def run(stage, *arguments):
-    sys.argv = [stage, *arguments]
-    import_module(f"tasks.{stage}").main()
-
-for stage in ("ingest", "split", "model", "score_base"):
-    run(stage)
-for period in "012":
-    for stage in ("adapt", "consolidate", "generate"):
-        run(stage, "--period", period)
-for stage in ("transfer", "evaluate"):
-    run(stage)
 index = pl.read_parquet("data/adapt/2/index.parquet")
-trained = {name: arm.recipe for name, arm in load_params().arms.items() if arm.recipe}
-found = {name: index.filter(pl.col("recipe") == recipe) for name, recipe in trained.items()}
-print(json.dumps({name: rows["cell", "steps"].to_dict(as_series=False) for name, rows in found.items()}))
+trained = {{name: arm.recipe for name, arm in load_params().arms.items() if arm.recipe}}
+found = {{name: index.filter(pl.col("recipe") == recipe) for name, recipe in trained.items()}}
+print(json.dumps({{name: rows["cell", "steps"].to_dict(as_series=False) for name, rows in found.items()}}))
 """
 
 

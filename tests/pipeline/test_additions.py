@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from kit.pipeline import ROOT, write_params
+from kit.pipeline import ROOT, STAGES, write_params
 
 NEW = {
     "spring/method/shortest.py": '''
@@ -100,21 +100,8 @@ LINES = {
         ('    "meteor": ', '{}    "length": TextMetric("Length", length),\n'),
     ],
 }
-RUN = """
-import sys
-from importlib import import_module
-
-def run(stage, *arguments):
-    sys.argv = [stage, *arguments]
-    import_module(f"tasks.{stage}").main()
-
-for stage in ("ingest", "split", "model", "score_base"):
-    run(stage)
-for period in "012":
-    for stage in ("adapt", "consolidate", "generate"):
-        run(stage, "--period", period)
-for stage in ("transfer", "evaluate", "report"):
-    run(stage)
+RUN = f"""{STAGES}
+run("report")
 """
 
 
