@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spring.engine.device import device_name
 from spring.method.retrieval import document_text
 from spring.rivals.asls import Profile, feedback_weight, follow
 from spring.rivals.online import Profiling
@@ -64,13 +65,11 @@ def follow_all(bench: Workbench, jobs: Sequence[FollowJob], what: str) -> list[F
 
 
 def _key(bench: Workbench, job: FollowJob) -> str:
-    from spring.engine.device import pick_device  # here: it imports torch, and most stages have no job
-
     return cell_key(
         __name__,
         kind="profile vector",
         libraries=bench.identity["libraries"],
-        embedding=[bench.embedding, pick_device(bench.settings.device).type],
+        embedding=[bench.embedding, device_name(bench.settings.device)],
         how=job.how,
         before=job.before.key if job.before else None,
         rows=[[plain(row), row["rating"]] for row in job.rows],

@@ -15,7 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from spring.engine.device import device_name, dtype_name
 from spring.engine.settings import Lora, Model
+from spring.engine.weights import ModelError
 from spring.method.prompts import Prompt, Prompter
 from spring.store import CellStore, fingerprint
 from tasks.files import DATA
@@ -85,7 +87,6 @@ class Workbench:
     @cached_property
     def base(self) -> BaseModel:
         """The frozen base model; `ModelError` if its folder holds other weights than `model` has seen."""
-        from spring.engine.device import ModelError
         from spring.engine.model import load, weights_digest
 
         asked, folder = self.settings, DATA / "model"
@@ -121,15 +122,16 @@ class Workbench:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What every result of the model depends on, for cell keys; the model is not loaded for it."""
-        from spring.engine.device import pick_device, pick_dtype
-
         source = json.loads((DATA / "model" / "source.json").read_text(encoding="utf-8"))
         asked = self.settings
-        device = pick_device(asked.device)
         return {
             "model": source["digest"],
             "libraries": [version(name) for name in LIBRARIES],
-            "run": [device.type, str(pick_dtype(asked.dtype, device)), asked.max_length],
+            "run": [
+                device_name(asked.device),
+                dtype_name(asked.dtype, asked.device),
+                asked.max_length,
+            ],
             **asked.model_dump(mode="json", include={"date"}),  # nothing at the usual one
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from spring.engine.model import PACKAGED, ModelError, load, pick_device, pick_dtype, prepare
+from spring.engine.device import (
+    device_name,
+    dtype_name,
+    has_no_accelerator,
+    pick_device,
+    pick_dtype,
+    processor_flags,
+)
+from spring.engine.model import PACKAGED, ModelError, load, prepare
 
 CPU = torch.device("cpu")
 
@@ -132,6 +141,31 @@ def test_dtype_follows_the_processor(bf16: bool, amx: bool, monkeypatch: pytest.
     assert pick_dtype("auto", CPU) == (torch.bfloat16 if bf16 or amx else torch.float32)
     assert pick_dtype("float32", CPU) == torch.float32
     assert pick_dtype("bfloat16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float32"])
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_names_for_keys_are_those_of_torch(device: str, dtype: str) -> None:
+    """Found without torch where that can be; on whatever machine this runs, torch says the same."""
+    place = pick_device(device)
+    assert (device_name(device), dtype_name(dtype, device)) == (place.type, str(pick_dtype(dtype, place)))
+
+
+def test_an_accelerator_is_for_torch_to_judge(tmp_path: Path) -> None:
+    assert has_no_accelerator(tmp_path) == (platform.system() == "Linux")
+    (tmp_path / "nvidiactl").touch()
+    assert not has_no_accelerator(tmp_path)
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="flags are x86-64 Linux's"
+)
+def test_flags_of_the_processor(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16\nflags\t\t: fpu\n")
+    assert processor_flags(info) == {"fpu", "avx512_bf16"}
+    info.write_text("processor\t: 0\n")
+    assert processor_flags(info) == set()  # torch is asked
 
 
 @pytest.mark.slow
