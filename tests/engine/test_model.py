@@ -21,7 +21,9 @@ from spring.engine.device import (
     pick_dtype,
     processor_flags,
 )
-from spring.engine.model import PACKAGED, ModelError, load, prepare
+from spring.engine.model import load, prepare
+from spring.engine.packaged import PACKAGED, find_gguf
+from spring.engine.weights import ModelError
 
 CPU = torch.device("cpu")
 
@@ -193,3 +195,27 @@ def test_the_packaged_model(real_model: Any, real_folder: Path) -> None:
     [answer] = generate(real_model.model, None, [query], settings, stop=stop, room=Room(500), budget=100)
     assert "Paris" in tokenizer.decode(answer.tokens)
     assert len(answer.tokens) < 16, "it ends its turn"
+
+
+@pytest.mark.slow
+def test_the_packaged_model_is_what_transformers_reads(real_folder: Path) -> None:
+    """Weights, configuration and tokenizer, bit for bit."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = find_gguf()
+    kwargs: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **kwargs)
+    theirs, ours = model.state_dict(), load_file(real_folder / "model.safetensors")
+    assert set(theirs) - set(ours) == {"lm_head.weight"}, "which is tied"
+    assert all(torch.equal(weights, theirs[name].bfloat16()) for name, weights in ours.items())
+    read = json.loads((real_folder / "config.json").read_text())
+    said = json.loads(model.config.to_json_string(use_diff=False))
+    apart = ("dtype", "quantization_config", "_name_or_path", "architectures")
+    assert {name: said.get(name) for name in read if name not in apart} == {
+        name: value for name, value in read.items() if name not in apart
+    }
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **kwargs)
+    assert json.loads(tokenizer.backend_tokenizer.to_str()) == json.loads(
+        (real_folder / "tokenizer.json").read_text(encoding="utf-8")
+    )
