@@ -1,4 +1,4 @@
-"""docs/architecture.md: its picture and its table are what the code says today."""
+"""Pictures and tables of docs/ that scripts there make are what they would make today."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def drawn() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("architecture", ROOT / "docs/architecture.py")
+def script(name: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ModuleType:
+    return script("architecture")
+
+
+@pytest.mark.slow
+def test_the_leaders_are_of_the_published_results() -> None:
+    """Else: python docs/leaders.py."""
+    drawn = script("leaders")
+    assert drawn.PICTURE.read_text(encoding="utf-8") == drawn.picture()
+    assert {name for name, _ in drawn.SHOWN.values()} >= {"SPRInG", "retrieval alone"}
 
 
 def test_picture_and_table_are_of_this_code(drawn: ModuleType) -> None:
