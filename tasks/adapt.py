@@ -14,7 +14,6 @@ from spring.method import drift, scorers
 from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.arm import recipe_of
-from spring.settings.swap import check_partners
 from spring.store import MANIFEST
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
@@ -25,6 +24,7 @@ from tasks.steps.experiment import Experiment
 from tasks.steps.index import INDEX, by_user, user_folder
 from tasks.steps.levels import Placed, lay_levels, read_curve
 from tasks.steps.online import set_turns
+from tasks.steps.partners import check_partners
 from tasks.steps.population import Case, foundations, pool
 from tasks.steps.sampling import sar_draw
 

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 
 from spring.settings.arm import Arm
-from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
@@ -18,6 +17,7 @@ from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.index import by_user
 from tasks.steps.memory import Library
+from tasks.steps.partners import swap
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
 from tasks.steps.vectors import read_profile_vectors

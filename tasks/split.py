@@ -7,10 +7,10 @@ import logging
 import polars as pl
 
 from spring.data.split import check_leakage, hold_out_validation, split
-from spring.settings.swap import check_partners
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.params import load_params
 from tasks.stage import run
+from tasks.steps.partners import check_partners
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from typing import Any
 import polars as pl
 
 from spring.settings.arm import Arm
-from spring.settings.swap import swap
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
 from tasks.cells.workbench import Adapter, Row
@@ -38,6 +37,7 @@ from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.index import by_user
 from tasks.steps.memory import Library
+from tasks.steps.partners import swap
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
 from tasks.steps.vectors import read_profile_vectors

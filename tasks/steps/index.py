@@ -8,9 +8,9 @@ import polars as pl
 
 from spring.rivals.online import Profiling
 from spring.store import fingerprint
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
 
-Row = dict[str, Any]  # one interaction, by column
 Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
 
 INDEX: dict[str, Any] = {

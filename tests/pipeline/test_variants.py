@@ -14,7 +14,6 @@ from kit.pipeline import changed_state, experiment, index, learn_anew, stagger
 
 from spring.engine.scoring import token_logps
 from spring.method.retrieval import document_text, query_text
-from spring.settings.swap import swap
 from tasks import generate
 from tasks.cells.likelihood import Likelihood, of_answer
 from tasks.cells.scoring import place
@@ -23,6 +22,7 @@ from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.memory import Library
+from tasks.steps.partners import swap
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.pipeline import run, write_params, write_table
 
-from spring.settings.swap import swap
 from tasks import adapt, ingest, split
+from tasks.steps.partners import swap
 
 ALONE: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
 
