@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import Block, KeyValueCache, Pack, filled, pack_rows, whole
+from spring.engine.packing import Block, KeyValueCache, Pack, filled, pack_rows
+from spring.engine.passes import causal_softmax, causal_softmax_backward
 
 ATTENTION = "spring_packed"
 Span = tuple[int, int]  # first token, token after the last
@@ -79,12 +80,11 @@ class RowAttention(torch.autograd.Function):
     ) -> Tensor:
         """query [H, N, d], key and value [K, N, d], spans of each row and its beginning -> [H, N, d]."""
         out = query.new_zeros(query.shape[0], query.shape[1], value.shape[2])
-        unseen = _unseen(max(whole(b - a) + d - c for (a, b), (c, d) in spans), window, query)
         for (start, stop), beginning in spans:
             q, k, v = (filled(x[:, start:stop]) for x in (query, key, value))
             if beginning[0] < beginning[1]:
                 k, v = (torch.cat([x[:, slice(*beginning)], y], 1) for x, y in ((key, k), (value, v)))
-            probs = _probabilities(q, k, unseen, scaling)
+            probs = _probabilities(q, k, scaling, window)
             out[:, start:stop] = torch.bmm(probs, v).view(len(query), q.shape[1], -1)[:, : stop - start]
         ctx.save_for_backward(query, key, value)
         ctx.spans, ctx.scaling, ctx.window = spans, scaling, window
@@ -95,28 +95,25 @@ class RowAttention(torch.autograd.Function):
         """Gradients of query, key and value."""
         query, key, value = ctx.saved_tensors
         of_query, of_key, of_value = (torch.zeros_like(x) for x in (query, key, value))
-        unseen = _unseen(max(whole(stop - start) for (start, stop), _ in ctx.spans), ctx.window, query)
         for (start, stop), (first, last) in ctx.spans:
             assert first == last, "rows that follow one another are not trained on"
             q, k, v, g = (filled(x[:, start:stop]) for x in (query, key, value, grads[0]))
-            own = slice(stop - start)
-            probs = _probabilities(q, k, unseen, ctx.scaling)  # [K, G T, T]
+            own, new = slice(stop - start), q.shape[1]
+            probs = _probabilities(q, k, ctx.scaling, ctx.window)  # [K, G T, T]
             q, g = (x.reshape(len(k), -1, x.shape[2]) for x in (q, g))  # [K, G T, d]
             of_value[:, start:stop] = torch.bmm(probs.transpose(1, 2), g)[:, own]
             of_probs = torch.bmm(g, v.transpose(1, 2))
-            of_scores = torch._softmax_backward_data(of_probs, probs, 2, probs.dtype).mul_(ctx.scaling)
+            of_scores = causal_softmax_backward(of_probs, probs, new, ctx.scaling, ctx.window)
             of_query[:, start:stop] = torch.bmm(of_scores, k).view(len(query), -1, k.shape[2])[:, own]
             of_key[:, start:stop] = torch.bmm(of_scores.transpose(1, 2), q)[:, own]
         return of_query, of_key, of_value, None, None, None
 
 
-def _probabilities(query: Tensor, key: Tensor, unseen: Tensor, scaling: float) -> Tensor:
+def _probabilities(query: Tensor, key: Tensor, scaling: float, window: int | None) -> Tensor:
     """softmax of a row of T tokens, the last of C: query [H, T, d], key [K, C, d] -> [K, G T, C]."""
-    heads, seen, width = key.shape
-    new = query.shape[1]
-    scores = torch.bmm(query.reshape(heads, -1, width), key.transpose(1, 2)).mul_(scaling)
-    scores.view(-1, new, seen).add_(unseen[seen - new : seen, :seen].contiguous())  # twice as fast
-    return scores.softmax(2)
+    heads, _, width = key.shape
+    scores = torch.bmm(query.reshape(heads, -1, width), key.transpose(1, 2))
+    return causal_softmax(scores, query.shape[1], scaling, window)
 
 
 def _unseen(tokens: int, window: int | None, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from spring.engine.passes import add_scaled, narrow, widen
 from spring.engine.settings import Lora
 
 
@@ -70,10 +71,17 @@ class BankedLinear(nn.Module):
         bank = self.bank[0]
         if route.steps is not None:
             return self._step(x, y, route.steps)
-        keep = None if route.masks is None else [self._keep(x, rows) for rows in route.masks]
+        config, drawn = bank.config, None
+        if route.masks is not None:
+            drawn = [self._drawn(x, rows) for rows in route.masks]
         weights = [w for slot, _, _ in route.runs for w in (self.a[slot], self.b[slot])]
-        out = LowRankUpdate.apply(x[0], y[0], route.runs, keep, bank.config.dropout, bank.scaling, *weights)
-        return out[None]
+        how = (route.runs, drawn, config.dropout, bank.scaling)
+        return LowRankUpdate.apply(x[0], y[0], *how, *weights)[None]
+
+    def _drawn(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+        """What decides on dropout in a run, row after row (`draw`)."""
+        draws = [draw(n, x.shape[2], seed=seed + self.number, device=x.device) for n, seed in rows]
+        return torch.cat(draws)
 
     def _keep(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
         """The dropout mask of a run, row after row, as numbers of x's kind."""
@@ -105,50 +113,62 @@ class LowRankUpdate(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         runs: list[tuple[int, int, int]],
-        keep: list[Tensor] | None,
+        drawn: list[Tensor] | None,
         p: float,
         scaling: float,
         *weights: Tensor,
     ) -> Tensor:
-        """x [N, D], y [N, D'], keep masks [n, D] of the runs, weights A [r, D], B [D', r] by turns."""
-        out = y.float()
-        ctx.scaling = scaling / (1 - p) if keep is not None else scaling
-        inner = []
+        """x [N, D], y [N, D'], draws [n, D] of the runs, weights A [r, D], B [D', r] by turns."""
+        out = torch.empty_like(y)
+        ctx.scaling = scaling if drawn is None else scaling / (1 - p)
+        ctx.runs, ctx.least, ctx.masked = runs, least(p), drawn is not None
+        inner, end = [], 0
         for i, (_, start, stop) in enumerate(runs):
-            part = x[start:stop] if keep is None else x[start:stop] * keep[i]
-            inner.append(part.float() @ weights[2 * i].T)  # [n, r]
-            out[start:stop].addmm_(inner[-1], weights[2 * i + 1].T, alpha=ctx.scaling)
-        ctx.runs, ctx.masked = runs, keep is not None
-        ctx.save_for_backward(x, *weights, *inner, *(keep or ()))
-        return out.to(y.dtype)
+            out[end:start] = y[end:start]
+            end = stop
+            part = widen(x[start:stop], drawn[i] if drawn else None, ctx.least)
+            inner.append(part @ weights[2 * i].T)  # [n, r]
+            update = inner[-1] @ weights[2 * i + 1].T
+            add_scaled(y[start:stop], update, ctx.scaling, out[start:stop])
+        out[end:] = y[end:]
+        ctx.save_for_backward(x, *weights, *inner, *(drawn or ()))
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """Gradients of x, y and the weights; the tokens of no run only pass y's on."""
         g, n = grads[0], len(ctx.runs)
         x, *saved = ctx.saved_tensors
-        weights, inner, keep = saved[: 2 * n], saved[2 * n : 3 * n], saved[3 * n :]
+        weights, inner = saved[: 2 * n], saved[2 * n : 3 * n]
+        drawn = saved[3 * n :] if ctx.masked else [None] * n
         of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         of_weights = []
         for i, (_, start, stop) in enumerate(ctx.runs):
-            gi = g[start:stop].float() * ctx.scaling  # [n, D']
-            of_inner = gi @ weights[2 * i + 1]  # [n, r]
-            part = x[start:stop] * keep[i] if ctx.masked else x[start:stop]
-            of_weights += [of_inner.T @ part.float(), gi.T @ inner[i]]
+            gi = g[start:stop].float()  # [n, D']
+            of_inner = (gi @ weights[2 * i + 1]).mul_(ctx.scaling)  # [n, r]
+            of_a = of_inner.T @ widen(x[start:stop], drawn[i], ctx.least)
+            of_weights += [of_a, (gi.T @ inner[i]).mul_(ctx.scaling)]
             if of_x is not None:
-                piece = (of_inner @ weights[2 * i]).to(x.dtype)
-                of_x[start:stop] = piece * keep[i] if ctx.masked else piece
+                narrow(of_inner @ weights[2 * i], drawn[i], ctx.least, of_x[start:stop])
         return of_x, g, None, None, None, None, *of_weights
 
 
-def keep_mask(tokens: int, width: int, p: float, *, seed: int, like: Tensor) -> Tensor:
-    """1 where dropout keeps [tokens, width], else 0: depends on `seed` alone, so on nobody else in the batch.
+def draw(tokens: int, width: int, *, seed: int, device: torch.device) -> Tensor:
+    """16 random bits for each of [tokens, width], which depend on `seed` alone: on nobody else in the batch.
 
-    16 random bits per element (p is met to 1/65536): four times cheaper than one draw each. Of the kind of
-    `like`, since processors take four times as long to multiply by truth values.
+    Four times cheaper than one draw each.
     """
-    generator = torch.Generator(device=like.device).manual_seed(seed)
-    bits = torch.empty(-(-tokens * width // 4), dtype=torch.int64, device=like.device)
+    generator = torch.Generator(device=device).manual_seed(seed)
+    bits = torch.empty(-(-tokens * width // 4), dtype=torch.int64, device=device)
     bits.random_(-(1 << 63), None, generator=generator)  # all 64 bits: the plain call leaves the sign at 0
-    drawn = bits.view(torch.int16)[: tokens * width].view(tokens, width)
-    return torch.ge(drawn, round(p * 65536) - 32768, out=like.new_empty(tokens, width))
+    return bits.view(torch.int16)[: tokens * width].view(tokens, width)
+
+
+def least(p: float) -> int:
+    """The least draw that is kept under dropout p, which is met to 1/65536."""
+    return round(p * 65536) - 32768
+
+
+def keep_mask(tokens: int, width: int, p: float, *, seed: int, like: Tensor) -> Tensor:
+    """1 where dropout keeps [tokens, width], else 0; of the kind of `like`."""
+    return (draw(tokens, width, seed=seed, device=like.device) >= least(p)).to(like.dtype)

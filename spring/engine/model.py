@@ -18,6 +18,7 @@ from spring.engine.attention import runs_packed
 from spring.engine.clock import stop_clock
 from spring.engine.device import ModelError, pick_device, pick_dtype
 from spring.engine.folders import check_folder, locate, read_tokenizer, read_weights
+from spring.engine.fused import fuse
 from spring.engine.packaged import PACKAGED, convert_packaged
 from spring.engine.settings import DATE
 from spring.engine.template import Template, read_template
@@ -94,6 +95,7 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
     tokenizer, _ = load_tokenizer(path, model_id=source["id"], date=date)
     model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
     model.requires_grad_(False).to(place).eval()
+    fuse(model)
     if not runs_packed(model):
         raise ModelError(
             f"{source['id']} ({type(model).__name__}) cannot run in packed batches: only attention may mix "

@@ -40,7 +40,8 @@ def convert_packaged(folder: Path) -> None:
 
     file = find_gguf()
     with torch.device("meta"):
-        model = LlamaForCausalLM(read_config(file)).to(torch.bfloat16)
+        model: Any = LlamaForCausalLM(read_config(file))
+    model.to(torch.bfloat16)
     weights = read_tensors(file, model.config)  # without lm_head: it is tied
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
@@ -71,15 +72,20 @@ def read_config(file: Path) -> Any:
     from transformers.integrations.gguf import read_gguf_metadata
 
     said, tensors = read_gguf_metadata(str(file))
-    named = {ours: said.get(f"llama.{theirs}") for theirs, ours in GGUF_CONFIG_MAPPING["llama"].items()}
+    names: dict[str, str] = GGUF_CONFIG_MAPPING["llama"]  # type: ignore[assignment]
+    named: dict[str, Any] = {ours: said.get(f"llama.{theirs}") for theirs, ours in names.items()}
     ids = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    return LlamaConfig(
+    of_tokens = {
+        f"{our}_token_id": said.get(f"tokenizer.ggml.{their}_token_id") for our, their in ids.items()
+    }
+    described = {
         **{name: value for name, value in named.items() if value is not None},
-        **{f"{ours}_token_id": said.get(f"tokenizer.ggml.{theirs}_token_id") for ours, theirs in ids.items()},
-        tie_word_embeddings="output.weight" not in tensors,
-        dtype=torch.bfloat16,
-        _model_name_or_path=said["general.name"],
-    )
+        **{name: said.get(key) for name, key in told.items()},
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "dtype": torch.bfloat16,
+        "_model_name_or_path": said["general.name"],
+    }
+    return LlamaConfig(**described)
 
 
 def read_tensors(file: Path, config: Any) -> dict[str, Tensor]:

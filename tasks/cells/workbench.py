@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spring.engine.model import BaseModel
 
 Row = dict[str, Any]  # one interaction, by column
-LIBRARIES = ("torch", "transformers", "tokenizers")  # a cell is of the versions that computed it
+LIBRARIES = ("torch", "transformers", "tokenizers", "numba")  # a cell is of the versions that computed it
 
 
 class Over(Protocol):

@@ -145,6 +145,6 @@ def test_every_call_says_that_no_code_is_run(package: str) -> None:
                 said = {word.arg: ast.unparse(word.value) for word in node.keywords}
                 assert said.get("trust_remote_code") == "False", f"{file}:{node.lineno}"
                 of = ast.unparse(node.func.value)
-                if node.func.attr == "from_pretrained" and of not in ("AutoConfig", "AutoTokenizer"):
+                if node.func.attr == "from_pretrained" and "Config" not in of and "Tokenizer" not in of:
                     assert said.get("use_safetensors") == "True", f"{file}:{node.lineno}"
     assert calls >= {"spring": 5, "tasks": 0, "bench": 1}[package]
