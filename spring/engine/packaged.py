@@ -75,9 +75,7 @@ def read_config(file: Path) -> Any:
     names: dict[str, str] = GGUF_CONFIG_MAPPING["llama"]  # type: ignore[assignment]
     named: dict[str, Any] = {ours: said.get(f"llama.{theirs}") for theirs, ours in names.items()}
     ids = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    of_tokens = {
-        f"{our}_token_id": said.get(f"tokenizer.ggml.{their}_token_id") for our, their in ids.items()
-    }
+    told = {f"{ours}_token_id": f"tokenizer.ggml.{theirs}_token_id" for ours, theirs in ids.items()}
     described = {
         **{name: value for name, value in named.items() if value is not None},
         **{name: said.get(key) for name, key in told.items()},
