@@ -204,6 +204,27 @@ def clear(row: Any) -> None:
         row[j] = 0
 
 
+# --- the output layer -------------------------------------------------------------------------------------
+
+
+@compiled
+def target_logps(logits: Any, targets: Any, out: Any, replace: bool) -> None:
+    """log softmax of logits [N, V] at the targets [N] -> out [N].
+
+    replace: the probabilities then stand in the logits' place.
+    """
+    for i in range(logits.shape[0]):
+        row = logits[i]
+        most, at, total = largest(row), up(row[targets[i]]), F(0)
+        for j in range(row.size):
+            total += exp(up(row[j]) - most)
+        out[i] = at - most - np.log(total)
+        if replace:
+            share = ONE / total
+            for j in range(row.size):
+                row[j] = down(row, exp(up(row[j]) - most) * share)
+
+
 # --- low-rank updates -------------------------------------------------------------------------------------
 
 

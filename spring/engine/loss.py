@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spring.engine.packing import filled, whole
+from spring.engine.passes import target_logps
 from spring.engine.scoring import CHUNK
 
 
@@ -25,9 +26,9 @@ class FusedNLL(torch.autograd.Function):
         hidden = filled(hidden)  # what is added has no weight
         targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
         for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
-            logp = torch.log_softmax(layer(h), 1, dtype=torch.float32)
-            values.append(-logp.gather(1, t[:, None])[:, 0] * w)
-            expected = logp.exp_().to(h.dtype) @ layer.weight  # [n, D]
+            probs = layer(h)  # [n, V], so far logits
+            values.append(-target_logps(probs, t, replace=True) * w)
+            expected = probs @ layer.weight  # [n, D]
             grads.append(((expected - layer.weight[t]) * w[:, None]).to(h.dtype))
         ctx.save_for_backward(torch.cat(grads)[:n])
         return torch.cat(values)[:n]

@@ -64,3 +64,19 @@ def causal_softmax_backward(
     g, p = (array(x.view(-1, new, x.shape[-1])) for x in (grad, probs))
     kernels.causal_softmax_backward(g, p, new, F(scaling), window or BOUNDLESS)
     return grad
+
+
+def target_logps(logits: Tensor, targets: Tensor, *, replace: bool = False) -> Tensor:
+    """log softmax of logits [n, V] at the targets [n], in float32.
+
+    replace: the probabilities then stand in the logits' place.
+    """
+    if has_kernels(logits):
+        out = torch.empty(len(logits))
+        kernels.target_logps(array(logits.contiguous()), array(targets), array(out), replace)
+        return out
+    logps = torch.log_softmax(logits, 1, dtype=torch.float32)
+    out = logps.gather(1, targets[:, None])[:, 0]
+    if replace:
+        logits.copy_(logps.exp_())
+    return out

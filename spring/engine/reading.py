@@ -15,8 +15,9 @@ from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
 from spring.engine.parallel import each
+from spring.engine.passes import target_logps
 from spring.engine.queries import Join, Read
-from spring.engine.scoring import CHUNK, target_logps, token_batches
+from spring.engine.scoring import CHUNK, token_batches
 from spring.engine.settings import Decoding
 
 

@@ -20,6 +20,7 @@ from spring.engine.budget import halved
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.parallel import each
+from spring.engine.passes import target_logps
 from spring.engine.texts import Text
 
 CHUNK = 256  # response positions whose logits exist at the same time
@@ -139,8 +140,3 @@ def response_positions(rows: Iterable[Text]) -> Tensor:
         positions.extend(range(first, first + len(row.response)))
         start += len(row) - 1
     return torch.tensor(positions)
-
-
-def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """log-softmax of [n, V] at the targets [n], in float32."""
-    return torch.log_softmax(logits, 1, dtype=torch.float32).gather(1, targets[:, None])[:, 0]

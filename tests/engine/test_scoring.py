@@ -24,11 +24,11 @@ from spring.engine.budget import (
     training_tokens,
 )
 from spring.engine.lora import AdapterBank
+from spring.engine.passes import target_logps
 from spring.engine.scoring import (
     CHUNK,
     response_positions,
     shared_beginnings,
-    target_logps,
     token_batches,
     token_logps,
 )
@@ -168,6 +168,22 @@ def test_target_logps_by_hand() -> None:
     logits = torch.tensor([[0.0, np.log(3)], [0.0, np.log(3)]])
     found = target_logps(logits, torch.tensor([0, 1])).exp()
     torch.testing.assert_close(found, torch.tensor([0.25, 0.75]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_take_the_place_of_logits(dtype: torch.dtype) -> None:
+    """As log_softmax and its exponential in float32; a logit that is no number shows."""
+    logits = (5 * torch.randn(3, 301, generator=torch.Generator().manual_seed(0))).to(dtype)
+    targets = torch.tensor([0, 300, 7])
+    logps = torch.log_softmax(logits, 1, dtype=torch.float32)
+    found = target_logps(probs := logits.clone(), targets, replace=True)
+    torch.testing.assert_close(found, logps[range(3), targets], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        probs, logps.exp().to(dtype), rtol=1e-2 if dtype != torch.float32 else 1e-5, atol=1e-8
+    )
+    assert torch.equal(target_logps(kept := logits.clone(), targets), found) and torch.equal(kept, logits)
+    logits[1, 5] = float("nan")
+    assert target_logps(logits, targets).isnan().tolist() == [False, True, False]
 
 
 def test_no_texts(tiny: Any) -> None:
