@@ -70,7 +70,7 @@ def main() -> None:
     except (FileNotFoundError, ReportError) as error:
         sys.exit(f"error: {error}")
     build(params, metrics)
-    from tasks.tracking import log_experiment  # wandb is slow to import and not needed to print
+    from tasks.tracking.experiment import log_experiment  # wandb is slow to import and not needed to print
 
     log_experiment(params, metrics)
 

@@ -23,10 +23,10 @@ import yaml
 
 from spring.code import Code
 from tasks.files import DATA
+from tasks.live import STAGE, finished
 
 PARAMS = Path("params.yaml")
 BEGAN = DATA / "code" / "began.yaml"  # what the run began with: `params`, and the text of the suite
-STAGE = "DVC_STAGE"  # DVC's variable: which stage a command is of, as adapt@1
 DENIED = {
     errno.EACCES: "no rights",
     errno.EROFS: "a read-only disk",
@@ -83,6 +83,7 @@ def run_once(main: Callable[[], None], address: str) -> None:
             f"{', '.join(changed)} changed while {address} ran, so its result is of neither state and is not "
             f"recorded. What it computed is kept: start the run again"
         )
+    finished()
 
 
 # --- one state --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ each slot's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,8 @@ from spring.engine.rules import Rule, Start
 from spring.engine.scoring import Progress, response_positions, token_batches
 from spring.engine.settings import Learning
 from spring.engine.texts import Text
+
+Stepped = Callable[[Sequence[float]], object]  # told the losses of a step
 
 
 @dataclass
@@ -58,10 +60,12 @@ def train(
     budget: int,
     checkpoint: bool = False,
     progress: Progress = lambda _: None,
+    stepped: Stepped = lambda _: None,
 ) -> list[Learned]:
     """Trains one adapter per lesson, `bank.slots` at a time, at most `budget` tokens in one pass.
 
-    `checkpoint` keeps only each layer's input for the backward pass and computes the rest again.
+    `checkpoint` keeps only each layer's input for the backward pass and computes the rest again. `stepped` is
+    told the losses of every step, one of each adapter that took it.
     """
     learned: dict[int, Learned] = {}
     waiting = list(range(len(lessons)))[::-1]
@@ -72,7 +76,7 @@ def train(
             for slot in range(bank.slots):
                 if slot not in running and waiting:
                     running[slot] = _begin(bank, optimizer, slot, waiting.pop(), lessons, config)
-            _step(model, bank, optimizer, running, config, budget, progress)
+            stepped(_step(model, bank, optimizer, running, config, budget, progress))
             done = {slot: state for slot, state in running.items() if state.step == state.steps}
             if config.rule is not None and config.rule.observes:
                 _observe(model, bank, done, lessons, budget, progress)
@@ -123,8 +127,8 @@ def _step(
     config: Learning,
     budget: int,
     progress: Progress,
-) -> None:
-    """One optimizer step of every running slot."""
+) -> list[float]:
+    """One optimizer step of every running slot; their losses (nats per response token)."""
     slots = list(running)
     parts = [part for slot in slots for part in _parts(slot, running[slot], len(bank.layers), budget)]
     grads = torch.zeros(len(slots), bank.width, device=bank.flat.device)
@@ -148,6 +152,7 @@ def _step(
         state.lr.append(rate)
         state.grad_norm.append(norm)
         state.rule.stepped(bank.flat[slot])
+    return losses
 
 
 def _observe(

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from spring.engine.settings import Model
-from spring.engine.strict import Name, PositiveInt, Strict
+from spring.engine.strict import Name, PositiveInt, Strict, added
 from spring.method.prompts import Prompt
 from spring.settings.arm import Arm
 from spring.settings.complaints import Place, complaints, holds
@@ -57,15 +57,27 @@ class Report(Strict):
     sample_users: PositiveInt  # users drawn in the drift plot
 
 
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s,][^\r\n\t,]*$")]  # as W&B takes them
+
+
 class Tracking(Strict):
     """Weights & Biases."""
 
     mode: Literal["offline", "online", "disabled"]
     project: Name
-    entity: str | None
-    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]  # as long as W&B takes them
-    log_text: bool  # sample generations hold user text: off unless asked for
+    entity: Name | None  # user or team; null: that of the key
+    tags: tuple[Tag, ...]
+    log_text: bool  # sample generations and the page hold user text: off unless asked for
+    adapters: Annotated[Literal["reference", "upload"] | None, added("reference")]  # bytes, too, or none at all
     init_timeout: PositiveInt  # seconds
+
+    @field_validator("tags")
+    @classmethod
+    def _every_tag_once(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({tag for tag in tags if tags.count(tag) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; name every tag once")
+        return tags
 
 
 class Params(Strict):

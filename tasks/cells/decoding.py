@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spring.engine.settings import Decoding
 from spring.store import cell_key
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.scoring import check_length, place
 from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
@@ -83,7 +83,7 @@ def steering(steers: Sequence[Steer | None]) -> dict[str, Any]:
 
 
 def _compute(
-    bench: Workbench, shared: tuple[Fit | None, Decoding], jobs: dict[str, GenerateJob], done: Done
+    bench: Workbench, shared: tuple[Fit | None, Decoding], jobs: dict[str, GenerateJob], done: Meter
 ) -> None:
     from spring.engine.steering import numbered, steered
 
@@ -121,7 +121,7 @@ def _compute(
 
 
 def decode_all(
-    bench: Workbench, bank: AdapterBank | None, queries: Sequence[Query], decode: Decoding, done: Done
+    bench: Workbench, bank: AdapterBank | None, queries: Sequence[Query], decode: Decoding, done: Meter
 ) -> list[Answer]:
     """Answers of the base model and the adapters in `bank`, all in flight at once."""
     from spring.engine.budget import decoding_room, scoring_tokens

@@ -6,16 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from spring.store import CellStore
-from tasks.cells.workbench import Workbench
+from tasks.cells.workbench import Tell, Workbench
 
 Job = TypeVar("Job")
 Group = TypeVar("Group")  # can be hashed
-Done = Callable[[int], object]  # told how much was done
 PATIENCE = 1.0  # seconds between two looks at what others compute
 
 
@@ -24,7 +23,7 @@ def fill(
     jobs: Sequence[Job],
     *,
     key: Callable[[Workbench, Job], str],
-    compute: Callable[[Workbench, Group, dict[str, Job], Done], None],
+    compute: Callable[[Workbench, Group, dict[str, Job], Meter], None],
     group: Callable[[Job], Group],
     at_once: int,
     amount: Callable[[Job], int],
@@ -43,10 +42,10 @@ def fill(
         groups.setdefault(group(named[name]), []).append(name)
     if groups:
         total = sum(amount(named[name]) for members in groups.values() for name in members)
-        with progress(total, what, unit) as done:
+        with progress(total, what, unit, bench.tell) as meter:
             for shared, members in groups.items():
                 for some in ours(bench.store, members, at_once):
-                    compute(bench, shared, {name: named[name] for name in some}, done)
+                    compute(bench, shared, {name: named[name] for name in some}, meter)
     return keys
 
 
@@ -65,11 +64,30 @@ def ours(store: CellStore, names: Sequence[str], at_once: int) -> Iterator[list[
             time.sleep(PATIENCE)
 
 
+class Meter:
+    """How far one filling is: a bar, and what is told to those who follow it from outside."""
+
+    def __init__(self, bar: tqdm[Any], what: str, tell: Tell) -> None:
+        self.bar, self.what, self.tell = bar, what, tell
+
+    def __call__(self, amount: int) -> None:
+        """So much more is done."""
+        self.bar.update(amount)
+        self._told()
+
+    def losses(self, losses: Sequence[float]) -> None:
+        """The training loss of every adapter at its last step, nats per response token."""
+        self._told(loss=sum(losses) / len(losses))
+
+    def _told(self, **numbers: float) -> None:
+        self.tell({"what": self.what, "unit": self.bar.unit, "done": self.bar.n, "of": self.bar.total} | numbers)
+
+
 @contextmanager
-def progress(total: int, what: str, unit: str) -> Iterator[Done]:
+def progress(total: int, what: str, unit: str, tell: Tell) -> Iterator[Meter]:
     """A bar with rate and estimate; in a log, a line every half minute."""
     interval = 0.5 if sys.stderr.isatty() else 30
     with tqdm(
         total=total, desc=what, unit=unit, unit_scale=unit == "tok", mininterval=interval, dynamic_ncols=True
     ) as bar:
-        yield bar.update
+        yield Meter(bar, what, tell)

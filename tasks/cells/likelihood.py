@@ -20,7 +20,7 @@ from spring.engine.settings import Decoding
 from spring.method.mixing import Mixture, mixture
 from spring.store import cell_key
 from tasks.cells.decoding import GenerateJob, Request, generate, steering
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.scoring import check_length, place
 from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
@@ -167,7 +167,7 @@ def _key(bench: Workbench, path: Path) -> str:
     )
 
 
-def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: Done) -> None:
+def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: Meter) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
     from spring.engine.steering import numbered, steered

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from spring.method.retrieval import document_text
 from spring.rivals.fints import Fints, contrast_rouge
 from spring.store import cell_key
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _key(bench: Workbench, job: PairJob) -> str:
     )
 
 
-def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Done) -> None:
+def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Meter) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.steering import contrast
 

@@ -12,7 +12,7 @@ from spring.method.mixing import Mixture
 from spring.method.retrieval import query_text
 from spring.store import cell_key
 from tasks.cells.decoding import COMMIT, decode_all
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
 
 
@@ -74,7 +74,7 @@ def _key(bench: Workbench, job: ProfileJob) -> str:
     )
 
 
-def _compute(bench: Workbench, decode: Decoding, jobs: dict[str, ProfileJob], done: Done) -> None:
+def _compute(bench: Workbench, decode: Decoding, jobs: dict[str, ProfileJob], done: Meter) -> None:
     from spring.engine.queries import Query
 
     queries = [Query(_prompt(bench, job), None, 0.0) for job in jobs.values()]

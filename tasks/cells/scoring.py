@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spring.store import cell_key
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _key(bench: Workbench, job: ScoreJob) -> str:
     )
 
 
-def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done: Done) -> None:
+def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done: Meter) -> None:
     from spring.engine.budget import scoring_tokens
     from spring.engine.scoring import token_logps
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spring.engine.settings import Learning
 from spring.engine.turns import Turn
 from spring.store import cell_key, fingerprint
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Adapter, Over, Row, Workbench, plain
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
 
 
 def _compute(
-    bench: Workbench, shared: tuple[Learning, Over | None], jobs: dict[str, TrainJob], done: Done
+    bench: Workbench, shared: tuple[Learning, Over | None], jobs: dict[str, TrainJob], done: Meter
 ) -> None:
     from safetensors.torch import save_file
 
@@ -130,7 +130,14 @@ def _compute(
     with bench.bank(over or how.lora, len(lessons)) as bank:
         assert bank is not None
         learned = train_many(
-            base.model, bank, list(lessons.values()), how, budget=budget, checkpoint=checkpoint, progress=done
+            base.model,
+            bank,
+            list(lessons.values()),
+            how,
+            budget=budget,
+            checkpoint=checkpoint,
+            progress=done,
+            stepped=done.losses,
         )
     seconds = perf_counter() - began
     check_finite(jobs.values(), learned)

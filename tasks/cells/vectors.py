@@ -16,7 +16,7 @@ from spring.method.retrieval import document_text
 from spring.rivals.asls import Profile, feedback_weight, follow
 from spring.rivals.online import Profiling
 from spring.store import cell_key
-from tasks.cells.fill import Done, fill
+from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
 
 COMMIT = 64  # users that become visible together
@@ -76,7 +76,7 @@ def _key(bench: Workbench, job: FollowJob) -> str:
     )
 
 
-def _compute(bench: Workbench, _: None, jobs: dict[str, FollowJob], done: Done) -> None:
+def _compute(bench: Workbench, _: None, jobs: dict[str, FollowJob], done: Meter) -> None:
     """Each user's texts are embedded by themselves: nobody else's can move a bit of the profile."""
     with bench.store.batch() as batch:
         for key, job in jobs.items():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spring.engine.model import BaseModel
 
 Row = dict[str, Any]  # one interaction, by column
+Tell = Callable[[dict[str, Any]], object]  # told how far a filling is, many times a second
 LIBRARIES = ("torch", "transformers", "tokenizers", "numba")  # a cell is of the versions that computed it
 
 
@@ -69,8 +70,10 @@ class Adapter:
 class Workbench:
     """Model settings, prompts, the experiment's seed and the cell store.
 
-    `check` is told the model as soon as it is loaded, and may refuse it.
+    `check` is told the model as soon as it is loaded, and may refuse it; `tell` how far each filling is.
     """
+
+    tell: Tell = staticmethod(lambda event: None)
 
     def __init__(
         self,

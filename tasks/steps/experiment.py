@@ -18,6 +18,7 @@ from spring.settings.targets import check_targets
 from spring.store import CellStore, fingerprint
 from tasks.cells.workbench import Adapter, Workbench
 from tasks.files import DATA
+from tasks.live import teller
 from tasks.params import load_params
 from tasks.steps.index import Place, read_index
 
@@ -52,6 +53,7 @@ class Experiment(Workbench):
             store=store or CellStore(Path(os.environ.get("SPRING_CELLS", ".cells"))),
             check=self._check_targets,
         )
+        self.tell = teller(self.params) or self.tell
 
     def _check_targets(self, base: BaseModel) -> None:
         from spring.engine.layers import layers_of

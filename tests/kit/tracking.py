@@ -1,18 +1,74 @@
-"""A made-up experiment: its parameters, and its metrics with as many numbers as there are places."""
+"""Offline runs of W&B read back; and a made-up experiment: parameters, and metrics with a number in every place."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from spring.measures.statistics import EVERY
 from tasks.reporting.plots import TRANSFER_NAMES
-from tasks.tracking import METRICS
+from tasks.evaluate import METRICS
 
 ROOT = Path(__file__).parents[2]
 ARMS = {"base": {"train": None, "memory": None}, "spring": {}}
+
+
+class Run:
+    """One offline run as W&B's own reader sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        self.folder, self.history, self.artifacts = folder, [], []
+        self.summary: dict[str, Any] = {}
+        self.axes: dict[str, str] = {}  # metric or pattern -> what it is drawn over
+        self.exit: int | None = None
+        for record in map(json.loads, printed.splitlines()):
+            self._take(record["type"], record.get(record["type"]))
+
+    def _take(self, kind: str, body: Any) -> None:
+        if kind == "run":
+            self.about, self.config = body, body["config"]["update"]
+        elif kind == "history":
+            self.history.append(body["item"])
+        elif kind == "summary":
+            self.summary |= body["update"]
+        elif kind == "metric" and "step_metric" in body:
+            self.axes[body.get("glob_name") or body["name"]] = body["step_metric"]
+        elif kind == "artifact" and body["type"] != "run_table":
+            self.artifacts.append(body)
+        elif kind == "exit":
+            self.exit = body["exit_code"]
+
+    def table(self, name: str) -> pl.DataFrame:
+        """A table that was logged."""
+        [file] = (self.folder / "files/media/table").glob(f"{name}_*.table.json")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return pl.DataFrame(content["data"], schema=content["columns"], orient="row")
+
+    @staticmethod
+    def contents(artifact: dict[str, Any]) -> dict[str, Any]:
+        """The entries of an artifact by path."""
+        return {entry["path"]: entry for entry in artifact["manifest"].get("contents", [])}
+
+
+def read_runs(root: Path) -> dict[str, Run]:
+    """The offline runs of a project by name, each ended well."""
+    found = [Run(folder) for folder in sorted((root / "wandb").glob("offline-run-*"))]
+    assert all(run.exit == 0 for run in found)
+    return {run.about["display_name"]: run for run in found}
+
+
+def bytes_under(folder: Path) -> bytes:
+    """All files and their names below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return b"".join(str(path.relative_to(folder)).encode() + path.read_bytes() for path in files)
 
 
 def made_metrics() -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired
 from tasks.reporting.svg import GRID, Style
 from tasks.reporting.table import Table, as_plain, number, size
 from tasks.reporting.transfer_plots import measure_panel, measure_title, measured
-from tasks.tracking import summary
+from tasks.tracking.arm import summary
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('text')</script>"

@@ -1,207 +1,284 @@
-"""What W&B is given: read back from its offline files, numbers and all, and searched for users' text."""
+"""What W&B is given, of a real small run: read back from its offline files, and searched for users' text."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from kit.tracking import ARMS, made_metrics, write_params
+import yaml
+from kit.pipeline import experiment
+from kit.tracking import Run, bytes_under, read_runs
 
-from spring.measures.statistics import EVERY
+from tasks.evaluate import METRICS, read_metrics
+from tasks.measures.costs import COSTS
 from tasks.params import load_params
-from tasks.tracking import METRICS, log_experiment
+from tasks.tracking.experiment import log_experiment
 
 ROOT = Path(__file__).parents[2]
-USER, QUERY, REFERENCE, ANSWER = (
-    "user-4711-secret",
-    "query-0815-secret",
-    "truth-2342-secret",
-    "answer-99-secret",
-)
+ARMS = ("base", "rag-accum", "oppu-each", "spring", "spring-parametric")
+LEARNING = ("oppu-each", "spring", "spring-parametric")
 
 
-def write_text_tables(root: Path) -> None:
-    """Two periods of one user, each with a train item and a test item that both arms answered."""
-    for period in (1, 2):
-        rows = {"user_id": USER, "interaction_id": [f"{period}-a", f"{period}-b"], "period": period}
-        rows |= {"part": ["train", "test"], "query": json.dumps({"TITLE": QUERY}), "response": REFERENCE}
-        answers = {
-            "arm": list(ARMS),
-            "interaction_id": f"{period}-b",
-            "text": [f"{ANSWER}-{a}" for a in ARMS],
-        }
-        for frame, folder in ((pl.DataFrame(rows), f"split/{period}"), (pl.DataFrame(answers), "generate")):
-            name = folder if folder != "generate" else f"generate/{period}/generations"
-            path = root / f"data/{name}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.write_parquet(path)
-
-
-def logged(root: Path, **tracking: object) -> dict[str, dict[str, Any]]:
-    """Logs the made-up experiment in `root`; arm -> what `read` finds."""
-    write_params(root, **tracking)
-    write_text_tables(root)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            patch.delenv(name)
-        patch.setenv("WANDB_ERROR_REPORTING", "false")
-        patch.chdir(root)
-        log_experiment(load_params(), made_metrics())
-    runs = [read(folder) for folder in sorted((root / "wandb").glob("offline-run-*"))]
-    return {run["run"]["display_name"]: run for run in runs}
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """One offline run as W&B's own reader sees it: run, config, history rows, summary."""
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    records = [json.loads(line) for line in printed.splitlines()]
-    found: dict[str, Any] = {"history": [], "summary": {}, "metrics": {}, "folder": folder}
-    for record in records:
-        body = record.get(record["type"])
-        if record["type"] == "run":
-            found["run"], found["config"] = body, body["config"]["update"]
-        elif record["type"] == "history":
-            found["history"].append(body["item"])
-        elif record["type"] == "summary":
-            found["summary"] |= body["update"]
-        elif record["type"] == "metric":
-            found["metrics"][body["name"]] = body
-    assert any(record["type"] == "exit" and record["exit"]["exit_code"] == 0 for record in records)
-    return found
-
-
-def bytes_under(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+def name_users(table: Path) -> None:
+    """Names and a phrase that would be found."""
+    rows = pl.read_csv(table)
+    secret = pl.concat_str(pl.lit("Zaphod-"), pl.col("who").str.replace(" ", "-"))
+    rows.with_columns(secret.alias("who"), pl.col("body") + " xyzzyphrase").write_csv(table)
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The runs of one experiment without text; tests only read them."""
-    return logged(tmp_path_factory.mktemp("quiet"))
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Iterator[Path]:
+    """An experiment of three users and three periods that has been logged offline; its folder is the current one."""
+    folder = tmp_path_factory.mktemp("tracked")
+    changes = {"tracking__mode": "offline", "tracking__tags": ["a tag"]}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        with experiment(folder, tiny_model_folder, prepare=name_users, **changes):
+            yield folder
 
 
-def test_one_run_per_arm_in_one_group(quiet: dict[str, dict[str, Any]]) -> None:
-    assert set(quiet) == set(ARMS)  # folders of the same second sort at random
-    for run in (run["run"] for run in quiet.values()):
-        assert (run["run_group"], run["job_type"], run["tags"]) == ("made-up", "arm", ["a-tag"])
+@pytest.fixture(scope="module")
+def runs(project: Path) -> dict[str, Run]:
+    """The runs by name; tests only read them."""
+    return read_runs(project)
 
 
-def test_history_holds_the_periods(quiet: dict[str, dict[str, Any]]) -> None:
-    for arm, expected in made_metrics()["arms"].items():
-        rows = [{key: row[key] for key in ("period", *METRICS)} for row in quiet[arm]["history"]]
-        assert rows == [
-            {"period": period} | {metric: expected[metric]["periods"][str(period)] for metric in METRICS}
-            for period in (1, 2)
-        ]
-        assert {quiet[arm]["metrics"][metric]["step_metric"] for metric in METRICS} == {"period"}
+@pytest.fixture
+def copy(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, to be logged again."""
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True, symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_summary_holds_means_intervals_and_costs(quiet: dict[str, dict[str, Any]]) -> None:
-    metrics, own = made_metrics(), {}
-    for arm, run in quiet.items():
-        own[arm] = {key: value for key, value in run["summary"].items() if "/" in key or key == "pass_rate"}
+def change(folder: Path, **changes: object) -> None:
+    """Sets keys of params.yaml: `report__title="..."`."""
+    file = folder / "params.yaml"
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        at = tree
+        for key in parents:
+            at = at[key]
+        at[last] = value
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+
+def log_again() -> None:
+    log_experiment(load_params(), read_metrics())
+
+
+def test_one_run_per_arm_and_one_of_the_comparison(runs: dict[str, Run]) -> None:
+    assert set(runs) == {f"{arm}/0" for arm in ARMS} | {"comparison/0"}
+    for name, run in runs.items():
+        job = "comparison" if name == "comparison/0" else "personas"
+        assert (run.about["run_group"], run.about["job_type"], run.about["tags"]) == ("main", job, ["a tag"])
+        assert run.about["run_id"].startswith(f"personas-main-0-{name.partition('/')[0]}-")
+
+
+def test_config_holds_this_arm_alone(runs: dict[str, Run]) -> None:
+    config = runs["spring/0"].config
+    assert config["arm"] == "spring" and (config["experiment"], config["suite"], config["seed"]) == (
+        "personas",
+        "main",
+        0,
+    )
+    assert config["train"]["lora"]["r"] == 2 and config["decode"]["lmbda"] == 0.5
+    assert runs["base/0"].config["train"] is None
+    assert config["data"]["users"] == 3 and config["model"]["digest"]
+    assert not any(arm in json.dumps(config) for arm in ARMS if arm != "spring")
+    assert len(json.dumps(config)) < 4000
+
+
+def test_history_has_periods_with_intervals_on_their_own_axis(runs: dict[str, Run], project: Path) -> None:
+    table = pl.read_csv("data/evaluate/plots/periods.csv").filter(arm="spring")
+    rows = [row for row in runs["spring/0"].history if "period" in row]
+    assert [row["period"] for row in rows] == [1, 2]
+    for row, expected in zip(rows, table.iter_rows(named=True), strict=True):
         for metric in METRICS:
-            for name in ("mean", "low", "high"):
-                assert own[arm].pop(f"{metric}/{name}", None) == metrics["arms"][arm][metric][name]
-        for name in (
-            "seconds_train",
-            "seconds_score",
-            "seconds_generate",
-            "tokens_trained",
-            "tokens_generated",
-            "rows_per_step",
-        ):
-            assert own[arm].pop(f"cost/{name}") == metrics["arms"][arm][name]
-        assert own[arm].pop("cost/adapter_bytes") == 300 and own[arm].pop("cost/memory_bytes") == 400
-    assert own["base"] == {}  # nothing to be compared with, no gate, no drift; and no interval of rouge1
-    for metric in METRICS:
-        for name, value in metrics["paired"]["spring"][metric].items():
-            assert own["spring"].pop(f"{metric}/against_base/{name}") == value
-    for name in ("average", "backward", "forward", "forgetting", "personal"):
-        assert own["spring"].pop(f"transfer/{name}") == metrics["transfer"]["spring"][name]["mean"]
-    drift = metrics["drift"]["spring"]
-    assert own["spring"] == {
-        "pass_rate": 0.25,
-        "drift/auroc": drift[EVERY]["auroc"]["mean"],
-        "drift/average_precision": drift[EVERY]["average_precision"]["mean"],
-        "drift/auroc_abrupt": drift["abrupt"]["auroc"]["mean"],
-        "drift/average_precision_abrupt": drift["abrupt"]["average_precision"]["mean"],
-    }
+            found = [row.get(f"by_period/{metric}/{end}") for end in ("mean", "low", "high")]
+            assert found == [expected[metric], expected[f"{metric}_low"], expected[f"{metric}_high"]]
+    assert runs["spring/0"].axes["by_period/*"] == "period"
+    assert runs["spring/0"].axes["train/*"] == "train/step"
 
 
-def test_config_holds_the_resolved_arm(quiet: dict[str, dict[str, Any]]) -> None:
-    config = quiet["spring"]["config"]
-    assert config["arm"]["name"] == "spring" and quiet["base"]["config"]["arm"]["train"] is None
-    assert config["arm"]["train"]["lora"]["r"] == 8  # written nowhere under `arms`: inherited
-    assert config["seed"] == 0 and set(config["arms"]) == set(ARMS)
-
-
-def test_no_user_and_no_text_without_leave(quiet: dict[str, dict[str, Any]]) -> None:
-    everything = bytes_under(quiet["base"]["folder"].parent)
-    assert b"against_base" in everything  # the files are not compressed, so a search would find text
-    assert b"secret" not in everything and b"generations" not in everything
-
-
-def test_text_is_there_when_asked_for(tmp_path: Path) -> None:
-    run = logged(tmp_path, log_text=True)["spring"]
-    [table] = run["folder"].rglob("*.table.json")
-    content = json.loads(table.read_text(encoding="utf-8"))
-    assert content["columns"] == ["period", "user_id", "query", "reference", "text"]
-    query = json.dumps({"TITLE": QUERY})
-    assert content["data"] == [[period, USER, query, REFERENCE, f"{ANSWER}-spring"] for period in (1, 2)]
-
-
-def test_rerun_overwrites_nothing_and_is_recognised(quiet: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    again = logged(tmp_path, tags=["another-tag"])
+def test_learning_curves_are_there_for_arms_that_learn(runs: dict[str, Run]) -> None:
     for arm in ARMS:
-        assert again[arm]["run"]["run_id"] != quiet[arm]["run"]["run_id"]
-        assert again[arm]["config"]["fingerprint"] == quiet[arm]["config"]["fingerprint"]
-    write_params(tmp_path)
-    other = tmp_path / "params.yaml"
-    other.write_text(other.read_text(encoding="utf-8").replace("seed: 0", "seed: 1"), encoding="utf-8")
-    from tasks.tracking import config
+        steps = [row for row in runs[f"{arm}/0"].history if "train/step" in row]
+        assert bool(steps) == (arm in LEARNING)
+        assert [row["train/step"] for row in steps] == list(range(len(steps)))
+        assert all(row["train/loss"] > 0 and row["train/users"] <= 3 for row in steps)
+        if steps:
+            assert {row["train/period"] for row in steps} == {0, 1, 2}
 
-    assert config(load_params(other), "base")["fingerprint"] != quiet["base"]["config"]["fingerprint"]
+
+def test_summary_holds_means_tests_and_costs(runs: dict[str, Run], project: Path) -> None:
+    metrics = read_metrics()
+    for arm in ARMS:
+        summary, found = runs[f"{arm}/0"].summary, metrics["arms"][arm]
+        for metric in METRICS:
+            for end in ("mean", "low", "high"):
+                assert summary.get(f"{metric}/{end}") == found[metric][end]
+            for key, value in metrics["paired"].get(arm, {}).get(metric, {}).items():
+                assert summary.get(f"{metric}/against_base/{key}") == value
+        for name in COSTS:
+            assert summary[f"cost/{name}"] == found[name]
+        assert summary["cost/seconds"] == pytest.approx(sum(found[n] for n in COSTS if n[:8] == "seconds_"))
+        assert not [key for key in summary if key.startswith(("by_period", "train"))]  # a last value says nothing
+    assert runs["spring/0"].summary["transfer/backward"] == metrics["transfer"]["spring"]["backward"]["mean"]
+
+
+def test_users_are_pseudonyms(runs: dict[str, Run]) -> None:
+    tables = {arm: runs[f"{arm}/0"].table("users") for arm in ARMS}
+    assert tables["base"].columns == ["user", "period", "items", *METRICS]
+    assert tables["base"].height == 6
+    assert all(set(table["user"]) == set(tables["base"]["user"]) for table in tables.values())
+    assert all(len(user) == 12 and int(user, 16) for user in tables["base"]["user"])
+
+
+def test_comparison_has_tables_drawings_and_results(runs: dict[str, Run], project: Path) -> None:
+    run, metrics = runs["comparison/0"], read_metrics()
+    rows = {(row["arm"], row["metric"]): row for row in run.table("comparison").iter_rows(named=True)}
+    assert rows["spring", "rouge1"]["p_holm"] == metrics["paired"]["spring"]["rouge1"]["p_holm"]
+    assert rows["base", "rouge1"]["mean"] == metrics["arms"]["base"]["rouge1"]["mean"]
+    assert run.table("costs").height == len(ARMS) and run.table("transfer_tests").height > 0
+    drawn = {path.stem.partition("_")[0] for path in (run.folder / "files/media/html").rglob("*.html")}
+    assert {"periods", "paired", "cost", "curves"} <= drawn and "drift" not in drawn
+    assert run.summary["users"] == 3
+    contents = {artifact["type"]: run.contents(artifact) for artifact in run.artifacts}
+    assert {"metrics.json", "users.parquet", "tables/paired.csv"} <= set(contents["metrics"])
+    assert "report.html" not in contents["report"] and "plots/cost.svg" in contents["report"]
+
+
+def test_adapters_have_lineage_and_name_their_base(runs: dict[str, Run], project: Path) -> None:
+    for arm in ARMS:
+        inputs = {a["type"] for a in runs[f"{arm}/0"].artifacts if a.get("use_after_commit")}
+        assert "dataset" in inputs and ("lora" in inputs) == (arm == "spring-parametric")
+    [adapters] = [a for a in runs["spring/0"].artifacts if a["type"] == "lora"]
+    [used] = [a for a in runs["spring-parametric/0"].artifacts if a["type"] == "lora"]
+    assert (adapters["name"], adapters["digest"]) == (used["name"], used["digest"])
+    about = json.loads(adapters["metadata"])
+    assert about["wandb.base_model"] == load_params().model.id and about["lora"]["r"] == 2
+    assert about["arms"] == ["spring", "spring-parametric"] and about["adapters"] == 3
+    assert "period-2" in adapters["aliases"]
+    entries = runs["spring/0"].contents(adapters)
+    users = set(runs["spring/0"].table("users")["user"])
+    assert set(entries) == {
+        f"{u}/{file}" for u in users for file in ("adapter_config.json", "adapter_model.safetensors")
+    }
+    for entry in entries.values():  # nothing is copied, and what is referred to is there
+        assert Path(entry["ref"].removeprefix("file://")).exists() and "local_path" not in entry
+
+
+def test_no_user_and_no_text_without_leave(runs: dict[str, Run], project: Path) -> None:
+    sent = bytes_under(project / "wandb")
+    assert b"against_base" in sent  # nothing is compressed, so a search would find text
+    assert b"zaphod" not in sent.lower() and b"xyzzyphrase" not in sent and b"generations" not in sent
+
+
+def test_an_unchanged_experiment_is_there_once(copy: Path, runs: dict[str, Run]) -> None:
+    """Ids of all runs are as before, and so is what would be sent: one folder for each."""
+    change(copy, report__title="Another title", tracking__tags=["another tag"])
+    log_again()
+    again = read_runs(copy)
+    assert len(list((copy / "wandb").glob("offline-run-*"))) == len(ARMS) + 1
+    assert {n: r.about["run_id"] for n, r in again.items()} == {n: r.about["run_id"] for n, r in runs.items()}
+    assert all(run.about["tags"] == ["another tag"] for run in again.values())
+    listed = subprocess.run(
+        [*wandb_command(), "sync", "--dry-run"], capture_output=True, text=True, check=True, cwd=copy
+    )
+    assert f"Would sync {len(ARMS) + 1} run(s)" in listed.stdout + listed.stderr
+
+
+def test_what_was_sent_stays(copy: Path) -> None:
+    for folder in (copy / "wandb").glob("offline-run-*"):
+        [record] = folder.glob("*.wandb")
+        record.with_suffix(".wandb.synced").touch()
+    log_again()
+    assert len(list((copy / "wandb").glob("offline-run-*"))) == 2 * (len(ARMS) + 1)
+
+
+def test_ids_follow_from_what_shapes_an_arm(copy: Path, runs: dict[str, Run]) -> None:
+    from tasks.tracking.naming import Identity, run_id
+
+    def ids() -> dict[str, str]:
+        params = load_params()
+        identity = Identity(params)
+        return {arm: run_id(params, arm, identity.shape(arm)) for arm in params.arms}
+
+    before = ids()
+    assert before == {arm: runs[f"{arm}/0"].about["run_id"] for arm in ARMS}
+    change(copy, arms__more={"decode": {"lmbda": 0.25}}, model__memory_gb=0.7, evaluate__resamples=60)
+    after = ids()
+    assert {arm: after[arm] for arm in ARMS} == before and len(set(after.values())) == len(ARMS) + 1
+    change(copy, arms__spring={"decode": {"lmbda": 0.3}})
+    assert {arm for arm in ARMS if ids()[arm] != before[arm]} == {"spring"}
+    change(copy, seed=1)
+    assert not set(ids().values()) & set(before.values())
+    change(copy, seed=0)
+    rows = pl.read_parquet("data/split/1.parquet")
+    rows.with_columns(pl.col("response") + "!").write_parquet("data/split/1.parquet")
+    assert not set(ids().values()) & set(before.values())
+
+
+def test_text_and_drawings_with_names_are_there_when_asked_for(copy: Path) -> None:
+    change(copy, tracking__log_text=True)
+    log_again()
+    runs = read_runs(copy)
+    samples = runs["spring/0"].table("generations")
+    assert samples.columns == ["period", "user_id", "query", "reference", "text"]
+    assert samples["user_id"][0].startswith("Zaphod") and samples["reference"][0].endswith("xyzzyphrase")
+    pages = list((runs["comparison/0"].folder / "files/media/html").rglob("report_*.html"))
+    assert len(pages) == 1 and "xyzzyphrase" in pages[0].read_text(encoding="utf-8")
+    contents = {a["type"]: runs["comparison/0"].contents(a) for a in runs["comparison/0"].artifacts}
+    assert {"report.html", "plots/drift.svg"} <= set(contents["report"])
+
+
+@pytest.mark.parametrize(("adapters", "kept"), [("upload", 6), (None, 0)])
+def test_adapters_can_be_sent_or_left_out(copy: Path, adapters: str | None, kept: int) -> None:
+    change(copy, tracking__adapters=adapters)
+    log_again()
+    run = read_runs(copy)["spring/0"]
+    entries = [entry for a in run.artifacts if a["type"] == "lora" for entry in run.contents(a).values()]
+    assert len(entries) == kept and all(Path(entry["local_path"]).is_file() for entry in entries)
+    assert b"zaphod" not in bytes_under(copy / "wandb").lower()
+
+
+def wandb_command() -> list[str]:
+    return [sys.executable, "-m", "wandb"]
 
 
 def log_in_process(root: Path, after: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """`log_experiment` in a fresh Python, with `after` run behind it."""
-    (root / "metrics.json").write_text(json.dumps(made_metrics()), encoding="utf-8")
     code = (
-        "import json, sys; from tasks.params import load_params; from tasks.tracking import log_experiment;"
-        f"log_experiment(load_params(), json.load(open('metrics.json'))); {after}"
+        "import sys; from tasks.params import load_params; from tasks.evaluate import read_metrics;"
+        "from tasks.tracking.experiment import log_experiment;"
+        f"log_experiment(load_params(), read_metrics()); {after}"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.slow
-def test_disabled_imports_and_writes_nothing(tmp_path: Path) -> None:
-    write_params(tmp_path, mode="disabled")
-    ended = log_in_process(tmp_path, "assert 'wandb' not in sys.modules")
+def test_disabled_imports_and_writes_nothing(copy: Path) -> None:
+    shutil.rmtree(copy / "wandb")
+    change(copy, tracking__mode="disabled")
+    ended = log_in_process(copy, "assert 'wandb' not in sys.modules")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "" and not (tmp_path / "wandb").exists()
+    assert ended.stdout == "" and not (copy / "wandb").exists()
 
 
 @pytest.mark.slow
-def test_offline_prints_nothing(tmp_path: Path) -> None:
-    write_params(tmp_path)
-    ended = log_in_process(tmp_path)
+def test_offline_prints_nothing(copy: Path) -> None:
+    ended = log_in_process(copy)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-
-
-@pytest.mark.slow
-def test_unreachable_server_is_an_error_and_no_hang(tmp_path: Path) -> None:
-    write_params(tmp_path, mode="online", init_timeout=1)
-    closed = "http://127.0.0.1:9"  # the port `discard`: nothing listens
-    ended = log_in_process(tmp_path, WANDB_BASE_URL=closed, WANDB_API_KEY="a" * 40)
-    last = ended.stderr[ended.stderr.rindex("TrackingError") :]
-    assert "arm 'base'" in last and "tracking.mode: online" in last and "wandb sync" in last

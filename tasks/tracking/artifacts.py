@@ -1,0 +1,153 @@
+"""Artifacts and their lineage: data -> the runs of arms -> adapters; data -> the comparison -> metrics, report.
+
+Data and adapters are references: W&B gets names, sizes and digests, and the bytes stay where they are.
+`tracking.adapters: upload` sends the adapters themselves. No artifact names a user; texts are in the report
+alone, which is logged where `tracking.log_text` is true.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from spring.settings.params import Params
+from spring.store import CellStore
+from tasks.evaluate import METRICS_FILE, arms_by_recipe
+from tasks.files import DATA, read_parquet
+from tasks.steps.index import read_index
+from tasks.tracking.naming import Identity, anonymous, experiment_of, short
+
+if TYPE_CHECKING:
+    import wandb
+
+REPORT = DATA / "report"
+DRAWN = ("periods", "paired", "measures", "transfer", "curves", "cost")  # drawings that name no user
+UNTOLD = {"curve.json", "uses.json"}  # beside adapters, no part of them
+
+
+def use_data(run: wandb.Run, params: Params, identity: Identity) -> None:
+    """The interactions as an input of a run: digests of their files, no text."""
+    import wandb
+
+    name = short(experiment_of(params), "data", f"seed{params.seed}")
+    data = wandb.Artifact(name, type="dataset", metadata=identity.common()["data"])
+    for period in params.periods:
+        data.add_reference((DATA / f"split/{period}.parquet").resolve().as_uri(), name=f"{period}.parquet")
+    use(run, data)
+
+
+def use(run: wandb.Run, artifact: wandb.Artifact) -> None:
+    """Declares a new artifact an input of the run.
+
+    `use_artifact` takes new ones too, but refuses to offline, where what it does then would do.
+    """
+    if run.offline:
+        run._log_artifact(artifact, use_after_commit=True)
+    else:
+        run.use_artifact(artifact)
+
+
+def log_adapters(run: wandb.Run, params: Params, arm: str, identity: Identity) -> None:
+    """An arm's adapters after the last period; arms that share them use those of the first one."""
+    recipe = params.arms[arm].recipe
+    if recipe is None or params.tracking.adapters is None:
+        return
+    sharing = arms_by_recipe(params)[recipe]
+    adapters = adapters_of(params, sharing, recipe, identity)
+    if adapters is None:
+        print(f"W&B: the adapters of {arm} are not logged: their cells are gone", file=sys.stderr)
+    elif arm == sharing[0]:
+        run.log_artifact(adapters, aliases=["latest", f"period-{max(params.periods)}"])
+    else:
+        use(run, adapters)
+
+
+def adapters_of(
+    params: Params, sharing: list[str], recipe: str, identity: Identity
+) -> wandb.Artifact | None:
+    """The adapters of a recipe after the last period, a folder per user; null where cells that they lie in are gone.
+
+    Of type `lora`, which PEFT loads, with the base model in the metadata as W&B asks for it; of type `model`
+    where they lie over shared levels.
+    """
+    import wandb
+
+    last, train = max(params.periods), params.arms[sharing[0]].train
+    assert train is not None, "a recipe is of an arm that learns"
+    index = read_index(last).filter(pl.col("recipe") == recipe)
+    artifact = wandb.Artifact(
+        short(experiment_of(params), params.suite, sharing[0], f"seed{params.seed}"),
+        type="lora" if train.experts is None else "model",
+        description=f"Adapters after period {last}, one folder per user",
+        metadata={
+            "wandb.base_model": params.model.id,
+            "base_model": identity.model,
+            "lora": train.lora.model_dump(mode="json"),
+            "arms": sharing,
+            "recipe": recipe,
+            "period": last,
+            "adapters": index.height,
+            "experiment": experiment_of(params),
+            "suite": params.suite,
+            "seed": params.seed,
+        },
+    )
+    store = CellStore(Path(os.environ.get("SPRING_CELLS", ".cells")))
+    for row in index.iter_rows(named=True):
+        who = identity.pseudonym(row["user_id"])
+        for file in sorted((DATA / f"adapt/{last}" / row["folder"]).iterdir()):
+            if file.name in UNTOLD:
+                continue
+            cell = store.path(row["cell"]) / file.name  # data/adapt has the user's name in its paths
+            if params.tracking.adapters == "upload":
+                add_bytes(artifact, file, f"{who}/{file.name}")
+            elif cell.exists():
+                artifact.add_reference(cell.resolve().as_uri(), name=f"{who}/{file.name}")
+            else:
+                return None
+    return artifact
+
+
+def add_bytes(artifact: wandb.Artifact, file: Path, name: str) -> None:
+    """A file of an adapter, without the names of users that the shared levels of PROPER's have beside them."""
+    if file.suffix == ".json":
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        told.pop("users", None)
+        with artifact.new_file(name, encoding="utf-8") as out:
+            json.dump(told, out, indent=2)
+    else:
+        artifact.add_file(str(file), name=name, skip_cache=True)
+
+
+def log_results(run: wandb.Run, params: Params, identity: Identity) -> None:
+    """Metrics and tables, users under pseudonyms; drawings and, where texts may be sent, the page."""
+    import wandb
+
+    about = {"experiment": experiment_of(params), "suite": params.suite, "seed": params.seed}
+    about |= {"fingerprint": identity.comparison}
+    name = (experiment_of(params), params.suite, f"seed{params.seed}")
+    metrics = wandb.Artifact(short(*name, "metrics"), type="metrics", metadata=about)
+    metrics.add_file(str(METRICS_FILE), name="metrics.json", skip_cache=True)
+    users = anonymous(read_parquet(DATA / "evaluate/users.parquet"), identity.pseudonym)
+    with metrics.new_file("users.parquet", mode="wb") as out:
+        users.write_parquet(out)
+    for file in sorted((REPORT / "tables").glob("*.csv")):
+        metrics.add_file(str(file), name=f"tables/{file.name}", skip_cache=True)
+    run.log_artifact(metrics)
+    report = wandb.Artifact(short(*name, "report"), type="report", metadata=about)
+    for file in shown(params):
+        report.add_file(str(file), name=str(file.relative_to(REPORT)), skip_cache=True)
+    run.log_artifact(report)
+
+
+def shown(params: Params) -> list[Path]:
+    """The drawings and the page that may be sent: without leave, only what is known to name no user."""
+    drawings = sorted((REPORT / "plots").glob("*.svg"))
+    if params.tracking.log_text:
+        return [*drawings, REPORT / "report.html"]
+    return [file for file in drawings if file.stem in DRAWN]

@@ -1,0 +1,80 @@
+"""The run of a whole comparison (experiment, suite, seed): all arms beside each other, tests, drawings, page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from spring.settings.params import Params
+from tasks.evaluate import METRICS
+from tasks.measures.costs import COSTS
+from tasks.tracking.artifacts import REPORT, log_results, shown, use_data
+from tasks.tracking.naming import Identity, run_id
+from tasks.tracking.runs import started
+
+COMPARED = (
+    *("arm", "metric", "mean", "low", "high"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm", "d_z", "users_needed"),
+)
+PAIRED = ("difference", "low", "high", "p", "p_holm", "d_z", "users_needed")  # as metrics.json has them
+
+
+def log_comparison(params: Params, metrics: dict[str, Any], identity: Identity) -> None:
+    """Logs tables of means, costs and tests, the drawings, and the results as artifacts."""
+    import wandb
+
+    with started(
+        params.tracking.model_dump(),
+        id=run_id(params, "comparison", identity.comparison),
+        name=f"comparison/{params.seed}",
+        group=params.suite,
+        job_type="comparison",
+        config=identity.common()
+        | {"fingerprint": identity.comparison, "against": metrics["against"], "arms": list(params.arms)},
+    ) as run:
+        use_data(run, params, identity)
+        tables = {
+            "comparison": (COMPARED, compared(metrics)),
+            "transfer_tests": (("arm", "measure", *PAIRED), transfer_tests(metrics)),
+            "costs": (("arm", *COSTS), costs(metrics)),
+        }
+        for name, (columns, rows) in tables.items():
+            run.log({name: wandb.Table(columns=list(columns), data=list(rows))})
+        for file in shown(params):
+            name = "report" if file.parent == REPORT else f"plots/{file.stem}"
+            run.log({name: wandb.Html(str(file), inject=False)})
+        run.summary.update(headline(metrics))
+        log_results(run, params, identity)
+
+
+def compared(metrics: dict[str, Any]) -> Iterator[list[Any]]:
+    """Rows of `COMPARED`: each arm's mean by each metric, and its difference from the one compared with."""
+    for arm, found in metrics["arms"].items():
+        for metric in METRICS:
+            means = [found[metric][name] for name in ("mean", "low", "high")]
+            paired = metrics["paired"].get(arm, {}).get(metric, {})
+            yield [arm, metric, *means, *(paired.get(name) for name in PAIRED)]
+
+
+def transfer_tests(metrics: dict[str, Any]) -> Iterator[list[Any]]:
+    """Arm, measure of transfer, and its difference from that of the arm compared with."""
+    for arm, measures in metrics["transfer_paired"].items():
+        for measure, paired in measures.items():
+            yield [arm, measure, *(paired.get(name) for name in PAIRED)]
+
+
+def costs(metrics: dict[str, Any]) -> Iterator[list[Any]]:
+    """Each arm with its `COSTS`."""
+    for arm, found in metrics["arms"].items():
+        yield [arm, *(found[name] for name in COSTS)]
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """By each metric the arm with the highest mean, and how much there was."""
+    told: dict[str, Any] = {"users": metrics["users"], "interactions": metrics["interactions"]}
+    for metric in METRICS:
+        means = {arm: found[metric]["mean"] for arm, found in metrics["arms"].items()}
+        known = {arm: mean for arm, mean in means.items() if mean is not None}
+        if known:
+            told[f"highest/{metric}"] = max(known, key=lambda arm: known[arm])
+    return told
