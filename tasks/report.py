@@ -70,9 +70,12 @@ def main() -> None:
     except (FileNotFoundError, ReportError) as error:
         sys.exit(f"error: {error}")
     build(params, metrics)
-    from tasks.tracking.experiment import log_experiment  # wandb is slow to import and not needed to print
+    from tasks.tracking.experiment import TrackingError, log_experiment  # not needed to print
 
-    log_experiment(params, metrics)
+    try:
+        log_experiment(params, metrics)
+    except TrackingError as error:
+        sys.exit(f"error: {error}")
 
 
 def print_tables(params: Params, metrics: dict[str, Any]) -> None:

@@ -68,7 +68,9 @@ class Tracking(Strict):
     entity: Name | None  # user or team; null: that of the key
     tags: tuple[Tag, ...]
     log_text: bool  # sample generations and the page hold user text: off unless asked for
-    adapters: Annotated[Literal["reference", "upload"] | None, added("reference")]  # bytes, too, or none at all
+    adapters: Annotated[
+        Literal["reference", "upload"] | None, added("reference")
+    ]  # bytes, too, or none at all
     init_timeout: PositiveInt  # seconds
 
     @field_validator("tags")

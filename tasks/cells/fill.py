@@ -80,7 +80,9 @@ class Meter:
         self._told(loss=sum(losses) / len(losses))
 
     def _told(self, **numbers: float) -> None:
-        self.tell({"what": self.what, "unit": self.bar.unit, "done": self.bar.n, "of": self.bar.total} | numbers)
+        self.tell(
+            {"what": self.what, "unit": self.bar.unit, "done": self.bar.n, "of": self.bar.total} | numbers
+        )
 
 
 @contextmanager

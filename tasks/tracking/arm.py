@@ -1,9 +1,9 @@
 """The run of one arm and seed: config, periods, learning curves, users, summary, adapters.
 
-    config   the arm's own settings at the top level, experiment, suite, seed, data, model, fingerprint
-    history  `by_period/METRIC/mean|low|high` over `period`; `train/loss|lr|grad_norm` over `train/step`
-    users    a table of means per user and period, users under pseudonyms
-    summary  means with intervals, differences from `evaluate.against`, transfer, drift detection, costs
+config   the arm's own settings at the top level, experiment, suite, seed, data, model, fingerprint
+history  `by_period/METRIC/mean|low|high` over `period`; `train/loss|lr|grad_norm` over `train/step`
+users    a table of means per user and period, users under pseudonyms
+summary  means with intervals, differences from `against` (config), transfer, drift detection, costs
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 SAMPLE = ("period", "user_id", "query", "reference", "text")  # columns of the table of generations
 TRAINED = ("loss", "lr", "grad_norm")
+DIFFERENCE = {
+    "low": "difference_low",
+    "high": "difference_high",
+}  # of `against`, beside the arm's own interval
 ENDS = {"mean": "", "low": "_low", "high": "_high"}  # of an interval, and its columns
 MOST_ROWS = 10_000  # of a table that W&B draws
 
@@ -43,7 +47,7 @@ def log_arm(params: Params, metrics: dict[str, Any], arm: str, identity: Identit
         name=f"{arm}/{params.seed}",
         group=params.suite,
         job_type=experiment_of(params),
-        config=identity.config(arm),
+        config=identity.config(arm) | {"against": metrics["against"]},
     ) as run:
         use_data(run, params, identity)
         define_axes(run)
@@ -110,7 +114,7 @@ def summary(metrics: dict[str, Any], arm: str) -> dict[str, float]:
         flat |= {f"{metric}/{name}": found[metric][name] for name in ("mean", "low", "high")}
         flat[f"{metric}/inapplicable"] = metrics.get("inapplicable", {}).get(metric)
         for name, value in metrics["paired"].get(arm, {}).get(metric, {}).items():
-            flat[f"{metric}/against_{metrics['against']}/{name}"] = value
+            flat[f"{metric}/{DIFFERENCE.get(name, name)}"] = value
     transfer = metrics["transfer"].get(arm)
     if transfer is not None:
         flat |= {f"transfer/{name}": transfer[name]["mean"] for name in TRANSFER_NAMES}

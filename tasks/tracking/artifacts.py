@@ -44,12 +44,9 @@ def use_data(run: wandb.Run, params: Params, identity: Identity) -> None:
 def use(run: wandb.Run, artifact: wandb.Artifact) -> None:
     """Declares a new artifact an input of the run.
 
-    `use_artifact` takes new ones too, but refuses to offline, where what it does then would do.
+    What `run.use_artifact` does with a new one, but for waiting until it is sent; offline it refuses to.
     """
-    if run.offline:
-        run._log_artifact(artifact, use_after_commit=True)
-    else:
-        run.use_artifact(artifact)
+    run._log_artifact(artifact, use_after_commit=True)
 
 
 def log_adapters(run: wandb.Run, params: Params, arm: str, identity: Identity) -> None:
@@ -67,9 +64,7 @@ def log_adapters(run: wandb.Run, params: Params, arm: str, identity: Identity) -
         use(run, adapters)
 
 
-def adapters_of(
-    params: Params, sharing: list[str], recipe: str, identity: Identity
-) -> wandb.Artifact | None:
+def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Identity) -> wandb.Artifact | None:
     """The adapters of a recipe after the last period, a folder per user; null where cells that they lie in are gone.
 
     Of type `lora`, which PEFT loads, with the base model in the metadata as W&B asks for it; of type `model`
@@ -80,9 +75,10 @@ def adapters_of(
     last, train = max(params.periods), params.arms[sharing[0]].train
     assert train is not None, "a recipe is of an arm that learns"
     index = read_index(last).filter(pl.col("recipe") == recipe)
-    artifact = wandb.Artifact(
-        short(experiment_of(params), params.suite, sharing[0], f"seed{params.seed}"),
-        type="lora" if train.experts is None else "model",
+    kind = "lora" if train.experts is None else "model"
+    artifact = wandb.Artifact(  # W&B takes one type under a name
+        short(experiment_of(params), params.suite, sharing[0], f"seed{params.seed}", kind),
+        type=kind,
         description=f"Adapters after period {last}, one folder per user",
         metadata={
             "wandb.base_model": params.model.id,

@@ -42,7 +42,8 @@ def log_comparison(params: Params, metrics: dict[str, Any], identity: Identity) 
             run.log({name: wandb.Table(columns=list(columns), data=list(rows))})
         for file in shown(params):
             name = "report" if file.parent == REPORT else f"plots/{file.stem}"
-            run.log({name: wandb.Html(str(file), inject=False)})
+            content = file.read_text(encoding="utf-8")
+            run.log({name: wandb.Html(content, inject=False, data_is_not_path=True)})
         run.summary.update(headline(metrics))
         log_results(run, params, identity)
 

@@ -13,6 +13,12 @@ from spring.settings.params import Params
 from tasks.tracking.arm import log_arm
 from tasks.tracking.comparison import log_comparison
 from tasks.tracking.naming import Identity
+from tasks.tracking.runs import TrackingError
+
+REMEDY = (
+    "The report is written. Mend it (`wandb login`, the network), or set tracking.mode: offline in params.yaml "
+    "and send the runs later with `wandb sync`; then `dvc repro report`"
+)
 
 
 def log_experiment(params: Params, metrics: dict[str, Any]) -> None:
@@ -23,6 +29,9 @@ def log_experiment(params: Params, metrics: dict[str, Any]) -> None:
     if params.tracking.mode == "disabled":
         return
     identity = Identity(params)
-    for arm in params.arms:
-        log_arm(params, metrics, arm, identity)
-    log_comparison(params, metrics, identity)
+    try:
+        for arm in params.arms:
+            log_arm(params, metrics, arm, identity)
+        log_comparison(params, metrics, identity)
+    except TrackingError as error:
+        raise TrackingError(f"{error}\n{REMEDY}") from error

@@ -39,7 +39,7 @@ def run_id(params: Params, what: str, shape: str) -> str:
     """The id of a run of `what` (an arm, the comparison, a stage), which `shape` is the fingerprint of."""
     parts = [experiment_of(params), params.suite, params.seed, what, shape]
     readable = "-".join(map(str, parts[:-1])).replace("@", "-")
-    return f"{readable[: LONGEST - 13]}-{fingerprint(parts)}"
+    return f"{readable[: LONGEST - 16]}-{fingerprint(parts)}"  # leaves room for a number behind it
 
 
 class Identity:

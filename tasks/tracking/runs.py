@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path("wandb")
 STAGING = "WANDB_DATA_DIR"  # W&B's variable: where copies of artifacts' files lie until they are sent
+DELETED = "previously created and deleted"  # what W&B says of such a run's id
+ATTEMPTS = 9
 # Read when wandb is imported. Without it even an offline run looks up the address of an error collector.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
@@ -56,27 +58,47 @@ def started(
     )
     wandb.setup(settings)  # first: `init` alone would apply `silent` too late
     earlier = offline_records(id) if tracking["mode"] == "offline" else []
+    run = opened(
+        tracking,
+        id=id,
+        name=name,
+        group=group,
+        job_type=job_type,
+        config=config,
+        resume="allow" if resume else None,
+        settings=settings,
+    )
     try:
-        run = wandb.init(
-            project=tracking["project"],
-            entity=tracking["entity"],
-            id=id,
-            name=name,
-            group=group,
-            job_type=job_type,
-            tags=list(tracking["tags"]),
-            config=config,
-            mode=tracking["mode"],
-            resume="allow" if resume else None,
-            dir=str(Path.cwd()),  # W&B's own process may have been started elsewhere
-            settings=settings,
-        )
+        with run, staging(Path(run.dir).parent / "staged"):
+            yield run
     except wandb.errors.Error as error:
-        raise TrackingError(f"W&B took no run {name} (tracking.mode: {tracking['mode']}): {error}") from error
-    with run, staging(Path(run.dir).parent / "staged"):
-        yield run
+        raise TrackingError(f"W&B took not all of run {name}: {error}") from error
     for folder in earlier:
         shutil.rmtree(folder)
+
+
+def opened(tracking: Mapping[str, Any], *, id: str, name: str, **how: Any) -> wandb.Run:
+    """The run under its id; under one with a number behind it where W&B has deleted that: it takes none again."""
+    import wandb
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return wandb.init(
+                project=tracking["project"],
+                entity=tracking["entity"],
+                id=id if attempt == 1 else f"{id}-{attempt}",
+                name=name,
+                tags=list(tracking["tags"]),
+                mode=tracking["mode"],
+                dir=str(Path.cwd()),  # W&B's own process may have been started elsewhere
+                **how,
+            )
+        except wandb.errors.Error as error:
+            if attempt == ATTEMPTS or DELETED not in str(error):
+                raise TrackingError(
+                    f"W&B took no run {name} (tracking.mode: {tracking['mode']}): {error}"
+                ) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import polars as pl
 import yaml
 
 from spring.measures.statistics import EVERY
-from tasks.reporting.plots import TRANSFER_NAMES
 from tasks.evaluate import METRICS
+from tasks.reporting.plots import TRANSFER_NAMES
 
 ROOT = Path(__file__).parents[2]
 ARMS = {"base": {"train": None, "memory": None}, "spring": {}}
@@ -63,6 +63,19 @@ def read_runs(root: Path) -> dict[str, Run]:
     found = [Run(folder) for folder in sorted((root / "wandb").glob("offline-run-*"))]
     assert all(run.exit == 0 for run in found)
     return {run.about["display_name"]: run for run in found}
+
+
+def change(folder: Path, **changes: object) -> None:
+    """Sets keys of params.yaml: `report__title="..."`."""
+    file = folder / "params.yaml"
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        at = tree
+        for key in parents:
+            at = at[key]
+        at[last] = value
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
 
 def bytes_under(folder: Path) -> bytes:

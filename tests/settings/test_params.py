@@ -104,6 +104,13 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("evaluate.detect", INF, "evaluate.detect is inf"),
         ("tracking.tags", ["ok", ""], "tracking.tags.1 is '': String should have at least 1 character"),
         ("tracking.tags", ["x" * 65], "String should have at most 64 characters"),
+        ("tracking.tags", ["a", "b", "a"], "a stands twice; name every tag once"),
+        ("tracking.tags", [" a"], "tracking.tags.0 is ' a'"),
+        ("tracking.tags", ["a,b"], "tracking.tags.0 is 'a,b'"),
+        ("tracking.entity", "a/b", "tracking.entity is 'a/b'"),
+        ("tracking.project", "a:b", "tracking.project is 'a:b'"),
+        ("tracking.mode", "dryrun", "tracking.mode is 'dryrun'"),
+        ("tracking.adapters", "copy", "tracking.adapters is 'copy'"),
         # what would pass for something else
         ("arms.spring", {"decode": {"lmbda": True}}, "arms.spring.decode.lmbda is True: must be a number"),
         ("arm.train.replay_share", False, "arm.train.replay_share is False: must be a number"),

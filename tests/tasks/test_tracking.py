@@ -7,15 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import yaml
-from kit.pipeline import experiment
-from kit.tracking import Run, bytes_under, read_runs
+from kit.tracking import Run, bytes_under, change, read_runs
 
 from tasks.evaluate import METRICS, read_metrics
 from tasks.measures.costs import COSTS
@@ -27,50 +24,17 @@ ARMS = ("base", "rag-accum", "oppu-each", "spring", "spring-parametric")
 LEARNING = ("oppu-each", "spring", "spring-parametric")
 
 
-def name_users(table: Path) -> None:
-    """Names and a phrase that would be found."""
-    rows = pl.read_csv(table)
-    secret = pl.concat_str(pl.lit("Zaphod-"), pl.col("who").str.replace(" ", "-"))
-    rows.with_columns(secret.alias("who"), pl.col("body") + " xyzzyphrase").write_csv(table)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Iterator[Path]:
-    """An experiment of three users and three periods that has been logged offline; its folder is the current one."""
-    folder = tmp_path_factory.mktemp("tracked")
-    changes = {"tracking__mode": "offline", "tracking__tags": ["a tag"]}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            patch.delenv(name)
-        with experiment(folder, tiny_model_folder, prepare=name_users, **changes):
-            yield folder
-
-
-@pytest.fixture(scope="module")
-def runs(project: Path) -> dict[str, Run]:
-    """The runs by name; tests only read them."""
-    return read_runs(project)
-
-
 @pytest.fixture
-def copy(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, to be logged again."""
-    shutil.copytree(project, tmp_path, dirs_exist_ok=True, symlinks=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def project(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the experiment, and the current one; tests leave it as it is."""
+    monkeypatch.chdir(tracked)
+    return tracked
 
 
-def change(folder: Path, **changes: object) -> None:
-    """Sets keys of params.yaml: `report__title="..."`."""
-    file = folder / "params.yaml"
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        at = tree
-        for key in parents:
-            at = at[key]
-        at[last] = value
-    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+@pytest.fixture(scope="module")
+def runs(tracked: Path) -> dict[str, Run]:
+    """The runs by name; tests only read them."""
+    return read_runs(tracked)
 
 
 def log_again() -> None:
@@ -95,6 +59,7 @@ def test_config_holds_this_arm_alone(runs: dict[str, Run]) -> None:
     assert config["train"]["lora"]["r"] == 2 and config["decode"]["lmbda"] == 0.5
     assert runs["base/0"].config["train"] is None
     assert config["data"]["users"] == 3 and config["model"]["digest"]
+    assert config.pop("against") == "base"
     assert not any(arm in json.dumps(config) for arm in ARMS if arm != "spring")
     assert len(json.dumps(config)) < 4000
 
@@ -129,11 +94,14 @@ def test_summary_holds_means_tests_and_costs(runs: dict[str, Run], project: Path
             for end in ("mean", "low", "high"):
                 assert summary.get(f"{metric}/{end}") == found[metric][end]
             for key, value in metrics["paired"].get(arm, {}).get(metric, {}).items():
-                assert summary.get(f"{metric}/against_base/{key}") == value
+                name = f"difference_{key}" if key in ("low", "high") else key
+                assert summary.get(f"{metric}/{name}") == value
         for name in COSTS:
             assert summary[f"cost/{name}"] == found[name]
         assert summary["cost/seconds"] == pytest.approx(sum(found[n] for n in COSTS if n[:8] == "seconds_"))
-        assert not [key for key in summary if key.startswith(("by_period", "train"))]  # a last value says nothing
+        assert not [
+            key for key in summary if key.startswith(("by_period", "train"))
+        ]  # a last value says nothing
     assert runs["spring/0"].summary["transfer/backward"] == metrics["transfer"]["spring"]["backward"]["mean"]
 
 
@@ -151,6 +119,8 @@ def test_comparison_has_tables_drawings_and_results(runs: dict[str, Run], projec
     assert rows["spring", "rouge1"]["p_holm"] == metrics["paired"]["spring"]["rouge1"]["p_holm"]
     assert rows["base", "rouge1"]["mean"] == metrics["arms"]["base"]["rouge1"]["mean"]
     assert run.table("costs").height == len(ARMS) and run.table("transfer_tests").height > 0
+    media = (run.folder / "files/media/html").rglob("*.html")
+    assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in media)
     drawn = {path.stem.partition("_")[0] for path in (run.folder / "files/media/html").rglob("*.html")}
     assert {"periods", "paired", "cost", "curves"} <= drawn and "drift" not in drawn
     assert run.summary["users"] == 3
@@ -181,10 +151,11 @@ def test_adapters_have_lineage_and_name_their_base(runs: dict[str, Run], project
 
 def test_no_user_and_no_text_without_leave(runs: dict[str, Run], project: Path) -> None:
     sent = bytes_under(project / "wandb")
-    assert b"against_base" in sent  # nothing is compressed, so a search would find text
+    assert b"rouge1/difference_low" in sent  # nothing is compressed, so a search would find text
     assert b"zaphod" not in sent.lower() and b"xyzzyphrase" not in sent and b"generations" not in sent
 
 
+@pytest.mark.slow
 def test_an_unchanged_experiment_is_there_once(copy: Path, runs: dict[str, Run]) -> None:
     """Ids of all runs are as before, and so is what would be sent: one folder for each."""
     change(copy, report__title="Another title", tracking__tags=["another tag"])
@@ -230,6 +201,7 @@ def test_ids_follow_from_what_shapes_an_arm(copy: Path, runs: dict[str, Run]) ->
     assert not set(ids().values()) & set(before.values())
 
 
+@pytest.mark.slow
 def test_text_and_drawings_with_names_are_there_when_asked_for(copy: Path) -> None:
     change(copy, tracking__log_text=True)
     log_again()
@@ -243,6 +215,7 @@ def test_text_and_drawings_with_names_are_there_when_asked_for(copy: Path) -> No
     assert {"report.html", "plots/drift.svg"} <= set(contents["report"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adapters", "kept"), [("upload", 6), (None, 0)])
 def test_adapters_can_be_sent_or_left_out(copy: Path, adapters: str | None, kept: int) -> None:
     change(copy, tracking__adapters=adapters)
@@ -251,6 +224,50 @@ def test_adapters_can_be_sent_or_left_out(copy: Path, adapters: str | None, kept
     entries = [entry for a in run.artifacts if a["type"] == "lora" for entry in run.contents(a).values()]
     assert len(entries) == kept and all(Path(entry["local_path"]).is_file() for entry in entries)
     assert b"zaphod" not in bytes_under(copy / "wandb").lower()
+
+
+def named(value: Any, *keys: str) -> list[Any]:
+    """Everything that stands under one of `keys` anywhere in a tree of JSON."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = [value[key] for key in keys if isinstance(value, dict) and value.get(key)]
+    return own + [found for one in inner for found in named(one, *keys)]
+
+
+def test_the_workspace_draws_what_runs_have(runs: dict[str, Run], project: Path) -> None:
+    """Built as it is saved, and every key that a panel names is in the run of the arm that has most."""
+    from tasks.tracking.workspace import varied, workspace
+
+    params, run = load_params(), runs["spring/0"]
+    spec = json.loads(workspace(params, "me")._to_model().spec.model_dump_json(by_alias=True))
+    panels = named(spec["section"]["panelBankConfig"]["sections"], "panels")
+    kinds = [panel["viewType"] for section in panels for panel in section]
+    assert {"Run History Line Plot", "Scatter Plot", "Parallel Coordinates Plot", "Bar Chart"} == set(kinds)
+    logged = {key for row in run.history for key in row}
+    lines = [panel for section in panels for panel in section if panel["viewType"] == "Run History Line Plot"]
+    for line in lines:
+        assert {line["config"]["xAxis"], *line["config"]["metrics"]} <= logged
+        assert line["config"]["groupBy"] == "arm.value" and line["config"]["groupAgg"] == "mean"
+    asked = [key.removeprefix("summary:") for key in named(panels, "xAxis", "yAxis") if "summary:" in key]
+    asked += [column["accessor"] for columns in named(panels, "columns") for column in columns]
+    asked = [key.removeprefix("summary:") for key in asked]
+    assert set(asked) >= {"cost/seconds", "logp_per_token/mean", "config:arm.value"}
+    for key in asked:
+        if key.startswith("config:"):
+            first, *rest = key.removeprefix("config:").replace(".value", "", 1).split(".")
+            value = run.config[first]
+            for part in rest:
+                value = value[part]
+        else:
+            assert key in run.summary
+    assert {"decode.lmbda", "train.data"} <= set(varied(params)) and "decode.max_new_tokens" not in varied(
+        params
+    )
+    filters = json.dumps(spec["runSets"][0]["filters"])
+    assert (
+        '"personas"' in filters
+        and '"main"' in filters
+        and "arm" in json.dumps(spec["runSets"][0]["grouping"])
+    )
 
 
 def wandb_command() -> list[str]:
