@@ -56,7 +56,7 @@ class Teller:
             self.lock.release()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Writes a line to the process, which is started for the first; one that it has no room for is lost."""
+        """Writes a line to the process, started for the first one; what it has no room for is lost."""
         if self.process is None:
             self.process = start()
             assert self.process.stdin is not None

@@ -68,9 +68,8 @@ class Tracking(Strict):
     entity: Name | None  # user or team; null: that of the key
     tags: tuple[Tag, ...]
     log_text: bool  # sample generations and the page hold user text: off unless asked for
-    adapters: Annotated[
-        Literal["reference", "upload"] | None, added("reference")
-    ]  # bytes, too, or none at all
+    # digests and where they lie; their bytes; nothing
+    adapters: Annotated[Literal["reference", "upload"] | None, added("reference")]
     init_timeout: PositiveInt  # seconds
 
     @field_validator("tags")

@@ -1,1 +1,1 @@
-"""The experiment in Weights & Biases: what is sent, under which names, and nothing of users unless asked for."""
+"""The experiment in Weights & Biases: what is sent, how it is called, and nothing of users unless asked."""

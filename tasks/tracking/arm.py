@@ -87,7 +87,7 @@ def period_rows(params: Params, arm: str) -> Iterator[dict[str, Any]]:
 
 
 def curve_rows(params: Params, arm: str) -> Iterator[dict[str, Any]]:
-    """The median over users of each optimizer step, period after period; nothing of an arm that learns nothing."""
+    """The median over users of each optimizer step, period after period; none where nothing is learned."""
     curves = read_curves(params).filter(pl.col("recipe") == (params.arms[arm].recipe or ""))
     medians = curves.group_by("period", "step").agg(
         *(pl.col(name).median() for name in TRAINED), pl.len().alias("users")

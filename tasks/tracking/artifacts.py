@@ -1,4 +1,4 @@
-"""Artifacts and their lineage: data -> the runs of arms -> adapters; data -> the comparison -> metrics, report.
+"""Artifacts and their lineage: data -> runs of arms -> adapters; data -> the comparison -> metrics, report.
 
 Data and adapters are references: W&B gets names, sizes and digests, and the bytes stay where they are.
 `tracking.adapters: upload` sends the adapters themselves. No artifact names a user; texts are in the report
@@ -65,7 +65,7 @@ def log_adapters(run: wandb.Run, params: Params, arm: str, identity: Identity) -
 
 
 def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Identity) -> wandb.Artifact | None:
-    """The adapters of a recipe after the last period, a folder per user; null where cells that they lie in are gone.
+    """The adapters of a recipe after the last period, a folder per user; null where their cells are gone.
 
     Of type `lora`, which PEFT loads, with the base model in the metadata as W&B asks for it; of type `model`
     where they lie over shared levels.
@@ -110,7 +110,7 @@ def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Ident
 
 
 def add_bytes(artifact: wandb.Artifact, file: Path, name: str) -> None:
-    """A file of an adapter, without the names of users that the shared levels of PROPER's have beside them."""
+    """A file of an adapter, without the users that the shared levels of PROPER's name."""
     if file.suffix == ".json":
         told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         told.pop("users", None)

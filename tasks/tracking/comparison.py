@@ -1,4 +1,4 @@
-"""The run of a whole comparison (experiment, suite, seed): all arms beside each other, tests, drawings, page."""
+"""The run of a whole comparison (experiment, suite, seed): all arms, tests, drawings, page."""
 
 from __future__ import annotations
 

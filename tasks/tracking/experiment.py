@@ -1,8 +1,8 @@
-"""The experiment in Weights & Biases: a run per arm and seed, one of the comparison, and live ones of stages.
+"""The experiment in Weights & Biases: a run per arm and seed, and one of their comparison.
 
-Runs go to the folder wandb/; `tracking.mode: offline`, the default, sends nothing, and `wandb sync` sends what
-was written so. No user's name or text is in them unless `tracking.log_text` is true. Ids follow from what a
-run holds (naming.py): a rerun replaces. docs/wandb.md says what is where.
+Runs go to the folder wandb/; `tracking.mode: offline`, the default, sends nothing, and `wandb sync` sends
+what was written so. No user's name or text is in them unless `tracking.log_text` is true. Ids follow from
+what a run holds (naming.py): a rerun replaces. docs/wandb.md says what is where.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tasks.tracking.naming import Identity
 from tasks.tracking.runs import TrackingError
 
 REMEDY = (
-    "The report is written. Mend it (`wandb login`, the network), or set tracking.mode: offline in params.yaml "
-    "and send the runs later with `wandb sync`; then `dvc repro report`"
+    "The report is written. Mend it (`wandb login`, the network), or set tracking.mode: offline in "
+    "params.yaml and send the runs later with `wandb sync`; then `dvc repro report`"
 )
 
 

@@ -1,8 +1,8 @@
-"""What runs and artifacts of W&B are called: ids that follow from what they hold, so that nothing counts twice.
+"""What runs and artifacts of W&B are called: by what they hold, so that nothing counts twice.
 
-A run's id follows from experiment, suite, seed, arm and the fingerprint of what shapes that arm's numbers: its
-own settings, the data and the model. So a rerun overwrites, an arm more leaves the others' runs as they are,
-and what only decides how arms are compared or shown (`evaluate`, `report`, `tracking`) changes no id.
+A run's id follows from experiment, suite, seed, arm and the fingerprint of what shapes that arm's numbers:
+its own settings, the data and the model. So a rerun overwrites, an arm more leaves the others' runs as they
+are, and what only decides how arms are compared or shown (`evaluate`, `report`, `tracking`) changes no id.
 """
 
 from __future__ import annotations

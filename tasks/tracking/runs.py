@@ -42,8 +42,8 @@ def started(
     """A run that is finished when the block ends; what was recorded offline under its id before is replaced.
 
     `tracking` is the block of params.yaml. `resume` goes on with what the server has under this id; otherwise
-    that is overwritten. Raises `TrackingError` where W&B does not take it within `init_timeout` seconds; what is not sent
-    `finish_timeout` seconds (0: any number) after the end stays in the folder wandb/.
+    that is overwritten. Raises `TrackingError` where W&B does not take it within `init_timeout` seconds; what
+    is not sent `finish_timeout` seconds (0: any number) after the end stays in the folder wandb/.
     """
     import wandb  # here: it takes a second, and is not needed where tracking is disabled
 
@@ -78,7 +78,7 @@ def started(
 
 
 def opened(tracking: Mapping[str, Any], *, id: str, name: str, **how: Any) -> wandb.Run:
-    """The run under its id; under one with a number behind it where W&B has deleted that: it takes none again."""
+    """The run under its id, or that and a number: an id that was deleted W&B never takes again."""
     import wandb
 
     for attempt in range(1, ATTEMPTS + 1):

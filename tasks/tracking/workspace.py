@@ -1,8 +1,8 @@
-"""A workspace of W&B for the suite at hand: `python -m tasks.tracking.workspace` saves it and prints its address.
+"""A workspace of W&B for the suite at hand; `python -m tasks.tracking.workspace` saves it.
 
-Runs are grouped by arm, so that seeds average by themselves: arms over periods, quality over cost, differences,
-learning curves, and parallel coordinates over the settings in which the arms differ. It holds no numbers: it
-is saved once, before or after the runs, and shows whatever runs the suite has.
+Runs are grouped by arm, so that seeds average by themselves: arms over periods, quality over cost,
+differences, learning curves, and parallel coordinates over the settings in which the arms differ. It holds no
+numbers: it is saved once, before or after the runs, and shows whatever runs the suite has.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def axes(params: Params) -> list[Any]:
 
 
 def varied(params: Params) -> list[str]:
-    """Settings that at least two arms have and not all alike, by their place in the config: `decode.lmbda`."""
+    """Settings that at least two arms have, not all alike, by their place in the config: `decode.lmbda`."""
     arms = [dict(flat(plain(arm.model_dump(mode="json")))) for arm in params.arms.values()]
     keys = dict.fromkeys(key for arm in arms for key in arm)
     values = {key: [arm[key] for arm in arms if key in arm] for key in keys}

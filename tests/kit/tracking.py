@@ -1,4 +1,4 @@
-"""Offline runs of W&B read back; and a made-up experiment: parameters, and metrics with a number in every place."""
+"""Offline runs of W&B read back; a made-up experiment: parameters, and metrics with a number everywhere."""
 
 from __future__ import annotations
 

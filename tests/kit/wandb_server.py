@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server: keeps what the real client sends, by run. It knows no project and draws nothing."""
+"""A stand-in for W&B's server: keeps what the real client sends, and draws nothing."""
 
 from __future__ import annotations
 

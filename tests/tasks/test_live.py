@@ -147,10 +147,11 @@ def test_who_does_not_listen_holds_nothing_up(project: Path, monkeypatch: pytest
 def test_the_run_is_there_while_the_stage_computes(project: Path) -> None:
     """A stage that goes on for long: its record grows; after kill -9 of the stage the run ends by itself."""
     code = (
-        "import time; from tasks import live; from tasks.params import load_params; live.PATIENCE = live.EVERY = 0;"
-        "one = live.teller(load_params())\n"
+        "import time; from tasks import live; from tasks.params import load_params\n"
+        "live.PATIENCE = live.EVERY = 0; one = live.teller(load_params())\n"
         "for n in range(10**6):\n"
-        "    one({'what': 'adapt@1 train', 'unit': 'tok', 'done': n, 'of': 10**6, 'loss': 1.0}); time.sleep(0.05)"
+        "    one({'what': 'adapt@1 train', 'unit': 'tok', 'done': n, 'of': 10**6, 'loss': 1.0})\n"
+        "    time.sleep(0.05)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     stage = subprocess.Popen([sys.executable, "-c", code], cwd=project, env=environment)

@@ -259,15 +259,11 @@ def test_the_workspace_draws_what_runs_have(runs: dict[str, Run], project: Path)
                 value = value[part]
         else:
             assert key in run.summary
-    assert {"decode.lmbda", "train.data"} <= set(varied(params)) and "decode.max_new_tokens" not in varied(
-        params
-    )
-    filters = json.dumps(spec["runSets"][0]["filters"])
-    assert (
-        '"personas"' in filters
-        and '"main"' in filters
-        and "arm" in json.dumps(spec["runSets"][0]["grouping"])
-    )
+    assert {"decode.lmbda", "train.data"} <= set(varied(params))
+    assert "decode.max_new_tokens" not in varied(params)
+    [[runset]] = named(spec, "runSets")
+    assert {"personas", "main"} == set(named(runset["filters"], "value"))
+    assert [found["name"] for found in runset["grouping"]] == ["arm.value"]
 
 
 def wandb_command() -> list[str]:
