@@ -133,7 +133,7 @@ def lay(tree: dict[str, Any], suite: Suite) -> dict[str, Any]:
     if suite.transfer == "generation" or tree.get("transfer") is None:
         laid |= {"transfer": suite.transfer}
     if tree.get("suite") != MAIN:
-        laid |= {"experiment": f"{tree.get('experiment')}-{tree.get('suite')}"}  # a group of its own in W&B
+        laid |= {"experiment": f"{tree.get('experiment')}-{tree.get('suite')}"}  # so that it says which
     return laid
 
 
