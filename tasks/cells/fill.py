@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from spring.store import CellStore
-from tasks.cells.workbench import Tell, Workbench
+from tasks.cells.workbench import Tell, Workbench, silent
 
 Job = TypeVar("Job")
 Group = TypeVar("Group")  # can be hashed
@@ -86,7 +86,7 @@ class Meter:
 
 
 @contextmanager
-def progress(total: int, what: str, unit: str, tell: Tell) -> Iterator[Meter]:
+def progress(total: int, what: str, unit: str, tell: Tell = silent) -> Iterator[Meter]:
     """A bar with rate and estimate; in a log, a line every half minute."""
     interval = 0.5 if sys.stderr.isatty() else 30
     with tqdm(

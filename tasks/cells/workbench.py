@@ -34,6 +34,10 @@ Tell = Callable[[dict[str, Any]], object]  # told how far a filling is, many tim
 LIBRARIES = ("torch", "transformers", "tokenizers", "numba")  # a cell is of the versions that computed it
 
 
+def silent(event: dict[str, Any]) -> None:
+    """Tells nobody."""
+
+
 class Over(Protocol):
     """Another bank than `AdapterBank`: adapters on what lies frozen beneath (spring/rivals/proper/fits.py).
 
@@ -73,7 +77,7 @@ class Workbench:
     `check` is told the model as soon as it is loaded, and may refuse it; `tell` how far each filling is.
     """
 
-    tell: Tell = staticmethod(lambda event: None)
+    tell: Tell = staticmethod(silent)
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ def add_bytes(artifact: wandb.Artifact, file: Path, name: str) -> None:
 
 
 def log_results(run: wandb.Run, params: Params, identity: Identity) -> None:
-    """Metrics and tables, users under pseudonyms; drawings and, where texts may be sent, the page."""
+    """Metrics, users under pseudonyms; drawings and, where texts may be sent, the page."""
     import wandb
 
     about = {"experiment": experiment_of(params), "suite": params.suite, "seed": params.seed}
@@ -132,8 +132,6 @@ def log_results(run: wandb.Run, params: Params, identity: Identity) -> None:
     users = anonymous(read_parquet(DATA / "evaluate/users.parquet"), identity.pseudonym)
     with metrics.new_file("users.parquet", mode="wb") as out:
         users.write_parquet(out)
-    for file in sorted((REPORT / "tables").glob("*.csv")):
-        metrics.add_file(str(file), name=f"tables/{file.name}", skip_cache=True)
     run.log_artifact(metrics)
     report = wandb.Artifact(short(*name, "report"), type="report", metadata=about)
     for file in shown(params):

@@ -71,8 +71,8 @@ def costs(metrics: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """By each metric the arm with the highest mean, and how much there was."""
-    told: dict[str, Any] = {"users": metrics["users"], "interactions": metrics["interactions"]}
+    """By each metric the arm with the highest mean."""
+    told: dict[str, Any] = {}
     for metric in METRICS:
         means = {arm: found[metric]["mean"] for arm, found in metrics["arms"].items()}
         known = {arm: mean for arm, mean in means.items() if mean is not None}

@@ -19,6 +19,7 @@ FOLDER = Path("wandb")
 STAGING = "WANDB_DATA_DIR"  # W&B's variable: where copies of artifacts' files lie until they are sent
 DELETED = "previously created and deleted"  # what W&B says of such a run's id
 ATTEMPTS = 9
+LONG = 600.0  # seconds to send all of a run
 # Read when wandb is imported. Without it even an offline run looks up the address of an error collector.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
@@ -37,19 +38,20 @@ def started(
     job_type: str,
     config: dict[str, Any],
     resume: bool = False,
-    finish_timeout: float = 0,
+    finish_timeout: float = LONG,
 ) -> Iterator[wandb.Run]:
     """A run that is finished when the block ends; what was recorded offline under its id before is replaced.
 
     `tracking` is the block of params.yaml. `resume` goes on with what the server has under this id; otherwise
     that is overwritten. Raises `TrackingError` where W&B does not take it within `init_timeout` seconds; what
-    is not sent `finish_timeout` seconds (0: any number) after the end stays in the folder wandb/.
+    is not sent `finish_timeout` seconds after the end stays in the folder wandb/, which is told alike.
     """
     import wandb  # here: it takes a second, and is not needed where tracking is disabled
 
     settings = wandb.Settings(
         init_timeout=tracking["init_timeout"],
         finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
         silent=True,  # also: never ask for a key at the terminal, where a night's run would wait
         console="off",
         save_code=False,
@@ -71,10 +73,13 @@ def started(
     try:
         with run, staging(Path(run.dir).parent / "staged"):
             yield run
-    except wandb.errors.Error as error:
-        raise TrackingError(f"W&B took not all of run {name}: {error}") from error
+    except (wandb.errors.Error, TimeoutError) as error:
+        raise TrackingError(
+            f"W&B took not all of run {name}: {error}; `wandb sync {Path(run.dir).parent}` sends the rest"
+        ) from error
     for folder in earlier:
-        shutil.rmtree(folder)
+        if folder.resolve() != Path(run.dir).parent.resolve():  # of the same second, it is the same folder
+            shutil.rmtree(folder)
 
 
 def opened(tracking: Mapping[str, Any], *, id: str, name: str, **how: Any) -> wandb.Run:

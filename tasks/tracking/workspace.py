@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_AXES = 8  # settings of a parallel coordinates plot
 INSTALL = "the package wandb-workspaces is missing: pip install -c constraints.txt -e '.[wandb]'"
-MEAN = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over seeds
+MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over seeds
 
 
 def main() -> None:
@@ -30,8 +30,8 @@ def main() -> None:
 
     try:
         params = load_params()
-        entity = params.tracking.entity or wandb.Api(timeout=params.tracking.init_timeout).default_entity
-        print(workspace(params, entity).save().url)
+        api = wandb.Api(timeout=params.tracking.init_timeout)
+        print(workspace(params, params.tracking.entity or str(api.default_entity)).save().url)
     except ParameterError as error:
         sys.exit(f"error: {error}")
     except ImportError:

@@ -17,6 +17,7 @@ from kit.tracking import Run, bytes_under, change, read_runs
 from tasks.evaluate import METRICS, read_metrics
 from tasks.measures.costs import COSTS
 from tasks.params import load_params
+from tasks.tracking.arm import user_rows
 from tasks.tracking.experiment import log_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,18 @@ def test_users_are_pseudonyms(runs: dict[str, Run]) -> None:
     assert all(len(user) == 12 and int(user, 16) for user in tables["base"]["user"])
 
 
+def test_many_users_are_one_row_each(copy: Path) -> None:
+    users = [f"Zaphod-{number}" for number in range(6000)]
+    rows = pl.DataFrame({"arm": "spring", "user_id": users}).join(
+        pl.DataFrame({"period": [1, 2]}), how="cross"
+    )
+    rows = rows.with_columns(items=pl.lit(1), **{name: pl.col("period") / 2 for name in METRICS})
+    rows.write_parquet("data/evaluate/users.parquet")
+    table = user_rows("spring", lambda user: f"{len(str(user))}-{hash(user)}")
+    assert table.height == 6000 and table.columns == ["user", "items", *METRICS]
+    assert set(table["rouge1"]) == {0.75} and set(table["items"]) == {2}
+
+
 def test_comparison_has_tables_drawings_and_results(runs: dict[str, Run], project: Path) -> None:
     run, metrics = runs["comparison/0"], read_metrics()
     rows = {(row["arm"], row["metric"]): row for row in run.table("comparison").iter_rows(named=True)}
@@ -123,9 +136,10 @@ def test_comparison_has_tables_drawings_and_results(runs: dict[str, Run], projec
     assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in media)
     drawn = {path.stem.partition("_")[0] for path in (run.folder / "files/media/html").rglob("*.html")}
     assert {"periods", "paired", "cost", "curves"} <= drawn and "drift" not in drawn
-    assert run.summary["users"] == 3
+    best = max(ARMS, key=lambda arm: metrics["arms"][arm]["logp_per_token"]["mean"])
+    assert run.summary["highest/logp_per_token"] == best
     contents = {artifact["type"]: run.contents(artifact) for artifact in run.artifacts}
-    assert {"metrics.json", "users.parquet", "tables/paired.csv"} <= set(contents["metrics"])
+    assert {"metrics.json", "users.parquet"} == set(contents["metrics"])
     assert "report.html" not in contents["report"] and "plots/cost.svg" in contents["report"]
 
 
