@@ -18,7 +18,9 @@ from tasks.evaluate import METRICS, read_metrics
 from tasks.measures.costs import COSTS
 from tasks.params import load_params
 from tasks.tracking.arm import user_rows
+from tasks.tracking.artifacts import add_bytes
 from tasks.tracking.experiment import log_experiment
+from tasks.tracking.runs import staging
 
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "rag-accum", "oppu-each", "spring", "spring-parametric")
@@ -278,6 +280,18 @@ def test_the_workspace_draws_what_runs_have(runs: dict[str, Run], project: Path)
     [[runset]] = named(spec, "runSets")
     assert {"personas", "main"} == set(named(runset["filters"], "value"))
     assert [found["name"] for found in runset["grouping"]] == ["arm.value"]
+
+
+def test_shared_levels_are_sent_without_the_names_in_them(tmp_path: Path) -> None:
+    import wandb
+
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps({"peft_type": "PROPER", "users": ["Zaphod"]}), encoding="utf-8")
+    artifact = wandb.Artifact("levels", type="model")
+    with staging(tmp_path / "staged"):
+        add_bytes(artifact, config, "all-users/adapter_config.json")
+    sent = Path(str(artifact.manifest.entries["all-users/adapter_config.json"].local_path))
+    assert json.loads(sent.read_text(encoding="utf-8")) == {"peft_type": "PROPER"}
 
 
 def wandb_command() -> list[str]:
