@@ -16,6 +16,7 @@ COMPARED = (
     *("arm", "metric", "mean", "low", "high"),
     *("difference", "difference_low", "difference_high", "p", "p_holm", "d_z", "users_needed"),
 )
+FITTED = "<style>body{margin:0;background:#fff}svg{width:100%;height:auto}</style>"  # a drawing in a panel
 PAIRED = ("difference", "low", "high", "p", "p_holm", "d_z", "users_needed")  # as metrics.json has them
 
 
@@ -41,8 +42,9 @@ def log_comparison(params: Params, metrics: dict[str, Any], identity: Identity) 
         for name, (columns, rows) in tables.items():
             run.log({name: wandb.Table(columns=list(columns), data=list(rows))})
         for file in shown(params):
-            name = "report" if file.parent == REPORT else f"plots/{file.stem}"
-            content = file.read_text(encoding="utf-8")
+            content, drawing = file.read_text(encoding="utf-8"), file.parent != REPORT
+            name = f"plots/{file.stem}" if drawing else "report"
+            content = FITTED + content if drawing else content
             run.log({name: wandb.Html(content, inject=False, data_is_not_path=True)})
         run.summary.update(headline(metrics))
         log_results(run, params, identity)

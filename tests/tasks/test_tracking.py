@@ -135,7 +135,8 @@ def test_comparison_has_tables_drawings_and_results(runs: dict[str, Run], projec
     assert rows["base", "rouge1"]["mean"] == metrics["arms"]["base"]["rouge1"]["mean"]
     assert run.table("costs").height == len(ARMS) and run.table("transfer_tests").height > 0
     media = (run.folder / "files/media/html").rglob("*.html")
-    assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in media)
+    drawings = [path.read_text(encoding="utf-8") for path in media]
+    assert drawings and all("<svg" in drawing for drawing in drawings)
     drawn = {path.stem.partition("_")[0] for path in (run.folder / "files/media/html").rglob("*.html")}
     assert {"periods", "paired", "cost", "curves"} <= drawn and "drift" not in drawn
     best = max(ARMS, key=lambda arm: metrics["arms"][arm]["logp_per_token"]["mean"])
