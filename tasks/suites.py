@@ -108,9 +108,11 @@ def suite_names() -> list[str]:
 def read_suite(name: object) -> Suite:
     """One suite; raises `ParameterError` for an unknown or unusable one."""
     if name not in suite_names():
+        near = get_close_matches(str(name), suite_names(), n=1)
         raise ParameterError(
             f"params.yaml cannot be used, nothing was run:\n"
             f"  suite is {name!r}: must be one of {', '.join(suite_names())} (the files of suites/)"
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     return parse_suite(FOLDER / f"{name}.yaml")
 

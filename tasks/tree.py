@@ -9,6 +9,18 @@ import yaml
 
 from spring.settings.params import ParameterError
 
+# What PyYAML says -> in words, with the remedy; and in what it names the place where something began.
+FAULTS = {
+    "found character '\\t'": "has a tab: YAML takes blanks only",
+    "mapping values are not allowed here": "has a colon where none may be: indent it like the keys around it, "
+    "put a text with a colon in quotes, or give the line before its own colon",
+    "could not find expected ':'": "lacks the colon behind its key",
+    "expected <block end>": "is not in line with what stands above it: indent it like the keys around it",
+    "expected ',' or": "opens a bracket that is not closed",
+    "found unexpected end of stream": "opens a quote that is not closed",
+}
+OPEN = ("while parsing a flow", "while scanning a quoted", "while scanning a simple key")
+
 
 class _EveryKeyOnce(yaml.SafeLoader):
     """Refuses a key that stands twice; YAML itself lets the last one win, and an arm would be lost."""
@@ -28,6 +40,20 @@ class _EveryKeyOnce(yaml.SafeLoader):
 def read_tree(path: Path) -> Any:
     """The values of a YAML file; raises `ParameterError` for one that cannot be read as such."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_EveryKeyOnce)
+        text = path.read_text(encoding="utf-8")
+        return yaml.load(text, Loader=_EveryKeyOnce)
+    except yaml.MarkedYAMLError as error:
+        raise ParameterError(f"{path} is not valid YAML, nothing was run:\n{fault(error, text)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date like 2026-02-30
-        raise ParameterError(f"{path} is not valid YAML in UTF-8: {error}") from None
+        raise ParameterError(f"{path} is not valid YAML in UTF-8, nothing was run:\n  {error}") from None
+
+
+def fault(error: yaml.MarkedYAMLError, text: str) -> str:
+    """The line that cannot be read, and why: of what PyYAML says, the place where a reader would mend it."""
+    problem = error.problem or str(error)
+    began = error.context_mark if (error.context or "").startswith(OPEN) else None
+    mark = began or error.problem_mark
+    why = next((words for start, words in FAULTS.items() if problem.startswith(start)), problem)
+    if mark is None:
+        return f"  {why}"
+    return f"  line {mark.line + 1}: {text.splitlines()[mark.line].strip()[:80]}\n  {why}"
