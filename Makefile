@@ -41,7 +41,7 @@ STOPPED := { echo "The run stopped; the last lines above say why. Finished cells
 run = python -m flows.named_experiments --start="$$NAME" $(1) || exit 1; \
   { if [ -n "$$NAME" ]; then cat "experiments/$$NAME"; fi; echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: verify help setup repro table experiment flow bench test check lint types format clean
+.PHONY: verify help setup repro show table experiment flow bench test check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ repro: setup ## run the experiment of params.yaml; prints the table and where th
 	@touch data/.began; dvc --wait-for-lock repro --quiet || $(STOPPED)
 	@if [ ! $(REPORT) -nt data/.began ]; then echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; \
 	echo "Report: $(abspath $(REPORT))"; else python -m tasks.report --print; fi
+
+show: setup ## what `dvc exp run` has tried, on one screen: what was changed, which arm leads, by how much
+	@dvc exp show --no-pager --only-changed --keep lead --drop '(gain|logp|rouge|meteor)|(data|suites|tasks)/'
 
 table: setup ## print the table of the last run again
 	@python -m tasks.report --print

@@ -100,8 +100,12 @@ def start(name: str = "", sets: Sequence[str] = ()) -> str:
 
 
 def check(name: str, sets: Sequence[str] = ()) -> None:
-    """`ParameterError` where the run would stop at its first stage: its parameters cannot be used."""
-    laid = lay_options([*(options_of(name) if name else []), *sets], current())
+    """Raises what says why the run would stop before or at its first stage."""
+    try:
+        laid = lay_options([*(options_of(name) if name else []), *sets], current())
+    except DvcException as error:
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise ExperimentError(f"experiments/{name} cannot be used, nothing was run:\n  {said}") from None
     parse_with_suite(laid, f"{PARAMS} under experiments/{name}" if name else str(PARAMS))
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     write_parquet(transfer, DATA / "evaluate/transfer.parquet")
     write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
-    write_text(json.dumps(rounded(headline(metrics), digits=4), indent=2) + "\n", HEADLINE_FILE)
+    write_headline(metrics)
 
 
 def stream(params: Params) -> list[int]:
@@ -256,6 +256,11 @@ def rounded(value: Any, digits: int = 6) -> Any:
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     return round(value, digits) if isinstance(value, float) else value
+
+
+def write_headline(metrics: dict[str, Any]) -> None:
+    """data/headline.json, its keys in their order."""
+    write_text(json.dumps(rounded(headline(metrics), digits=4), indent=2) + "\n", HEADLINE_FILE)
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:

@@ -12,8 +12,8 @@ from spring.settings.params import ParameterError
 # What PyYAML says -> in words, with the remedy; and in what it names the place where something began.
 FAULTS = {
     "found character '\\t'": "has a tab: YAML takes blanks only",
-    "mapping values are not allowed here": "has a colon where none may be: indent it like the keys around it, "
-    "put a text with a colon in quotes, or give the line before its own colon",
+    "mapping values are not allowed here": "has a colon where none may be: indent it like the others, "
+    "put quotes around a text with a colon, or give the line before its own colon",
     "could not find expected ':'": "lacks the colon behind its key",
     "expected <block end>": "is not in line with what stands above it: indent it like the keys around it",
     "expected ',' or": "opens a bracket that is not closed",
