@@ -60,7 +60,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 REPORT := data/report/report.html
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
 	@python -m tasks.params
-	@touch data/.began; dvc --wait-for-lock repro --quiet || $(STOPPED)
+	@mkdir -p data; touch data/.began; dvc --wait-for-lock repro --quiet || $(STOPPED)
 	@if [ ! $(REPORT) -nt data/.began ]; then echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; \
 	echo "Report: $(abspath $(REPORT))"; else python -m tasks.report --print; fi
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unicodedata import category, name
 
 import yaml
 
@@ -11,7 +12,6 @@ from spring.settings.params import ParameterError
 
 # What PyYAML says -> in words, with the remedy; and in what it names the place where something began.
 FAULTS = {
-    "found character '\\t'": "has a tab: YAML takes blanks only",
     "mapping values are not allowed here": "has a colon where none may be: indent it like the others, "
     "put quotes around a text with a colon, or give the line before its own colon",
     "could not find expected ':'": "lacks the colon behind its key",
@@ -19,6 +19,7 @@ FAULTS = {
     "expected ',' or": "opens a bracket that is not closed",
     "found unexpected end of stream": "opens a quote that is not closed",
 }
+UNSEEN = ("Zs", "Cf", "Cc")  # Unicode's categories of blanks, formats and controls
 OPEN = ("while parsing a flow", "while scanning a quoted", "while scanning a simple key")
 
 
@@ -28,12 +29,12 @@ class _EveryKeyOnce(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[tuple[str, str], int] = {}  # (type, text) of each key -> where it stands
         for key, _ in node.value:
-            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
-            if name in lines:
+            own, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if own in lines:
                 raise yaml.YAMLError(
-                    f"the key {key.value!r} stands twice, on lines {lines[name]} and {line}; keep one"
+                    f"the key {key.value!r} stands twice, on lines {lines[own]} and {line}; keep one"
                 )
-            lines[name] = line
+            lines[own] = line
         return super().construct_mapping(node, deep=deep)
 
 
@@ -56,4 +57,7 @@ def fault(error: yaml.MarkedYAMLError, text: str) -> str:
     why = next((words for start, words in FAULTS.items() if problem.startswith(start)), problem)
     if mark is None:
         return f"  {why}"
-    return f"  line {mark.line + 1}: {text.splitlines()[mark.line].strip()[:80]}\n  {why}"
+    line = text.split("\n")[mark.line].rstrip()
+    if odd := next((sign for sign in line if sign != " " and category(sign) in UNSEEN), None):
+        why = f"has a {name(odd, 'tab').lower()}: YAML takes plain blanks only"
+    return f"  line {mark.line + 1}: {line.strip()[:80]}\n  {why}"

@@ -145,7 +145,6 @@ def test_experiments_fit_a_screen_and_a_run_without_work_two_lines(
     (tmp_path / ".gitignore").write_text("data/*\n!data/headline.json\nvenv\n__pycache__\n", encoding="utf-8")
     write_programs(tmp_path, warm_python.folder / "python")
     make, dvc = ["make", "VENV=venv"], str(tmp_path / "venv/bin/dvc")
-    (tmp_path / "data").mkdir()
     call(*make, "repro")
     again = call(*make, "repro").splitlines()
     assert len(again) == 2 and again[0].startswith("Nothing to do") and "report.html" in again[1]

@@ -53,8 +53,9 @@ VALUES = [
     ("    lmbda: 0.5", "    lmbda: 2\n    a: 1\n    b: 1\n    c: 1", "and 2 more"),
 ]
 YAML = [
-    ("seed: 0", "seed:\t0", "a tab: YAML takes blanks only"),
-    ("    lmbda: 0.5", "\tlmbda: 0.5", "a tab: YAML takes blanks only"),
+    ("seed: 0", "seed:\t0", "has a tab: YAML takes plain blanks only"),
+    ("    lmbda: 0.5", "\tlmbda: 0.5", "has a tab: YAML takes plain blanks only"),
+    ("seed: 0", "seed:\u00a00", "has a no-break space: YAML takes plain blanks only"),
     ("seed: 0", "seed: [0", "opens a bracket that is not closed"),
     ("seed: 0", "seed 0", "lacks the colon behind its key"),
     ("  title: SPRInG", "  title: 'SPRInG", "opens a quote that is not closed"),
