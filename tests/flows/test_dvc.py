@@ -126,12 +126,17 @@ STAGE = {
 }
 
 
-def call(*words: str, columns: int = 160) -> str:
-    """What a command prints on a terminal of so many columns, `make` without what an outer one passes on."""
+def run(*words: str, columns: int = 160) -> subprocess.CompletedProcess[str]:
+    """A command on a terminal of so many columns, `make` without what an outer one passes on."""
     outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     environment |= {"COLUMNS": str(columns), "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+
+def call(*words: str, columns: int = 160) -> str:
+    """What it prints, having ended well."""
+    done = run(*words, columns=columns)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -145,7 +150,7 @@ def test_experiments_fit_a_screen_and_a_run_without_work_two_lines(
     (tmp_path / ".gitignore").write_text("data/*\n!data/headline.json\nvenv\n__pycache__\n", encoding="utf-8")
     write_programs(tmp_path, warm_python.folder / "python")
     make, dvc = ["make", "VENV=venv"], str(tmp_path / "venv/bin/dvc")
-    call(*make, "repro")
+    assert call(*make, "repro").splitlines()[0] == "work"  # the stage
     again = call(*make, "repro").splitlines()
     assert len(again) == 2 and again[0].startswith("Nothing to do") and "report.html" in again[1]
     (tmp_path / "data/report/report.html").unlink()
@@ -162,6 +167,9 @@ def test_experiments_fit_a_screen_and_a_run_without_work_two_lines(
     assert all(word in both for word in ("lead.arm", "suite", "lambda ", "max-probability")), both
     for shown in (own, both, call(*make, "show", columns=120)):
         assert max(map(len, shown.splitlines())) <= 160, shown
+    (tmp_path / "dvc.yaml").write_text("stages: {work: {comand: x}}", encoding="utf-8")
+    refused = run(*make, "repro")  # what DVC itself says is shown
+    assert refused.returncode != 0 and "comand" in refused.stderr and "The run stopped" in refused.stdout
 
 
 @pytest.mark.slow
