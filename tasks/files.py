@@ -17,6 +17,7 @@ data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv
 data/metrics.json               every number of the report
+data/headline.json              the few that DVC compares between runs
 data/report/                    report.html, tables and plots
 data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json, tables/ and plots/ of all seeds
 """

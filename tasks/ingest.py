@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import string
-import sys
 from collections.abc import Iterable
 
 import polars as pl
@@ -18,11 +17,12 @@ from spring.settings.ingest import Ingest
 from spring.settings.params import ParameterError
 from tasks.files import DATA, write_json, write_parquet
 from tasks.params import load_params
-from tasks.stage import run
+from tasks.stage import run, text_of
 
 log = logging.getLogger(__name__)
 
 LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
+COUNTS = DATA / "ingest.json"
 # Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
 REFUSED = DATA / "ingest-quarantine.parquet"
 
@@ -55,10 +55,11 @@ def main() -> None:
     write_parquet(labels, DATA / "ingest" / "labels.parquet")
     write_parquet(checked.quarantine, DATA / "ingest" / "quarantine.parquet")
     write_parquet(left_out, DATA / "ingest" / "left_out.parquet")
-    write_json({"source": params.ingest.source, **metrics}, DATA / "ingest.json")
+    before = text_of(COUNTS)
+    write_json({"source": params.ingest.source, **metrics}, COUNTS)
+    if text_of(COUNTS) != before:  # the stage runs every time, and says what is new only
+        log.info("ingest: %s", ", ".join(f"{name} {value}" for name, value in metrics.items() if value))
     REFUSED.unlink(missing_ok=True)
-    for name, value in metrics.items():
-        log.info("%s: %s", name, value)
     for line in remarks(checked, params.ingest):
         log.warning("%s", line)
 
@@ -176,14 +177,6 @@ def fields_of(template: str, key: str) -> set[str]:
         raise ParameterError(f"{key}: {error}; a brace itself is written {{{{ or }}}}") from None
 
 
-def told() -> None:
-    """The stage, its own refusals in a line."""
-    try:
-        main()
-    except (SourceError, ParameterError) as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(told)
+    run(main)

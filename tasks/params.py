@@ -1,7 +1,11 @@
-"""params.yaml with its suite, read and checked."""
+"""params.yaml with its suite, read and checked.
+
+`python -m tasks.params` checks it and says in at most five lines what is wrong, before any work is begun.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +40,15 @@ def load_start() -> dict[str, Any]:
 def sample_users(params: Params, frame: pl.DataFrame) -> list[str]:
     """The users shown one by one, in the report and to W&B: the first by name."""
     return sorted(frame["user_id"].unique())[: params.report.sample_users]
+
+
+def main() -> None:
+    """Checks the parameters."""
+    try:
+        load_params()
+    except ParameterError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,7 @@ DENIED = {
     errno.EDQUOT: "a full quota",
     errno.EFBIG: "a limit on the size of files",
 }
+OWN = {"spring", "tasks"}  # packages whose errors are refusals in words, not faults
 SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
 State = dict[str, object]  # what a stage depends on -> what stands for its content
 
@@ -53,6 +54,8 @@ def run(main: Callable[[], None]) -> None:
     except ChangedError as error:
         sys.exit(f"error: {error}")
     except Exception as error:  # of libraries in Rust, too, which raise kinds of their own
+        if any(kind.__module__.partition(".")[0] in OWN for kind in type(error).__mro__):
+            sys.exit(f"error: {error}")  # a refusal of ours says what to do; where it was raised helps nobody
         number = os_error(error)
         if number not in DENIED:
             raise

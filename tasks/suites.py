@@ -105,12 +105,18 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def one_of_all(name: object) -> str:
+    """What to write for an unknown suite."""
+    near = get_close_matches(str(name), suite_names(), n=1)
+    nearest = f"; did you mean {near[0]}?" if near else ""
+    return f"must be one of {', '.join(suite_names())} (the files of suites/){nearest}"
+
+
 def read_suite(name: object) -> Suite:
     """One suite; raises `ParameterError` for an unknown or unusable one."""
     if name not in suite_names():
         raise ParameterError(
-            f"params.yaml cannot be used, nothing was run:\n"
-            f"  suite is {name!r}: must be one of {', '.join(suite_names())} (the files of suites/)"
+            f"params.yaml cannot be used, nothing was run:\n  suite is {name!r}: {one_of_all(name)}"
         )
     return parse_suite(FOLDER / f"{name}.yaml")
 
@@ -213,8 +219,12 @@ def main() -> None:
     parser.add_argument("seeds", nargs="*", help="seeds to check")
     arguments = parser.parse_args()
     name = arguments.name
+    if name and name not in suite_names():
+        sys.exit(f"error: nothing was run: SUITE is {name!r}: {one_of_all(name)}")
     if wrong := [seed for seed in arguments.seeds if not seed.isdecimal()]:
-        sys.exit(f"error: nothing was run: seed {wrong[0]!r} must be a whole number from 0 on")
+        sys.exit(
+            f'error: nothing was run: seed {wrong[0]!r} must be a whole number from 0 on, as in SEEDS="0 1 2"'
+        )
     try:
         if not name:
             for one in suite_names():

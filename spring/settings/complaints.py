@@ -1,4 +1,7 @@
-"""What is wrong with a parameter file, in words: one line per bad key, with its value and what is allowed."""
+"""What is wrong with a parameter file, in words: a line per bad key, with its value and what is allowed.
+
+The first `MOST` of them: one mistake often breaks many keys, and the first says enough.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ from pydantic import BaseModel, ValidationError
 UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
 # where null may be what was meant
 CHOICES = ("literal_error", "union_tag_invalid", "model_type", "model_attributes_type")
+BLOCKS = ("model_type", "model_attributes_type", "dict_type")
+SAID = re.compile(r"^(Input|String|List|Tuple|Dictionary|Value) should ")  # how pydantic begins
 # at the end of a place: pydantic's mark of a member of a union of plain types
 MEMBER = re.compile(r"literal\[.*\]|(constrained-)?(int|float|str|bool)")
+MOST = 3
 Place = tuple[str | int, ...]
 
 
@@ -29,7 +35,7 @@ def complaints(
     for item in error.errors():
         *above, last = item["loc"] or ("",)
         place = tuple(above) if MEMBER.fullmatch(str(last)) else item["loc"]
-        key = ".".join(str(part) for part in written(place)) or "(whole file)"
+        key = ".".join(str(part) for part in written(place))
         if item["type"] == UNKNOWN:
             lines[f"  {key}: no such key; {instead(place, model)}"] = []
         elif item["type"] == MISSING:
@@ -37,10 +43,19 @@ def complaints(
         else:
             value = "" if isinstance(item["input"], (dict, BaseModel)) else f" is {item['input']!r}:"
             null = ", or null" if item["type"] in CHOICES and NoneType in at(place, model) else ""
-            allowed = lines.setdefault(f"  {key}{value}", [])
-            if (said := item["msg"] + null) not in allowed:
+            allowed = lines.setdefault(f"  {key}{value}".rstrip() or " ", [])  # no key: the whole file
+            said = "must be a block of keys" if item["type"] in BLOCKS else SAID.sub("must ", item["msg"])
+            said = said.removeprefix("Value error, ") + null
+            if said not in allowed:
                 allowed.append(said)
-    return "\n".join(" ".join([wrong, ", or: ".join(allowed)]).rstrip() for wrong, allowed in lines.items())
+    return first_of([" ".join([wrong, ", or: ".join(allowed)]).rstrip() for wrong, allowed in lines.items()])
+
+
+def first_of(lines: list[str]) -> str:
+    """`MOST` lines at most; of more, the last says how many."""
+    if len(lines) <= MOST:
+        return "\n".join(lines)
+    return "\n".join([*lines[: MOST - 1], f"  and {len(lines) - MOST + 1} more"])
 
 
 def holds(tree: Any, place: Place) -> bool:

@@ -18,7 +18,7 @@ from spring.engine.settings import Model
 from spring.engine.strict import Name, PositiveInt, Strict, added
 from spring.method.prompts import Prompt
 from spring.settings.arm import Arm
-from spring.settings.complaints import Place, complaints, holds
+from spring.settings.complaints import Place, complaints, first_of, holds
 from spring.settings.idle import Change, idle_keys
 from spring.settings.ingest import Ingest
 
@@ -185,7 +185,7 @@ def parse(tree: dict[str, Any], where: str = "params.yaml") -> Params:
     for name, arm in params.arms.items():
         bad += [f"arms.{name}.{line}" for line in idle_keys(arm, Change(base, arms[name] or {}))]
     if bad:
-        lines = "\n".join(f"  {line}" for line in bad)
+        lines = first_of([f"  {line}" for line in bad])
         raise ParameterError(f"{where} cannot be used, nothing was run:\n{lines}")
     return params
 

@@ -124,7 +124,7 @@ def test_a_source_is_read_or_made() -> None:
 
 
 def test_unknown_sources_are_refused_as_a_literal_would() -> None:
-    found = "ingest.source is 'kaggle': Input should be 'personas', 'changelogs', 'git' or 'table'$"
+    found = "ingest.source is 'kaggle': must be 'personas', 'changelogs', 'git' or 'table'$"
     tree = yaml.safe_load(PARAMS.read_text())
     tree["ingest"]["source"] = "kaggle"
     with pytest.raises(ParameterError, match=found):

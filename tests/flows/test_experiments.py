@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,31 +14,23 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from kit.project import git, write_programs, write_project
 from kit.warm import Warm
 
-from flows.named_experiments import ExperimentError, changed, experiment_names, lay_experiment, start
+from flows.named_experiments import (
+    ExperimentError,
+    changed,
+    check,
+    experiment_names,
+    lay_experiment,
+    start,
+)
+from spring.settings.params import ParameterError
 from tasks.suites import parse_with_suite
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 TREE = yaml.safe_load(TEXT)
-# A project of one stage that does nothing but note what it was asked.
-STAGE = {"cmd": "python work.py", "deps": ["work.py"], "params": list(TREE), "outs": ["data/out"]}
-WORK = """
-import os, pathlib, time, yaml
-asked = yaml.safe_load(open("params.yaml"))
-with open("ran", "a") as log:
-    print(asked["experiment"], asked["suite"], asked["seed"], *asked["periods"], file=log)
-while os.path.exists("wait"):
-    time.sleep(0.1)
-pathlib.Path("data").mkdir(exist_ok=True)
-pathlib.Path("data/out").write_text("done")
-"""
-
-
-def git(*words: str) -> None:
-    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
-    subprocess.run(["git", *identity, *words], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -109,8 +99,8 @@ def test_an_experiment_of_ones_own_is_laid_as_dvc_lays_it(
 
 def test_suite_and_seed_stay_unless_an_experiment_starts(params: Path) -> None:
     text = put(params, TREE | {"suite": "lambda", "seed": 7})
-    assert start(sets=["suite", "seed"]) == ""
-    assert start(sets=["suite"]) == "Used as they stand in params.yaml, though not committed: seed."
+    assert start(sets=["suite=gate", "seed=1"]) == ""
+    assert start(sets=["suite=gate"]) == "Used as they stand in params.yaml, though not committed: seed."
     assert params.read_text(encoding="utf-8") == text
     assert "had left suite and seed" in start("acl")
     assert params.read_text(encoding="utf-8") == TEXT
@@ -124,6 +114,28 @@ def test_edits_of_ones_own_are_used_and_named_and_never_taken_back(params: Path,
     with pytest.raises(ExperimentError, match=r"another .*arm\.adapter.* Nothing was run\.\n.*git commit"):
         start("acl")
     assert params.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "said"),
+    [
+        ("", ["suite=tune"], r"split\.hold_out is 'test': suite tune .*, as with NAME=validation"),
+        ("", ["suite=lambda", "seed=-1"], r"suites/lambda\.yaml cannot be used.*\n  seed is -1"),
+        ("mine", [], r"params\.yaml under experiments/mine cannot be used.*\n  arm\.decode\.lmbda is 3"),
+        ("odd", [], r"experiments/odd cannot be used.*\n.*'no\.such\.key'"),
+    ],
+)
+def test_what_a_run_would_set_is_checked(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sets: list[str], said: str
+) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine").write_text("-S arm.decode.lmbda=3\n")
+    (folder / "odd").write_text("-S no.such.key=1\n")
+    monkeypatch.setattr("flows.named_experiments.FOLDER", folder)
+    with pytest.raises((ParameterError, ExperimentError), match=said):
+        check(name, sets)
+    check("", ["suite=tune", "split.hold_out=validation"])
 
 
 def test_rates_are_chosen_on_the_very_data_that_they_are_used_on() -> None:
@@ -150,36 +162,6 @@ def test_a_file_that_was_cut_short_is_left_to_its_owner(params: Path, text: str)
     with pytest.raises(ExperimentError, match=r"git checkout params\.yaml"):
         start("acl")
     assert params.read_text(encoding="utf-8") == text
-
-
-def write_project(folder: Path) -> None:
-    """The project's Makefile, parameters and experiments around a stage that does nothing; in git."""
-    for name in ("Makefile", "params.yaml", "experiments", "suites", "spring", "tasks"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-        copy(ROOT / name, folder / name)
-    for name in ("report", "seeds/__main__"):
-        (folder / f"tasks/{name}.py").write_text("")
-    (folder / "work.py").write_text(WORK)
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"work": STAGE}}))
-    (folder / ".gitignore").write_text("data\nran\nvenv\nwait\n__pycache__\n")
-    for name in ("pyproject.toml", "constraints.txt"):
-        (folder / name).touch()
-    (folder / "venv/bin").mkdir(parents=True)
-    write_programs(folder, Path(sys.executable))
-    (folder / "venv/.ready").touch()
-    git("init")
-    subprocess.run([sys.executable, "-m", "dvc", "--quiet", "init"], check=True)
-    shutil.copyfile(ROOT / ".dvc/config", folder / ".dvc/config")  # no look for updates, which takes minutes
-    git("add", ".")
-    git("commit", "--message", "start")
-
-
-def write_programs(folder: Path, python: Path) -> None:
-    """What the Makefile starts."""
-    for name, command in {"python": "", "dvc": "-m dvc "}.items():
-        script = folder / "venv/bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{python}" {command}"$@"\n')
-        script.chmod(0o755)
 
 
 def holders_of_locks(folder: Path) -> list[int]:

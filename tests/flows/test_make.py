@@ -65,3 +65,40 @@ def test_lists_and_a_blank_in_the_path(project: Path) -> None:
     )
     assert "lambda" in make(project, "ablate").stdout
     assert "make repro" in make(project, "help").stdout
+
+
+MISTAKES = [
+    ("experiment NAME=alc", "NAME is 'alc': must be one of acl, acl-validation, "),
+    ("experiment NAME=changelog", "; did you mean changelogs?"),
+    ("experiment NAME=acl SEEDS=1", "make experiment takes no SEEDS: make ablate "),
+    ("ablate SUITE=lamda", "SUITE is 'lamda': must be one of alpha, "),
+    ("ablate SUITE=lamda", "; did you mean lambda?"),
+    ("ablate SUITE=lambda SEEDS=one", "seed 'one' must be a whole number from 0 on"),
+    ("ablate SUITE=lambda SEEDS=0,1", "seed '0,1' must be a whole number from 0 on"),
+    ("ablate SUITE=lambda SEED=1", "make reads no SEED; it reads NAME, SUITE and SEEDS"),
+    ("ablate SUITE=lambda NAME=alc", "NAME is 'alc': must be one of acl, "),
+    ("repro SUITE=lambda", "make repro takes no SUITE: it runs params.yaml as it stands"),
+    ("repro NAME=acl", "make repro takes no NAME: "),
+    ("compare SUITE=lambda", "make compare takes no SUITE: "),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("typed", "said"), MISTAKES)
+def test_mistakes_are_told_before_any_work(typed: str, said: str, project: Path) -> None:
+    done = make(project, *typed.split())
+    assert done.returncode != 0 and said in done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) <= 5 and not (project / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["repro"], ["ablate", "SUITE=lambda"]])
+def test_parameters_are_checked_before_dvc_starts(words: list[str], project: Path) -> None:
+    """There is none here: it would say so."""
+    params = project / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("    lmbda: 0.5", "    lmbda: 2"), encoding="utf-8")
+    done = make(project, *words)
+    params.write_text(text, encoding="utf-8")
+    assert done.returncode != 0 and "arm.decode.lmbda is 2: must be less than or equal to 1" in done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) <= 5 and not (project / "data").exists()

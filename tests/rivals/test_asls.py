@@ -276,7 +276,7 @@ ARM: dict[str, Any] = {
         ({"train": {"start": "base"}}, "needs train.start previous, not base"),
         ({"train": {"data": "cumulative"}}, "take current or drift"),
         ({"train": {"online": {"steps": 0}}}, "steps is 0"),
-        ({"train": {"online": {"learn": "some"}}}, "learn is 'some': Input should be 'each'"),
+        ({"train": {"online": {"learn": "some"}}}, "learn is 'some': must be 'each'"),
         ({"train": {"online": {"retune": {"rho": 0}}}}, "retune.rho is 0"),
         ({"train": {"online": {"retune": {"limit": 1}}}}, "retune.limit is 1"),
         ({"train": {"online": {"method": "sgd"}}}, "'sgd'"),

@@ -443,6 +443,20 @@ def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+def test_counts_are_told_where_they_are_new(project: Path, caplog: Any) -> None:
+    """The stage runs every time: without news it is silent."""
+    configure()
+    write(lines({"a": 4}))
+    with caplog.at_level("INFO"):
+        tasks.ingest.main()
+        tasks.ingest.main()
+        (told,) = (record.getMessage() for record in caplog.records)
+        assert told == "ingest: rows_read 4, rows_kept 4, users_kept 1"
+        write(lines({"a": 5}))
+        tasks.ingest.main()
+    assert "rows_kept 5" in caplog.messages[-1] and len(caplog.messages) == 2
+
+
 def test_words_for_nothing_and_users_made_one_are_told(project: Path, caplog: Any) -> None:
     configure()
     write([*lines({"a": 4}), *(line.replace("a,", " a ,", 1) for line in lines({"a": 6})[4:]),

@@ -278,9 +278,9 @@ def test_an_arm_that_stands_twice_is_refused_in_suites_and_parameters(
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "params.yaml").write_text(twice)
     monkeypatch.setattr(suites, "FOLDER", tmp_path)
-    with pytest.raises(ParameterError, match=r"mine\.yaml .*key 'spring' stands twice, on lines 4 and 6"):
+    with pytest.raises(ParameterError, match=r"mine\.yaml .*\n.* 'spring' stands twice, on lines 4 and 6"):
         with_suite("mine")
-    with pytest.raises(ParameterError, match=r"params\.yaml .*key 'spring' stands twice, on lines 2 and 4"):
+    with pytest.raises(ParameterError, match=r"params\.yaml .*\n.*'spring' stands twice, on lines 2 and 4"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "mine.yaml").write_text(text.replace("  spring: {m", "  spring-2: {m"))
     assert set(read_suite("mine").arms or {}) == {"spring", "other", "spring-2"}
