@@ -113,6 +113,14 @@ def test_every_line_end(tmp_path: Path, end: str) -> None:
     assert kept(path) == [("a", "one\ntwo"), ("b", "last")]
 
 
+def test_a_carriage_return_amid_line_feeds_is_no_line_end(tmp_path: Path) -> None:
+    """Where other lines end in line feeds it may as well be text: what it parts is refused on both sides."""
+    path = write(tmp_path, f"a,2020-01-01,T,text and\r{STOLEN}b,2020-01-02,T,good\r\nc,2020-01-03,T,more\n")
+    items = list(table.read(table_of(path)))
+    assert said(items) == [("b", "good"), ("c", "more")]
+    assert check(items).quarantine["where"].to_list() == ["t.csv:2", "t.csv:3"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

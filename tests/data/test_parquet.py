@@ -77,8 +77,9 @@ def test_a_mapped_column_that_is_no_text_is_refused_by_name(
         pl.Series([0, 253402300799999999, None])
         .cast(pl.Datetime("us", "UTC"))
         .dt.convert_time_zone("Asia/Tokyo"),
+        pl.Series([0, -(2**63), None], dtype=pl.Int64).cast(pl.Datetime("ns")),  # NaT
     ],
-    ids=["date", "microseconds", "before-the-year-1", "zone"],
+    ids=["date", "microseconds", "before-the-year-1", "zone", "no-time"],
 )
 def test_one_date_beyond_pythons_is_one_bad_row(tmp_path: Path, column: pl.Series) -> None:
     """Polars has such dates and panics when Python asks for them."""
@@ -101,10 +102,11 @@ def test_one_date_beyond_pythons_is_one_bad_row(tmp_path: Path, column: pl.Serie
             "2020-01-02T03:00:00+09:00",
         ),
         (pl.Series([datetime(9997, 1, 2)] * 3).dt.cast_time_unit("ms"), "9997-01-02T00:00:00"),
+        (pl.Series([datetime(2020, 1, 2, 3)] * 3).dt.cast_time_unit("ns"), "2020-01-02T03:00:00"),
         (pl.Series([1, 2, 3]), "1"),
         (pl.Series([0.5, 2, 3]), "0.5"),
     ],
-    ids=["date", "datetime", "zone", "far", "integer", "float"],
+    ids=["date", "datetime", "zone", "far", "nanoseconds", "integer", "float"],
 )
 def test_what_is_no_text_is_written_as_python_does(tmp_path: Path, column: pl.Series, text: str) -> None:
     [first, *_] = rows_in(table.read(table_of(write(tmp_path / "t.parquet", title=column))))

@@ -122,6 +122,14 @@ def test_a_part_without_a_mapped_column_stops(tmp_path: Path) -> None:
         list(table.read(table_of(tmp_path)))
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "csv.gz"])
+def test_an_empty_part_holds_no_rows(tmp_path: Path, format: str) -> None:
+    write_table(tmp_path / f"a.{format}", [row(1)])
+    (tmp_path / f"b.{format}").touch()
+    items = list(table.read(table_of(tmp_path)))
+    assert len(said(items)) == 1 and skips_in(items) == {"empty file of a folder": 1}
+
+
 def test_folders_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"ingest\.table\.path: the folder .* holds no \.parquet, \.csv"):
         list(table.read(table_of(tmp_path)))
@@ -158,6 +166,32 @@ def test_a_damaged_archive_gives_no_rows(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(SourceError, match=r"t\.csv\.gz (cannot be read|is empty)"):
             list(table.read(table_of(path)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(b"who,when\n"), r"is packed by gzip: add \.gz to its name"),
+        (b"PK\x03\x04" + b"\0" * 60, "is a zip archive or a spreadsheet: unpack it, or save it as CSV"),
+        (b"PAR1\x15\x04", r"is a parquet file: let its name end in \.parquet"),
+        (b"version https://git-lfs.example/spec/v1\n", "is a pointer of Git LFS"),
+        ("who,題\n".encode("utf-16-le") + "日本語".encode("utf-16-le") * 500, "is no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_what_is_no_text_is_told_in_words(tmp_path: Path, data: bytes, said: str, format: str) -> None:
+    path = tmp_path / f"t.{format}"
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=said) as error:
+        list(table.read(table_of(path)))
+    assert str(error.value).isprintable()
+
+
+def test_columns_with_odd_names_are_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("who,\x1b[2J\0," + ",".join(f"c{n}" for n in range(9999)) + "\n")
+    with pytest.raises(SourceError, match=r"It has who, '\\x1b\[2J\\x00', c0, .* and 9951 more\.") as error:
+        list(table.read(table_of(tmp_path / "t.csv")))
+    assert len(str(error.value)) < 1000
 
 
 def test_endings_in_capitals(tmp_path: Path) -> None:
