@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from kit.sources import changelogs as made_changelogs
-from kit.sources import check, entry, rows_in, signed, skips_in, write_changelog
+from kit.sources import check, entry, rows_in, skips_in, write_changelog
 
+from bench.sources import signed
 from spring.data.rows import RawRow, Reason, Skip
 from spring.data.sources import changelogs
 from spring.data.sources.changelogs import ChangelogsSource

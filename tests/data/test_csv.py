@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.sources import check, row, rows_in, said, skips_in, table_of, write_table
+from kit.sources import check, rows_in, said, skips_in, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Reason, SourceError
 from spring.data.sources import table
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kit.sources import CASES, check, row, rows_in, said, skips_in, table_of, write_table
+from kit.sources import CASES, check, rows_in, said, skips_in, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Problem, Reason, SourceError
 from spring.data.sources import table
 

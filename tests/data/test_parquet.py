@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from kit.sources import check, damaged, row, rows_in, said, table_of, write_table
+from kit.sources import check, rows_in, said, table_of
 
+from bench.sources import flipped, row, write_table
 from spring.data.rows import Reason, SourceError
 from spring.data.sources import table
 from spring.data.sources.formats.unpack import unpack
@@ -138,10 +139,9 @@ def test_a_damaged_file_gives_its_rows_or_a_message(tmp_path: Path, compression:
     pl.DataFrame(rows).write_parquet(good, compression=compression, row_group_size=15)
     data = good.read_bytes()
     draws = random.Random(compression)
-    numbers = iter(lambda: draws.randrange(10**6), -1)
     files = [data[: draws.randrange(len(data))] for _ in range(3)]
-    files += [damaged(data, numbers, flips=1 + n) for n in range(3)]
-    files += [data[:-700] + damaged(data[-700:], numbers, flips=1 + n) for n in range(3)]
+    files += [flipped(data, draws, 1 + n) for n in range(3)]
+    files += [data[:-700] + flipped(data[-700:], draws, 1 + n) for n in range(3)]
     outcomes = [rows_or_message(tmp_path / f"{number}.parquet", file) for number, file in enumerate(files)]
     assert set(outcomes) <= {0, 40} and outcomes[:3] == [0] * 3
 

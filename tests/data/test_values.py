@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.sources import check, row, rows_in, said, table_of, write_table
+from kit.sources import check, rows_in, said, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Reason
 from spring.data.sources import table
 from spring.data.values import MISSING, fold_words, is_missing, name_user, parse_time
