@@ -177,7 +177,7 @@ def edit(case: Case) -> str:
 
 
 def kill_dvc(case: Case) -> str:
-    """DVC is killed, its stage lives on, and DVC is started again at once: nothing is computed twice."""
+    """DVC is killed, its stage lives on, and DVC is started again at once: cells that are there stay."""
     words = ("repro", "--single-item", "@".join(map(str, case.stage)))
     first = dvc(case.folder, *words)
     time.sleep(case.chance.uniform(0, STARTS + 1.1 * case.seconds))
@@ -189,7 +189,7 @@ def kill_dvc(case: Case) -> str:
     if again.returncode != 0 or result(case.stage, case.folder) != case.expected:
         return "silent: " + said[-500:]
     if {cell: inode for cell, inode in inodes(case.folder).items() if cell in there} != there:
-        return "silent: a cell was computed twice"
+        return "silent: a cell was written again"
     return "killed" if killed else "too late"
 
 
