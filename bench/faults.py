@@ -8,25 +8,24 @@ for bit, and whatever went wrong was told. With `--keep` the figures go to bench
     flip    a bit of a stored cell is flipped, or a file of it truncated or removed
     full    no file may grow beyond some size, as on a full disk
     edit    a parameter that the stage reads is edited while it runs
-
-A stage here is a fork of this process, which has imported what is slow to import, and starts as under DVC.
-The process itself must not use polars, torch or tokenizers: their threads do not survive a fork.
+    dvc     the stage runs under DVC, which is killed
+    tables  tables of text, whole and damaged, are read (bench/fuzz.py)
+    parquet damaged parquet files are read
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
+import json
 import os
 import random
-import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,94 +35,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 import yaml
 from tqdm import tqdm
 
+from bench.fuzz import KINDS
 from bench.machine import write_result
+from bench.processes import BEFORE, ROOT, Stage, child, dvc, finish, start
 from bench.tiny import save_tiny
 
-ROOT = Path(__file__).parents[1]
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
-Stage = tuple[str, int | None]  # its name and period
-BEFORE: tuple[Stage, ...] = tuple((name, None) for name in ("ingest", "split", "model", "score_base", "code"))
 STAGES: tuple[Stage, ...] = tuple((name, t) for t in (0, 1) for name in ("adapt", "consolidate", "generate"))
 MOST = 3  # attempts after which a stage has not recovered
-
-
-# --- processes --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Child:
-    """A process, and the pipe that its words come through: a file would stop growing with the others."""
-
-    pid: int
-    pipe: int
-
-    def wait(self) -> int:
-        """Its exit status; negative: the signal that ended it."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def said(self) -> str:
-        """What it has printed; once, when it has ended."""
-        with os.fdopen(self.pipe, encoding="utf-8", errors="replace") as words:
-            return words.read()
-
-
-def child(work: Callable[[], None], folder: Path) -> Child:
-    """Begins `work` in a fork of this process, in `folder`."""
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return Child(pid, reading)
-    code = 1
-    try:
-        os.dup2(writing, 1)
-        os.dup2(writing, 2)
-        os.close(writing)
-        os.chdir(folder)
-        torch.set_num_threads(1)
-        work()
-        code = 0
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def start(stage: Stage, folder: Path, *, limit: int | None = None) -> Child:
-    """Begins a stage in `folder`; `limit`: bytes that no file may grow beyond."""
-    name, period = stage
-
-    def work() -> None:
-        sys.argv = [name, *(["--period", str(period)] if period is not None else [])]
-        module = import_module(f"tasks.{name}")
-        if limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        if stage in BEFORE:
-            module.main()
-        else:
-            os.environ["DVC_STAGE"] = f"{name}@{period}"
-            import_module("tasks.stage").run(module.main)
-
-    return child(work, folder)
-
-
-def finish(process: Child) -> None:
-    """Waits for what must end well."""
-    if process.wait() != 0:
-        raise RuntimeError(f"a stage failed without a fault:\n{process.said()[-3000:]}")
+STARTS = 2.5  # seconds that DVC and then a stage of its own take to begin
 
 
 # --- the experiment ---------------------------------------------------------------------------------------
@@ -149,6 +72,7 @@ def prepare() -> None:
     Path("params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
     shutil.copytree(ROOT / "suites", "suites")
+    dvc(Path(), "init", "--no-scm", "-q").wait()
 
 
 def outputs(stage: Stage, folder: Path) -> Path:
@@ -252,11 +176,51 @@ def edit(case: Case) -> str:
     return "told" if "params.yaml: seed changed" in stage.said() else "silent"
 
 
-FAULTS: dict[str, Callable[[Case], str]] = {"kill": kill, "flip": flip, "full": full, "edit": edit}
+def kill_dvc(case: Case) -> str:
+    """DVC is killed, its stage lives on, and DVC is started again at once: cells that are there stay."""
+    words = ("repro", "--single-item", "@".join(map(str, case.stage)))
+    first = dvc(case.folder, *words)
+    time.sleep(case.chance.uniform(0, STARTS + 1.1 * case.seconds))
+    first.send_signal(signal.SIGKILL)
+    killed = first.wait() < 0
+    there = inodes(case.folder)
+    again = dvc(case.folder, *words)
+    said, _ = again.communicate()
+    if again.returncode != 0 or result(case.stage, case.folder) != case.expected:
+        return "silent: " + said[-500:]
+    if {cell: inode for cell, inode in inodes(case.folder).items() if cell in there} != there:
+        return "silent: a cell was written again"
+    return "killed" if killed else "too late"
 
 
-def run(folder: Path, *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
+def inodes(folder: Path) -> dict[str, int]:
+    """The cells that are there, and what tells that they are the same as before."""
+    return {path.name: path.stat().st_ino for path in (folder / ".cells/cells").glob("*/*")}
+
+
+FAULTS: dict[str, Callable[[Case], str]] = {
+    "kill": kill, "flip": flip, "full": full, "edit": edit, "dvc": kill_dvc,
+}  # fmt: skip
+
+
+def run(folder: Path, kinds: list[str], *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
     """Kind of fault -> how often it was tried, how the stage ended, and what came of it afterwards."""
+    found = {kind: fuzz(kind, tries, seed) for kind in kinds if kind in KINDS}
+    asked = [kind for kind in kinds if kind in FAULTS]
+    return {**(strike(folder, asked, tries, seed) if asked else {}), **found}
+
+
+def fuzz(kind: str, tries: int, seed: int) -> dict[str, Any]:
+    """Sources under damage, in a process that may use polars."""
+    command = [sys.executable, "-m", "bench.fuzz", kind, str(tries), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
+    ends = json.loads(done.stdout)
+    wrong = ends.pop("wrong", 0)
+    return {"tries": sum(ends.values()) + wrong, "ends": ends, "most_attempts": None, "wrong": wrong}
+
+
+def strike(folder: Path, kinds: list[str], tries: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Faults of `FAULTS` upon stages of a small experiment."""
     home, chance = folder / "home", random.Random(seed)
     home.mkdir()
     finish(child(prepare, home))
@@ -271,14 +235,14 @@ def run(folder: Path, *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
         seconds[stage] = time.perf_counter() - began
         expected[stage] = result(stage, home)
     found = {}
-    for kind, fault in FAULTS.items():
+    for kind in kinds:
         ends, attempts, wrong = Counter[str](), 0, 0
         for _ in tqdm(range(tries), desc=kind, unit="try"):
             stage = chance.choice(STAGES)
             shutil.rmtree(home)
             shutil.copytree(states[stage], home)
             case = Case(stage, home, expected[stage], seconds[stage], chance)
-            end = fault(case)
+            end = FAULTS[kind](case)
             ends[end] += 1
             same, needed = case.again()
             attempts, wrong = max(attempts, needed), wrong + (not same)
@@ -292,7 +256,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines.append("|---|---:|---|---:|---:|")
     for kind, one in found.items():
         ends = ", ".join(f"{count} {end}" for end, count in sorted(one["ends"].items()))
-        lines.append(f"| {kind} | {one['tries']} | {ends} | {one['most_attempts']} | {one['wrong']} |")
+        attempts = one["most_attempts"] or "-"
+        lines.append(f"| {kind} | {one['tries']} | {ends} | {attempts} | {one['wrong']} |")
     return "\n".join(lines)
 
 
@@ -301,17 +266,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=25, help="of every kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS, *KINDS], default=[*FAULTS, *KINDS])
     parser.add_argument("--keep", action="store_true", help="write bench/results/faults.json")
     arguments = parser.parse_args()
     slow = ["transformers.models.llama.modeling_llama", "bm25s"]
     for module in slow + [f"tasks.{name}" for name, _ in (*BEFORE, *STAGES)]:
         import_module(module)
     with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), tries=arguments.tries, seed=arguments.seed)
+        found = run(Path(folder), arguments.kinds, tries=arguments.tries, seed=arguments.seed)
     print(table(found))
     if arguments.keep:
         write_result("faults", {"tries": arguments.tries, "seed": arguments.seed}, faults=found)
-    if any(one["wrong"] or one["ends"].get("silent") for one in found.values()):
+    if any(one["wrong"] or any(end.startswith("silent") for end in one["ends"]) for one in found.values()):
         sys.exit("error: a fault was silent, or a stage ended otherwise than undisturbed")
 
 

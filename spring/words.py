@@ -6,7 +6,8 @@ Beyond it:
 - What Unicode holds compatible is equal (NFKC: composed or not, of full width or half), and so are capitals
   and small letters of every language: ß is ss, ς is σ; and as nothing says which texts are Turkish, I, İ, i
   and ı are all i. Accents, vowel signs and harakat count, and stay with their letter. Invisible characters
-  (soft hyphens, joiners, directions) go; a zero-width space parts words.
+  (soft hyphens, joiners, directions) go, and so does the stroke that lengthens Arabic words (tatweel); a
+  zero-width space parts words.
 - Digits of every script are words, or parts of them.
 - Scripts without blanks (Chinese, Japanese; Thai, Lao, Khmer, Burmese and their neighbours) and Korean, whose
   words end in particles, give their characters, each with its marks: the unit of ROUGE for Chinese (Hu et al.
@@ -34,7 +35,7 @@ CHARACTER, WORD = rf"{UNSPACED}{MARKS}*+", rf"{SPACED}[{SPACED}{MARKS}]*+"
 OTHER = r"[^\s\p{L}\p{N}_]++"
 
 FLAGS = regex.VERSION1  # sets in sets
-INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}", FLAGS)
+INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u0640]", FLAGS)
 CHARACTERS = regex.compile(CHARACTER, FLAGS)
 IDEOGRAPH = regex.compile(IDEOGRAPHS, FLAGS)
 WORDS = regex.compile(f"{WORD}|{CHARACTER}", FLAGS)

@@ -11,7 +11,7 @@ import yaml
 
 from spring.code import Code
 from tasks.files import write_text
-from tasks.stage import BEGAN, read_params, suite_file, text_of
+from tasks.stage import BEGAN, read_params, run, suite_file, text_of
 
 OUT = BEGAN.parent
 
@@ -33,7 +33,7 @@ def digests(code: Code) -> dict[str, str]:
 
 if __name__ == "__main__":
     try:
-        main()
+        run(main)
     except yaml.YAMLError:
         from tasks import params  # slow to import, and the one to say in words what is wrong
 

@@ -25,7 +25,7 @@ import polars as pl
 
 from spring.measures.chrf import CHRF_SETTING
 from spring.measures.meteor import meteor_setting, wordnet_is_installed
-from spring.measures.metrics import TEXT_METRICS, score_texts
+from spring.measures.metrics import TEXT_METRICS, score_texts, scored_by
 from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
 from spring.store import fingerprint
@@ -205,6 +205,7 @@ def all_metrics(
         "rouge": ROUGE_SETTING,
         "meteor": meteor_setting(wordnet_is_installed()),
         "chrf": CHRF_SETTING,
+        "scored_by": scored_by(),
         "inapplicable": inapplicable(items),
         "settings": settings(params),
         "arms": arms,

@@ -47,7 +47,7 @@ def run(main: Callable[[], None]) -> None:
     """Runs a stage's `main`; started by DVC, on one state of all that it depends on."""
     address = os.environ.get(STAGE)
     try:
-        if address is None:
+        if address in (None, "code"):  # `code` is the state of the run
             main()
         else:
             run_once(main, address)
@@ -56,12 +56,10 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:  # of libraries in Rust, too, which raise kinds of their own
         if any(kind.__module__.partition(".")[0] in OWN for kind in type(error).__mro__):
             sys.exit(f"error: {error}")  # a refusal of ours says what to do; where it was raised helps nobody
-        number = os_error(error)
-        if number not in DENIED:
+        why = DENIED.get(os_error(error)) or in_the_way(error)
+        if why is None:
             raise
-        sys.exit(
-            f"error: {DENIED[number]}: {error}; nothing is half-written: make room or rights and start again"
-        )
+        sys.exit(f"error: {why}: {error}; nothing is half-written: make room or rights and start again")
 
 
 def os_error(error: Exception) -> int:
@@ -70,6 +68,18 @@ def os_error(error: Exception) -> int:
         return error.errno
     found = re.search(r"\(os error (\d+)\)|code: (\d+), kind: ", str(error))
     return int(found[1] or found[2]) if found else 0
+
+
+def in_the_way(error: Exception) -> str | None:
+    """What stands where a folder is needed, if that is why none could be made: a file, a link to nothing."""
+    if not isinstance(error, (FileExistsError, NotADirectoryError)) or error.filename is None:
+        return None
+    for path in (Path(error.filename), *Path(error.filename).parents):
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {path.readlink()}, which is not there"
+        if path.is_file():
+            return f"{path} is a file, and a folder is needed"
+    return None
 
 
 def run_once(main: Callable[[], None], address: str) -> None:

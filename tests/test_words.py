@@ -30,6 +30,7 @@ FORMS = ("NFC", "NFD", "NFKC", "NFKD")
         "Новый год": "новый год",
         "हिन्दी में": "हिन्दी में",  # vowel signs and the virama stay inside
         "كِتَابٌ ١٢٣": "كِتَابٌ ١٢٣",
+        "كـــتـاب": "كتاب",
         "می\u200cخواهم co\u00adop": "میخواهم coop",  # joiner and soft hyphen are invisible
         "猫が好き。": "猫 が 好 き",
         "2024年にiPhoneを": "2024 年 に iphone を",

@@ -96,6 +96,8 @@ class Embedder:
         self.tokenizer = read_tokenizer(self.how.weights)
         self.tokenizer.padding_side = "right"  # what stands behind a text cannot move its positions
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        if self.how.lower:
+            _lower(self.tokenizer.backend_tokenizer)
         model: Any = read_weights(AutoModel, self.how.weights, key="model.embedding", dtype=torch.float32)
         self.model = model.eval().to(self.device)
         declared = self.how.max_length or self.tokenizer.model_max_length
@@ -116,7 +118,7 @@ class Embedder:
         A query is read behind the encoder's prompt for queries, anything else behind that for documents.
         """
         before = self.how.query if role == "query" else self.how.document
-        return self._embed([before + (text.lower() if self.how.lower else text) for text in texts])
+        return self._embed([before + text for text in texts])
 
     def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         embeddings = np.full((len(texts), self.width), np.nan, dtype=np.float32)
@@ -159,6 +161,14 @@ class Embedder:
             return torch.nn.functional.normalize(
                 pool(hidden, batch["attention_mask"], self.how.pooling), dim=-1
             )
+
+
+def _lower(tokenizer: Any) -> None:
+    """Has texts and prompts, but no special tokens, read in lower case."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    before = [tokenizer.normalizer] if tokenizer.normalizer else []
+    tokenizer.normalizer = Sequence([Lowercase(), *before])
 
 
 def positions(model: Any) -> int:

@@ -53,7 +53,7 @@ class Encoder:
     weights: Path
     pooling: str = "mean"
     max_length: int | None = None  # tokens; null: what tokenizer and positions allow
-    lower: bool = False  # texts are read in lower case
+    lower: bool = False  # texts and prompts are read in lower case
     query: str = ""  # stands before a query
     document: str = ""  # stands before anything else
 
@@ -152,7 +152,11 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _pooling(folder: Path) -> tuple[str, bool]:
     """How vectors are pooled, and whether over the prompt too."""
     file = folder / "config.json"
-    said = read_json(file, key=KEY) if file.is_file() else {}
+    if not file.is_file():
+        raise ModelError(
+            f"{KEY}: {file}, which says how vectors are pooled, is missing; fetch the folder again"
+        )
+    said = read_json(file, key=KEY)
     modes = said.get("pooling_mode") or [mode for name, mode in OLDER.items() if said.get(name)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else list(modes)
     if len(modes) > 1:

@@ -20,6 +20,8 @@ PROBES = (
     ("You are a writer of probes.", "Write about the number 7, please.", "It is a prime"),
     ("Other words for a system", "another question: why?", "Because (as they say) it rains."),
 )
+# What templates shorten, escape or put on one line
+LONG = 'Of <b>many</b> lines & "marks":\n\n  - it\'s {one}\n  - \\two' + "\nand one more" * 200
 CHANCE = {"random", "lipsum", "shuffle"}  # names in a template that give something else each time
 WORD = "A"
 MERGED = "{system}\n\n{user}"
@@ -108,12 +110,18 @@ def _with_system(plain: Template, model_id: str) -> Template:
     """With a system turn if the template has one and keeps its text, else before the user's."""
     from jinja2.exceptions import TemplateError
 
-    said = "it leaves out what the turns say"
+    said = "it leaves out or changes what the turns say"
     for template in (plain, replace(plain, merged=True)):
         try:
-            if all(_keeps(template, probe) for probe in PROBES):
+            if all(_keeps(template, probe) for probe in (*PROBES, (f"A{LONG}", f"B{LONG}", f"C{LONG}"))):
                 return template
-        except TemplateError as error:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # it is a program
             said = str(error)
     raise ModelError(f"the chat template of {model_id} cannot be followed: {said}; use another model")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from unicodedata import unidata_version
 
 import numpy as np
 
@@ -34,6 +36,15 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "meteor": TextMetric("METEOR", meteor),
     "chrf": TextMetric("chrF", lambda pairs, _: chrf(pairs), headline=False),  # says what the others say
 }
+
+
+# What says which words there are, and what they are worth: another version may give another number
+SCORERS = ("nltk", "regex", "rouge-score", "sacrebleu")
+
+
+def scored_by() -> str:
+    """The versions behind every number of `TEXT_METRICS`, for the record beside them."""
+    return ", ".join([*(f"{name} {version(name)}" for name in SCORERS), f"Unicode {unidata_version}"])
 
 
 def score_texts(pairs: Pairs, synonyms: bool) -> dict[str, np.ndarray]:

@@ -19,7 +19,8 @@ from tasks.suites import FOLDER as SUITES
 FOLDER = DATA / "seeds"
 KEPT = ("users", "transfer", "detection")  # tables of data/evaluate
 SUITE = "suite.yaml"  # in a kept run: the suite as it was
-OPTIONAL = ("transfer", "chrf")  # may be of some runs alone; of chrF only what all have is pooled
+# May be of some runs alone: of chrF what all have is pooled; earlier runs do not say what scored them
+OPTIONAL = ("transfer", "chrf", "scored_by")
 FILES = ("metrics.json", PARAMS.name, SUITE, *(f"{name}.parquet" for name in KEPT))
 Run = tuple[dict[str, Any], dict[str, pl.DataFrame]]  # metrics, and the tables of `KEPT`
 
@@ -94,7 +95,7 @@ def scoring(metrics: dict[str, Any]) -> dict[str, str]:
     What counts as a word has changed once. A run that was kept before may be of texts that this concerns or
     not, which nothing that is kept can tell, so it is not pooled with later ones.
     """
-    return {name: metrics[name] for name in ("rouge", "meteor", "chrf") if name in metrics}
+    return {name: metrics[name] for name in ("rouge", "meteor", "chrf", "scored_by") if name in metrics}
 
 
 def read_kept(params: Params, kept: Path) -> dict[int, Run]:

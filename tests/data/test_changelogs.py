@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from kit.sources import changelogs as made_changelogs
-from kit.sources import check, entry, rows_in, signed, skips_in, write_changelog
+from kit.sources import check, entry, rows_in, skips_in, write_changelog
 
+from bench.sources import signed
 from spring.data.rows import RawRow, Reason, Skip
 from spring.data.sources import changelogs
 from spring.data.sources.changelogs import ChangelogsSource
@@ -79,6 +84,49 @@ def test_a_signature_without_a_date_ends_its_entry(tmp_path: Path) -> None:
     items = read(write_changelog(tmp_path, "pkg", text))
     assert texts(items) == {"pkg_2": "* new", "pkg_1": "* old"}
     assert check(items).quarantine.select("field", "reason").rows() == [("timestamp", Reason.BAD_TIME)]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".xz", ".bz2"])
+@pytest.mark.parametrize("stem", ["changelog.Debian", "changelog"])
+def test_every_packing_is_read_in_full_or_refused(tmp_path: Path, stem: str, ending: str) -> None:
+    pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[ending]
+    write_changelog(tmp_path, "pkg", "", stem + ending)
+    path, data = tmp_path / "pkg" / (stem + ending), pack(("\ufeff" + entry("1", "* old")).encode())
+    path.write_bytes(data)
+    assert texts(read(tmp_path)) == {"pkg_1": "* old"}
+    path.write_bytes(data[:-9] if ending else b"")
+    items = read(tmp_path)
+    assert not texts(items) and (check(items).quarantine.height, skips_in(items).total()) in ((1, 0), (0, 1))
+
+
+def test_changelogs_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    for name in ("changelog.Debian.amd64.gz", "CHANGELOG.gz", "changelog.html.gz", "changelog.Debian.zst"):
+        write_changelog(tmp_path, name, entry("1", "* x"), name)
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone/changelog.Debian.gz").symlink_to("nowhere")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/copyright").touch()
+    assert skips_in(read(tmp_path)) == {"changelog under a name that is not read": 5}
+
+
+@pytest.mark.parametrize(
+    ("signature", "hour"),
+    [
+        (" -- Ada L <a@a.example>  Mon, 01 Jan 2001 10:00:00 +0100", 9),
+        (" -- Ada L <a@a.example>  Mon, 01 Jan 2001 10:00:00 +01:00", 9),
+        (" --- Ada L <a@a.example>  Mon, 01 Jan 2001 10:00:00 +0100", None),
+        (" -- Ada L <a@a.example>  Mon, 30 Feb 2001 10:00:00 +0100", None),
+        (" \u2014 Ada L <a@a.example>  Mon, 01 Jan 2001 10:00:00 +0100", None),
+    ],
+)
+def test_a_signature_is_read_as_it_stands_or_refused(
+    tmp_path: Path, signature: str, hour: int | None
+) -> None:
+    text = entry("2", "* new") + entry("1", "* old", signature=signature)
+    checked = check(read(write_changelog(tmp_path, "pkg", text)))
+    found = checked.interactions.filter(interaction_id="pkg_1").select("user_id", "timestamp").rows()
+    assert found == ([] if hour is None else [("Ada L", datetime(2001, 1, 1, hour, tzinfo=UTC))])
+    assert checked.quarantine.height == (hour is None)
 
 
 @pytest.mark.parametrize("name", ["changelog.Debian.gz", "changelog.Debian", "changelog.gz", "changelog"])

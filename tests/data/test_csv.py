@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.sources import check, row, rows_in, said, skips_in, table_of, write_table
+from kit.sources import check, rows_in, said, skips_in, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Reason, SourceError
 from spring.data.sources import table
 
@@ -111,6 +112,14 @@ def test_every_line_end(tmp_path: Path, end: str) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(f'who,when,title,text{end}a,2020-01-01,T,"one{end}two"{end}b,2020-01-02,T,last'.encode())
     assert kept(path) == [("a", "one\ntwo"), ("b", "last")]
+
+
+def test_a_carriage_return_amid_line_feeds_is_no_line_end(tmp_path: Path) -> None:
+    """Where other lines end in line feeds it may as well be text: what it parts is refused on both sides."""
+    path = write(tmp_path, f"a,2020-01-01,T,text and\r{STOLEN}b,2020-01-02,T,good\r\nc,2020-01-03,T,more\n")
+    items = list(table.read(table_of(path)))
+    assert said(items) == [("b", "good"), ("c", "more")]
+    assert check(items).quarantine["where"].to_list() == ["t.csv:2", "t.csv:3"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def commit(name: str, mail: str, number: int) -> Message:
         "Change-Id: how it is computed",
         "  * indented\n  * points",
         "Signed-off-by is what we ask for",
+        "Closes: #12\n  * and an indented\n  * list",
     ],
 )
 def test_text_that_git_takes_for_a_trailer_stays(last: str) -> None:
@@ -82,6 +83,8 @@ def test_text_that_git_takes_for_a_trailer_stays(last: str) -> None:
         'Fixes: 0123456789ab ("The one before")',
         "Fixes: #12",
         "Fixes: #12, #13 and #14",
+        "Fixes: " + "0123" * 16,
+        "Closes: #12\n  #13",
         "Closes: https://bugs.example/12",
         "Bug: ABC-123",
         "Link: https://lore.example/r/1@x",
@@ -218,6 +221,34 @@ def test_a_hooks_environment_opens_nothing_else(
     monkeypatch.setenv(name, str(places.get(name, other / ".git")))
     assert said(git.read(git_of(outer))) == [("Ada", "Body number 1.")]
     assert os.environ[name], "it is left to others"
+
+
+def test_commits_are_those_of_their_hashes(
+    tmp_path: Path, outer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this copy puts in their place, cuts off before them, or names their authors."""
+    make_repository(tmp_path / "two", [commit("Ada", "ada@one.example", n) for n in (1, 2)])
+    two = tmp_path / "two"
+    tip = call_git(two, "rev-parse", "HEAD").decode().strip()
+    other = make_repository(tmp_path / "other", [Message("Eve", "eve@one.example", "S\n\nstolen\n")])
+    call_git(two, "fetch", "-q", str(other), "main")
+    call_git(two, "replace", tip, "FETCH_HEAD")
+    (two / ".git/info").mkdir(exist_ok=True)
+    (two / ".git/info/grafts").write_text(f"{tip}\n")
+    (tmp_path / "map").write_text("Mallory <m@m.example> <ada@one.example>\n")
+    call_git(two, "config", "mailmap.file", str(tmp_path / "map"))
+    assert said(git.read(git_of(two))) == [("Ada", "Body number 1."), ("Ada", "Body number 2.")]
+
+
+def test_other_hashes_and_encodings(tmp_path: Path) -> None:
+    folder = make_repository(tmp_path / "a", [commit("Ada", "a@one.example", 1)], "--object-format=sha256")
+    assert said(git.read(git_of(folder))) == [("Ada", "Body number 1.")]
+    call_git(folder, "config", "i18n.logOutputEncoding", "ISO-8859-1")
+    call_git(folder, "config", "i18n.commitEncoding", "ISO-8859-1")
+    (folder / "message").write_bytes("Größe\n\nDie Größe.\n".encode("latin-1"))
+    who = {f"GIT_{role}_{key}": "b" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    call_git(folder, "commit", "-q", "--allow-empty", "-F", "message", **who)
+    assert ("b", "Die Größe.") in said(git.read(git_of(folder)))
 
 
 def test_no_git_is_told(outer: Path, monkeypatch: pytest.MonkeyPatch) -> None:

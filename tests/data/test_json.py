@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from kit.sources import CASES, check, row, rows_in, said, skips_in, table_of, write_table
+from kit.sources import CASES, check, rows_in, said, skips_in, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Problem, Reason, SourceError
 from spring.data.sources import table
 
@@ -88,8 +89,39 @@ def test_lines_that_are_no_objects_say_why(tmp_path: Path) -> None:
 
 
 def test_where_no_line_is_an_object_the_quarantine_says_so(tmp_path: Path) -> None:
-    checked = check(table.read(table_of(write(tmp_path, "{", '  "who": "a"', "}"))))
+    checked = check(table.read(table_of(write(tmp_path, "{", '  "who": "a"', "}}"))))
     assert (checked.read, checked.quarantine.height) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+@pytest.mark.parametrize("between", ["", "\n", "\r\n\r\n"])
+def test_objects_over_several_lines_one_behind_the_other(tmp_path: Path, name: str, between: str) -> None:
+    """As jq prints them."""
+    path = tmp_path / name
+    path.write_bytes(between.join(json.dumps(row(n), indent=2) for n in (1, 2, 3)).encode())
+    found = rows_in(table.read(table_of(path)))
+    assert [one.response for one in found] == [f"text {n} of a" for n in (1, 2, 3)]
+    assert found[2].where == f"{name}[2]"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_in_a_file_that_is_called_jsonl(tmp_path: Path, indent: int | None) -> None:
+    path = write(tmp_path, json.dumps([row(1), row(2)], indent=indent))
+    assert len(said(table.read(table_of(path)))) == 2
+
+
+def test_files_that_were_put_one_behind_the_other(tmp_path: Path) -> None:
+    path = write(tmp_path, *("\ufeff" + json.dumps(row(n)) for n in (1, 2)))
+    assert len(said(table.read(table_of(path)))) == 2
+
+
+@pytest.mark.parametrize("number", ["1e999", "-Infinity", "Infinity"])
+@pytest.mark.parametrize("field", ["who", "text", "title", "stars"])
+def test_a_number_that_is_not_finite_is_no_value(tmp_path: Path, number: str, field: str) -> None:
+    line = json.dumps(row(1) | {"stars": 1, field: "HERE"}).replace('"HERE"', number)
+    checked = check(table.read(table_of(write(tmp_path, line, json.dumps(row(2))), rating="stars")))
+    assert checked.quarantine["reason"].to_list() == [Reason.NOT_TEXT]
+    assert checked.interactions.height == 1
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from kit.sources import check, damaged, row, rows_in, said, table_of, write_table
+from kit.sources import check, rows_in, said, table_of
 
+from bench.sources import flipped, row, write_table
 from spring.data.rows import Reason, SourceError
 from spring.data.sources import table
 from spring.data.sources.formats.unpack import unpack
@@ -77,8 +78,9 @@ def test_a_mapped_column_that_is_no_text_is_refused_by_name(
         pl.Series([0, 253402300799999999, None])
         .cast(pl.Datetime("us", "UTC"))
         .dt.convert_time_zone("Asia/Tokyo"),
+        pl.Series([0, -(2**63), None], dtype=pl.Int64).cast(pl.Datetime("ns")),  # NaT
     ],
-    ids=["date", "microseconds", "before-the-year-1", "zone"],
+    ids=["date", "microseconds", "before-the-year-1", "zone", "no-time"],
 )
 def test_one_date_beyond_pythons_is_one_bad_row(tmp_path: Path, column: pl.Series) -> None:
     """Polars has such dates and panics when Python asks for them."""
@@ -101,10 +103,11 @@ def test_one_date_beyond_pythons_is_one_bad_row(tmp_path: Path, column: pl.Serie
             "2020-01-02T03:00:00+09:00",
         ),
         (pl.Series([datetime(9997, 1, 2)] * 3).dt.cast_time_unit("ms"), "9997-01-02T00:00:00"),
+        (pl.Series([datetime(2020, 1, 2, 3)] * 3).dt.cast_time_unit("ns"), "2020-01-02T03:00:00"),
         (pl.Series([1, 2, 3]), "1"),
         (pl.Series([0.5, 2, 3]), "0.5"),
     ],
-    ids=["date", "datetime", "zone", "far", "integer", "float"],
+    ids=["date", "datetime", "zone", "far", "nanoseconds", "integer", "float"],
 )
 def test_what_is_no_text_is_written_as_python_does(tmp_path: Path, column: pl.Series, text: str) -> None:
     [first, *_] = rows_in(table.read(table_of(write(tmp_path / "t.parquet", title=column))))
@@ -136,10 +139,9 @@ def test_a_damaged_file_gives_its_rows_or_a_message(tmp_path: Path, compression:
     pl.DataFrame(rows).write_parquet(good, compression=compression, row_group_size=15)
     data = good.read_bytes()
     draws = random.Random(compression)
-    numbers = iter(lambda: draws.randrange(10**6), -1)
     files = [data[: draws.randrange(len(data))] for _ in range(3)]
-    files += [damaged(data, numbers, flips=1 + n) for n in range(3)]
-    files += [data[:-700] + damaged(data[-700:], numbers, flips=1 + n) for n in range(3)]
+    files += [flipped(data, draws, 1 + n) for n in range(3)]
+    files += [data[:-700] + flipped(data[-700:], draws, 1 + n) for n in range(3)]
     outcomes = [rows_or_message(tmp_path / f"{number}.parquet", file) for number, file in enumerate(files)]
     assert set(outcomes) <= {0, 40} and outcomes[:3] == [0] * 3
 

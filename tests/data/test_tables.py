@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,22 +13,9 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kit.sources import (
-    CASES,
-    FORMATS,
-    canonical,
-    check,
-    opened_in,
-    row,
-    rows_in,
-    said,
-    signer,
-    skips_in,
-    table_of,
-    tables,
-    write_table,
-)
+from kit.sources import CASES, check, opened_in, rows_in, said, skips_in, table_of, tables
 
+from bench.sources import FORMATS, canonical, row, signer, torn, write_table
 from spring.data.rows import Reason, SourceError
 from spring.data.sources import table
 
@@ -59,19 +47,14 @@ def _some(seed: int) -> list[dict[str, Any]]:
 
 
 @slow_enough
-@given(rows=tables(), format=st.sampled_from(["jsonl", "json"]), data=st.data())
+@given(rows=tables(), format=st.sampled_from(["jsonl", "json"]), chance=st.randoms(use_true_random=False))
 def test_nobodys_text_comes_out_under_anothers_id(
-    rows: list[dict[str, Any]], format: str, data: st.DataObject
+    rows: list[dict[str, Any]], format: str, chance: Random
 ) -> None:
     """Of a file that lost some of what holds it together, what is kept is its user's own."""
     with TemporaryDirectory() as folder:
         path = write_table(Path(folder) / f"t.{format}", rows)
-        text = path.read_bytes().decode()
-        for _ in range(data.draw(st.integers(1, 4))):
-            places = [place for place, character in enumerate(text) if character in '"{},:\n']
-            place = data.draw(st.sampled_from(places))
-            text = text[:place] + text[place + 1 :]
-        path.write_bytes(text.encode())
+        path.write_bytes(torn(path.read_bytes().decode(), chance).encode())
         try:
             items = list(table.read(table_of(path)))
         except SourceError:
@@ -122,6 +105,14 @@ def test_a_part_without_a_mapped_column_stops(tmp_path: Path) -> None:
         list(table.read(table_of(tmp_path)))
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "csv.gz"])
+def test_an_empty_part_holds_no_rows(tmp_path: Path, format: str) -> None:
+    write_table(tmp_path / f"a.{format}", [row(1)])
+    (tmp_path / f"b.{format}").touch()
+    items = list(table.read(table_of(tmp_path)))
+    assert len(said(items)) == 1 and skips_in(items) == {"empty file of a folder": 1}
+
+
 def test_folders_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"ingest\.table\.path: the folder .* holds no \.parquet, \.csv"):
         list(table.read(table_of(tmp_path)))
@@ -158,6 +149,32 @@ def test_a_damaged_archive_gives_no_rows(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(SourceError, match=r"t\.csv\.gz (cannot be read|is empty)"):
             list(table.read(table_of(path)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(b"who,when\n"), r"is packed by gzip: add \.gz to its name"),
+        (b"PK\x03\x04" + b"\0" * 60, "is a zip archive or a spreadsheet: unpack it, or save it as CSV"),
+        (b"PAR1\x15\x04", r"is a parquet file: let its name end in \.parquet"),
+        (b"version https://git-lfs.example/spec/v1\n", "is a pointer of Git LFS"),
+        ("who,題\n".encode("utf-16-le") + "日本語".encode("utf-16-le") * 500, "is no UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_what_is_no_text_is_told_in_words(tmp_path: Path, data: bytes, said: str, format: str) -> None:
+    path = tmp_path / f"t.{format}"
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=said) as error:
+        list(table.read(table_of(path)))
+    assert str(error.value).isprintable()
+
+
+def test_columns_with_odd_names_are_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("who,\x1b[2J\0," + ",".join(f"c{n}" for n in range(9999)) + "\n")
+    with pytest.raises(SourceError, match=r"It has who, '\\x1b\[2J\\x00', c0, .* and 9951 more\.") as error:
+        list(table.read(table_of(tmp_path / "t.csv")))
+    assert len(str(error.value)) < 1000
 
 
 def test_endings_in_capitals(tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.sources import check, row, rows_in, said, table_of, write_table
+from kit.sources import check, rows_in, said, table_of
 
+from bench.sources import row, write_table
 from spring.data.rows import Reason
 from spring.data.sources import table
-from spring.data.values import MISSING, fold_words, is_missing, name_user
+from spring.data.values import MISSING, fold_words, is_missing, name_user, parse_time
 from spring.settings.params import ParameterError, parse
 from spring.store import fingerprint
 from tasks.params import load_params
@@ -20,7 +22,8 @@ from tasks.params import load_params
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 NOTHING = ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "NaT", "nil", "#N/A", "\\N", "-",
-           "--", " nan ", "nan\u00a0", "undefined", "[deleted]", "(null)", "?"]  # fmt: skip
+           "--", " nan ", "nan\u00a0", "undefined", "[deleted]", "(null)", "?", "ＮＵＬＬ", "#REF!", "\u2212",
+           "Not available", "[]", "..."]  # fmt: skip
 SOMEBODY = ["nana", "Nan Li", "nobody-1", "0", "None of us", "n", "a-b", "-1", "Null, Ada"]
 
 
@@ -137,6 +140,51 @@ def test_an_id_that_a_spreadsheet_rounded_is_nobodys(tmp_path: Path, format: str
     [first, second] = rows_in(table.read(table_of(path)))
     assert first.damage is not None and first.damage[:2] == ("user_id", Reason.ROUNDED)
     assert second.damage == first.damage
+
+
+@pytest.mark.parametrize("who", ["9007199254740992.0", 9007199254740993.0, "12345678901234567.0"])
+def test_an_id_that_a_column_of_floats_rounded_is_nobodys(tmp_path: Path, who: object) -> None:
+    [one] = rows_in(table.read(table_of(write_table(tmp_path / "t.jsonl", [row(1) | {"who": who}]))))
+    assert one.damage is not None and one.damage[:2] == ("user_id", Reason.ROUNDED)
+
+
+def test_an_id_that_a_column_of_floats_has_given_a_point_is_the_id(tmp_path: Path) -> None:
+    """pandas writes 12.0 where some rows have no id; other parts of the same table have 12."""
+    rows = [
+        row(n, text=f"text {n}") | {"who": who} for n, who in enumerate([12, 12.0, "12", "12.0 "], start=1)
+    ]
+    rows += [row(5) | {"who": "12.05"}, row(6) | {"who": "v12.0"}]
+    checked = check(table.read(table_of(write_table(tmp_path / "t.jsonl", rows))))
+    assert checked.interactions["user_id"].to_list() == ["12"] * 4 + ["12.05", "v12.0"]
+
+
+@pytest.mark.parametrize("stars", ["4_5", "1_0.0", "0x4", "４,5"])
+def test_a_rating_that_only_python_would_read_is_none(tmp_path: Path, stars: str) -> None:
+    path = write_table(tmp_path / "t.csv", [row(1) | {"stars": stars}])
+    assert check(table.read(table_of(path, rating="stars"))).quarantine["reason"].to_list() == [
+        Reason.BAD_RATING
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        ("2020-01-02T03:00:00Z", 3),
+        ("2020-01-02 03:00:00 +0000 UTC", 3),
+        ("2020-01-02 03:00:00 +0100 CET", 2),
+        ("2020-01-02T03:00:00+01:00[Europe/Paris]", 2),
+        ("2020-01-02T03:00Z[UTC]", 3),
+        ("2020-01-02 03:00:00 CET", None),  # whose offset nothing says
+        ("2020-01-02 03:00:00 GMT+1", None),
+        ("0001-01-01T00:00:00", None),
+        ("9999-12-31", None),
+        ("20-01-02", None),
+        ("1_577_934_000", None),
+    ],
+)
+def test_times(text: str, hour: int | None) -> None:
+    found = parse_time(text)
+    assert found == (None if hour is None else datetime(2020, 1, 2, hour, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("who", ["1e10", "12345678901234567890", "7.5", "E+5"])

@@ -201,6 +201,11 @@ def test_length_and_case_are_those_of_the_folder_and_cuts_are_told(
     made = RememberingEmbedder(str(folder), device="cpu")
     np.testing.assert_array_equal(made.embed(["THE Weather"]), made.embed(["the weather"]))
     assert len(made.cuts) == 0
+    declare(
+        folder / "config_sentence_transformers.json", {"prompts": {"query": "QUERY "}}
+    )  # [UNK], as it stands
+    prompted = Embedder(str(folder), device="cpu")
+    np.testing.assert_array_equal(prompted.embed(["Red"], "query"), made.embed(["query red"]))
     for _ in range(2):
         found = made.embed([*TEXTS, "he drove to"])  # five tokens: whole
         np.testing.assert_allclose(found[:4], by_hand(folder, TEXTS, "mean", most=5), atol=2e-6)
@@ -249,6 +254,13 @@ def test_modules_of_their_own_code_or_outside_are_refused(encoder: MakeEncoder) 
         declare(folder / "modules.json", modules)
         with pytest.raises(ModelError, match=told):
             read_encoder(folder)
+
+
+def test_a_pooling_that_says_nothing_is_half_a_folder(encoder: MakeEncoder) -> None:
+    folder = encoder(pooling="cls")
+    (folder / "1_Pooling/config.json").unlink()
+    with pytest.raises(ModelError, match=r"1_Pooling/config\.json, which says how .* is missing; fetch"):
+        read_encoder(folder)
 
 
 def test_dot_products_of_vectors_of_length_one_are_cosines(encoder: MakeEncoder) -> None:

@@ -191,9 +191,15 @@ def test_the_default_model_needs_nothing_of_all_that(real_model: Any) -> None:
     [
         (PLAIN + "{{ [1, 2] | random }}", r"draws lots \(random\)"),
         ("{{ lipsum() }}" + PLAIN, r"draws lots \(lipsum\)"),
-        ("{% for turn in messages %}{{ turn.role }}{% endfor %}", "leaves out what the turns say"),
-        (PLAIN.replace("turn.content", "turn.content | upper"), "leaves out what the turns say"),
+        ("{% for turn in messages %}{{ turn.role }}{% endfor %}", "leaves out or changes what the turns say"),
+        (PLAIN.replace("turn.content", "turn.content | upper"), "leaves out or changes what the turns say"),
         ("{{ raise_exception('only tools') }}", "cannot be followed: only tools"),
+        (PLAIN.replace("turn.content", "turn.content | e"), "leaves out or changes what the turns say"),
+        (PLAIN.replace("turn.content", "turn.content | tojson"), "leaves out or changes what the turns say"),
+        (PLAIN.replace("turn.content", "turn.content | truncate(300)"), "leaves out or changes"),
+        (PLAIN.replace("turn.content", "turn.content.split() | join(' ')"), "leaves out or changes"),
+        ("{% include 'other' %}" + PLAIN, "cannot be followed: no loader"),
+        ("{{ 1 + 'one' }}" + PLAIN, "cannot be followed: unsupported operand"),
         ("{% for turn in messages %}", "cannot be read"),
         (
             "{% if messages | length > 2 %}{{ 'Answered: ' }}{% endif %}" + PLAIN,

@@ -1,4 +1,4 @@
-"""What sources are tested with: rows, tables, repositories and changelogs, and strategies that make them.
+"""What sources are tested with: repositories and changelogs, and strategies for these and for tables.
 
 Every text that a strategy makes says whose it is (`signed`), so that a test can ask of any row that comes out
 whether it is under its own user's id.
@@ -6,20 +6,17 @@ whether it is under its own user's id.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
 from hypothesis import strategies as st
 
+from bench.sources import signed, table
 from spring.data.quarantine import Checked, check_rows
 from spring.data.rows import Opened, RawRow, Skip
 from spring.data.sources.git import GitSource
@@ -64,87 +61,10 @@ def table_of(path: Path, **changes: object) -> TableSource:
     return TableSource.model_validate(columns | changes)
 
 
-def row(number: int = 1, who: str = "a", **changes: Any) -> dict[str, Any]:
-    """A row of a table that nothing is wrong with."""
-    when = f"2020-01-{number:02d}"
-    return {"who": who, "when": when, "title": f"T{number}", "text": f"text {number} of {who}"} | changes
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Rows of equal keys in the format that the name ends in."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
-        return path
-    if name.endswith((".csv", ".tsv")):
-        file = io.StringIO(newline="")
-        writer = csv.DictWriter(
-            file, list(rows[0]), dialect="excel" if name.endswith(".csv") else "excel-tab"
-        )
-        writer.writeheader()
-        writer.writerows(rows)
-        text = file.getvalue()
-    elif name.endswith(".jsonl"):
-        text = "".join(json.dumps(one) + "\n" for one in rows)
-    else:
-        text = json.dumps(list(rows), indent=1)
-    data = text.encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
-    return path
-
-
-FORMATS = ("parquet", "csv", "tsv", "jsonl", "json", "csv.gz", "tsv.gz", "jsonl.gz", "json.gz")
-WHOS = ("ada", "Ben", "Čeněk", "0")
-# what tables stumble over: quotes, separators, line ends, other scripts, what looks like a row
-_PIECES = st.sampled_from(
-    [
-        '"',
-        '""',
-        ",",
-        "\t",
-        "\n",
-        "\r\n",
-        "'",
-        "\\",
-        "{",
-        "}",
-        "é",
-        "日本",
-        " ",
-        "x",
-        "\nada,2020-01-01,T,not hers\n",
-    ]
-)
-
-
-@st.composite
-def texts(draw: st.DrawFn) -> str:
-    return "(" + "".join(draw(st.lists(_PIECES, max_size=8))) + ")"
-
-
 @st.composite
 def tables(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Good rows, each text beginning with its user and its number."""
-    count = draw(st.integers(1, 6))
-    found = []
-    for number in range(1, count + 1):
-        who = draw(st.sampled_from(WHOS))
-        found.append(row(number, who, title=draw(texts()), text=signed(who, number, draw(texts()))))
-    return found
-
-
-def signed(who: str, number: int, text: str) -> str:
-    return f"{who}#{number}:{text}"
-
-
-def signer(text: str) -> str:
-    """Whose a signed text is."""
-    return text.split("#", 1)[0]
-
-
-def canonical(text: str) -> str:
-    """All that may happen to a text of a table that is in NFC already."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return table(draw(st.randoms(use_true_random=False)))
 
 
 # --- repositories -----------------------------------------------------------------------------------------
@@ -262,11 +182,3 @@ def changelogs(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
         )
         signers[version] = who
     return text, signers
-
-
-def damaged(data: bytes, draws: Iterator[int], *, flips: int) -> bytes:
-    """Some bytes with a bit turned each."""
-    found = bytearray(data)
-    for _ in range(flips):
-        found[next(draws) % len(found)] ^= 1 << (next(draws) % 8)
-    return bytes(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -19,7 +20,7 @@ from sacrebleu.metrics import CHRF
 
 from spring.measures.chrf import CHRF_SETTING, chrf
 from spring.measures.meteor import NoSynonyms, meteor, meteor_setting, wordnet_is_installed
-from spring.measures.metrics import TEXT_METRICS, TextMetric, score_texts
+from spring.measures.metrics import SCORERS, TEXT_METRICS, TextMetric, score_texts, scored_by
 from spring.measures.rouge import rouge
 
 
@@ -184,3 +185,17 @@ def test_wordnet_is_looked_for_and_never_assumed(tmp_path: Path, monkeypatch: py
 
 def test_without_synonyms_different_words_do_not_match() -> None:
     assert np.array_equal(meteor([("dog", "hound")], synonyms=False), [0.0])
+
+
+def test_what_scored_is_on_the_record() -> None:
+    """Every library that the modules of metrics and words import, at the version that is installed."""
+    rooms = Path(__file__).parents[2] / "spring"
+    files = [rooms / "words.py", *(rooms / f"measures/{name}.py" for name in ("rouge", "meteor", "chrf"))]
+    imported = {
+        found
+        for file in files
+        for found in re.findall(r"^ *(?:from|import) ([a-z]\w*)", file.read_text(), re.M)
+    }
+    libraries = {name.replace("_", "-") for name in imported} - sys.stdlib_module_names - {"spring", "numpy"}
+    assert libraries == set(SCORERS)
+    assert scored_by().startswith(f"nltk {nltk.__version__}, regex ") and ", Unicode 1" in scored_by()

@@ -240,6 +240,12 @@ def test_runs_of_before_words_are_not_pooled_with_later_ones(tmp_path: Path) -> 
     params = params_of(folder)
     assert list(read_kept(params, folder)) == [3, 4]
     metrics = json.loads((folder / "4/metrics.json").read_text())
+    for seed, versions in ((3, "nltk 1"), (4, "nltk 2")):
+        write_json(metrics | {"scored_by": versions}, folder / f"{seed}/metrics.json")
+    with pytest.raises(SeedError, match="4 was scored with another scored_by than"):
+        read_kept(params, folder)
+    write_json(metrics, folder / "3/metrics.json")
+    assert list(read_kept(params, folder)) == [3, 4], "an earlier run does not say"
     now = {"rouge": ROUGE_SETTING, "meteor": meteor_setting(False), "chrf": CHRF_SETTING}
     write_json(metrics | now, folder / "4/metrics.json")
     with pytest.raises(SeedError, match="4 was scored with another meteor, rouge than"):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tasks import stage
+from tasks.files import write_text
 from tasks.stage import BEGAN, STAGE, ancestors, run
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +141,58 @@ def test_a_disk_that_takes_nothing_is_named(number: int, said: str, project: Pat
 
     with pytest.raises(FileNotFoundError):
         run(other)
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+@pytest.mark.parametrize("address", ["split", "code", None])
+def test_what_stands_in_the_way_of_data_is_named(
+    what: str, address: str | None, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is not there that `data` is a link to."""
+    shutil.rmtree("data")
+    if address is None:
+        monkeypatch.delenv(STAGE)
+    else:
+        monkeypatch.setenv(STAGE, address)
+    if what == "file":
+        Path("data").touch()
+    else:
+        Path("data").symlink_to("elsewhere/data")
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: write_text("x", stage.DATA / "split/0"))
+    is_what = "a file, and" if what == "file" else "a link to elsewhere/data, which is not there"
+    assert str(caught.value).startswith(f"error: data is {is_what}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["data", "cells"])
+def test_folders_that_cannot_be_written_are_told_in_a_line(what: str, project: Path) -> None:
+    """Read-only as a disk is where root, whom modes do not stop, may mount one; else by their modes."""
+    (project / "cells").mkdir()
+    place = "Path('data/split/0')" if what == "data" else "CellStore(Path('cells')).root"
+    code = (
+        "from pathlib import Path\nfrom spring.store import CellStore\nfrom tasks import stage\n"
+        f"from tasks.files import write_text\nstage.run(lambda: write_text('x', {place}))\n"
+    )
+    command = [sys.executable, "-c", code]
+    if os.geteuid() == 0:
+        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77; exec "$@"'
+        command = ["unshare", "-m", "sh", "-c", mount, str(project / what), *command]
+        told = "error: a read-only disk: "
+    else:
+        (project / what).chmod(0o555)
+        told = "error: no rights: "
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    finally:
+        (project / what).chmod(0o755)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("nothing may be mounted here")
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(told) and line.endswith("start again")
 
 
 # --- processes --------------------------------------------------------------------------------------------

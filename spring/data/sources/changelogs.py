@@ -1,19 +1,22 @@
 """Debian's changelogs on this machine: package and version -> entry, per maintainer.
 
 Format: deb-changelog(5). Read are ROOT/*/changelog.Debian.gz and, where a folder has none, changelog.gz if
-it is a native package's; either also unpacked, without .gz. Entries are told apart by source package and
-version, since every binary package of a source ships the same file. A maintainer is a name; an address used
-with several names counts for the most frequent of them, unless it is a mailing list's or nobody's.
+it is a native package's; either also unpacked, or packed by xz or bzip2. Entries are told apart by source
+package and version, since every binary package of a source ships the same file. A maintainer is a name; an
+address used with several names counts for the most frequent of them, unless it is a mailing list's or
+nobody's.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import re
 import textwrap
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -30,8 +33,14 @@ TASK = "changelog"
 _HEADING = re.compile(
     r"^(?P<package>\w[-+0-9a-z.]*) \((?P<version>[^()\s]+)\)(?:(?:\s+[-+0-9a-z.]+)*\s*;|(?<=\d\))\s*$)", re.I
 )
-_TRAILER = re.compile(r"^ ?-- ?(?P<name>[^<]*?)\s*<(?P<mail>[^>]*)>\s*(?P<date>.*?)\s*$")
-_NAMES = ("changelog.Debian.gz", "changelog.Debian", "changelog.gz", "changelog")  # the first that is there
+_TRAILER = re.compile(r"^ ?-- ?(?P<name>(?!-)[^<]*?)\s*<(?P<mail>[^>]*)>\s*(?P<date>.*?)\s*$")
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress, "": bytes,
+}  # fmt: skip
+_NAMES = [
+    f"{name}{ending}" for name in ("changelog.Debian", "changelog") for ending in _UNPACK
+]  # the first there
+_COLON = re.compile(r"([+-]\d{2}):(\d{2})$")  # in an offset, which would pass for no offset at all
 
 
 class ChangelogsSource(Strict):
@@ -137,18 +146,28 @@ def _read_files(root: Path) -> Iterator[Entry | Skip | RawRow]:
     for folder in sorted(root.iterdir()):
         path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
         if path is None:
+            yield from _others(folder)
             continue
         where = f"{folder.name}/{path.name}"
         try:
-            data = path.read_bytes()
-            text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace")
-        except (OSError, EOFError, zlib.error) as error:
+            data = _UNPACK.get(path.suffix, bytes)(path.read_bytes())
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             yield RawRow(row=0, where=where, damage=Problem("file", Reason.MALFORMED, str(error)))
             continue
-        if "Debian" not in path.name and not _HEADING.match(text.lstrip()):
+        text = data.decode("utf-8-sig", errors="replace")
+        if not text.strip():
+            yield Skip("empty changelog")
+        elif "Debian" not in path.name and not _HEADING.match(text.lstrip()):
             yield Skip("upstream's changelog, not Debian's")
         else:
             yield from reversed(list(parse(text, where)))
+
+
+def _others(folder: Path) -> Iterator[Skip]:
+    """Changelogs of a folder that has none of `_NAMES`: rebuilt binaries', upstreams', links to nothing."""
+    if folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir() if path.name.lower().startswith("changelog"))
+        yield from [Skip("changelog under a name that is not read")] * len(names)
 
 
 def _entry(
@@ -173,7 +192,7 @@ def _iso_time(date: str) -> str:
 
 def _date_of(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(text)
+        return parsedate_to_datetime(_COLON.sub(r"\1\2", text))
     except ValueError:
         return None
 

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _FIELDS = ("%H", "%aN", "%aE", "%at", "%s", "%b")
 # Git's other variables belong to whoever starts us: a hook's GIT_DIR would open the hook's repository
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_EXEC_PATH")
+# Commits as their hashes say: what replaces one, or cuts off those before it, is this copy's own
+_PLAIN = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
 
 
 class GitSource(Strict):
@@ -113,8 +115,10 @@ def list_commits(source: GitSource) -> Iterator[Commit]:
 
 def _run(source: GitSource, *arguments: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith("GIT_")}
+    # the mailmap is the repository's, and none that is configured on this machine
+    command = ["git", "-C", source.repository, "-c", f"mailmap.file={os.devnull}", *arguments]
     try:
-        done = subprocess.run(["git", "-C", source.repository, *arguments], capture_output=True, env=kept)
+        done = subprocess.run(command, capture_output=True, env=kept | _PLAIN)
     except FileNotFoundError:
         raise SourceError("ingest.source is git, and there is no command git here: install it") from None
     if done.returncode != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from datetime import date
@@ -21,6 +22,9 @@ _COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month
 _OPTIONAL = ("month", "rating")  # a row may lack them
 _IDS = ("user_id", "interaction_id")
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # 1.23457E+17: many ids, to a spreadsheet, are this one
+_WHOLE = re.compile(r"(-?\d+)\.0")  # an id in a column of floats, as pandas has it beside a missing one
+_EXACT = 2**53  # whole numbers from which floats skip some
+_SHOWN = 50  # columns that a message names
 UNDATED_MONTH = 7.0  # a year without a month is taken as its middle: at most half a year off
 
 
@@ -79,7 +83,9 @@ def _check_columns(source: TableSource, part: Part, found: list[str]) -> None:
     unknown = {name: column for name, column in _mapping(source).items() if column not in columns}
     if unknown:
         named = "".join(f"\n  ingest.table.{name}: {column!r}" for name, column in unknown.items())
-        raise SourceError(f"{part.path} does not have these columns:{named}\nIt has {', '.join(columns)}.")
+        has = [column[:80] if column.isprintable() else repr(column)[:80] for column in columns[:_SHOWN]]
+        more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+        raise SourceError(f"{part.path} does not have these columns:{named}\nIt has {', '.join(has)}{more}.")
 
 
 def _mapping(source: TableSource) -> dict[str, str]:
@@ -105,10 +111,10 @@ def _row(
         if text is None:
             if value is not None and value == value:  # a NaN is no value
                 damage = damage or Problem(name, Reason.NOT_TEXT, repr(value))
-        elif name in _IDS and _ROUNDED.fullmatch(text.strip()):
+        elif name in _IDS and _is_rounded(text.strip()):
             damage = damage or Problem(name, Reason.ROUNDED, text)
         elif not is_missing(text, words, prose=name == "response" or name.startswith("query.")):
-            texts[name] = text
+            texts[name] = _plain_id(text) if name in _IDS else text
         elif name not in _OPTIONAL:
             damage = damage or Problem(name, Reason.MISSING_WORD, text)
     timestamp = texts.get("timestamp") or _date_of(texts.get("year", ""), texts.get("month", ""))
@@ -126,15 +132,29 @@ def _row(
     )
 
 
+def _is_rounded(text: str) -> bool:
+    """Whether other ids may have become this one, in a spreadsheet or in a column of floats."""
+    whole = _WHOLE.fullmatch(text)
+    return bool(_ROUNDED.fullmatch(text) or (whole and abs(float(whole[1])) >= _EXACT))
+
+
+def _plain_id(text: str) -> str:
+    """An id without the .0 that it has got in a column of floats: elsewhere it is written without."""
+    whole = _WHOLE.fullmatch(text.strip())
+    return whole[1] if whole else text
+
+
 def _text_of(value: object) -> str | None:
-    """A value as text, or None if it is none: a list, an object, a truth value, a NaN."""
+    """A value as text, or None if it is none: a list, an object, a truth value, a number without end."""
     if isinstance(value, date):  # a datetime is one too
         return value.isoformat()
     if isinstance(value, bytes):  # text, to writers that do not say so
         return value.decode("utf-8", errors="replace")
-    if isinstance(value, (str, int, float, Decimal)) and not isinstance(value, bool) and value == value:
-        return str(value)
-    return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
+        return None
+    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
+        return None
+    return str(value)
 
 
 def _date_of(year: str, month: str) -> str | None:

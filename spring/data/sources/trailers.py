@@ -22,7 +22,7 @@ _LINKS = (
     "Fixes|Closes|Resolves|Refs|References|See|See-also|Bug|Issue|Related|Part-of|Link|Links|URL|Reviewed-on|PR-URL|"
     "Message-Id|Differential Revision|Github-Pull|Change-Url"
 )
-_TARGET = r"(?:<?https?://\S+|<\S+@\S+>|[\w./-]*[#!]\d+|[A-Z][A-Z0-9]*-\d+|\d+|[0-9a-f]{7,40})"
+_TARGET = r"(?:<?https?://\S+|<\S+@\S+>|[\w./-]*[#!]\d+|[A-Z][A-Z0-9]*-\d+|\d+|[0-9a-f]{7,64})"
 _TRAILER = re.compile(
     rf"(?:{_DEEDS})-by:\s*\S.*"
     r"|[a-z][\w-]*-by:\s.*<\S+@\S+>\s*"
@@ -48,7 +48,8 @@ def cut_trailers(body: str) -> str:
         while start > 0 and lines[start][:1] in (" ", "\t") and lines[start].strip():
             start -= 1
         blank = start == len(lines) - 1 and not lines[start].strip()
-        if not blank and not _TRAILER.fullmatch(lines[start]):
+        folded = " ".join([lines[start], *(line.strip() for line in lines[start + 1 :])])
+        if not blank and not _TRAILER.fullmatch(folded):
             break
         del lines[start:]
     return "\n".join(lines).strip()

@@ -42,6 +42,8 @@ def read(part: Part, wanted: Collection[str], *, delimiter: str) -> Content:
 def _records(lines: list[str], start: int, header: list[str], name: str, delimiter: str) -> Iterator[Record]:
     """The records from line `start` on; behind a malformed one from where no quote can be open any more."""
     reader = _reader(lines, start, delimiter)
+    feeds = any(line.endswith("\n") for line in lines)
+    torn = False  # whether the record before ended in a carriage return that may be text
     while True:
         first = start + reader.line_num
         record: dict[str, Any] | Problem | Skip
@@ -53,15 +55,20 @@ def _records(lines: list[str], start: int, header: list[str], name: str, delimit
             start = _find_end(lines, first, delimiter)
             yield from _refuse(lines, first, start, name, f"{error}, quotes inside quotes are doubled")
             reader = _reader(lines, start, delimiter)
+            torn = False
             continue
+        last = start + reader.line_num
+        behind, torn = torn, feeds and lines[last - 1].endswith("\r")
         if not values:
             record = Skip("blank line")
         elif len(values) != len(header):
             message = f"{len(values)} fields instead of {len(header)}: {delimiter.join(values)}"
             record = Problem("line", Reason.MALFORMED, message)
+        elif torn or behind:
+            message = f"a carriage return amid lines that end in line feeds: {delimiter.join(values)}"
+            record = Problem("line", Reason.MALFORMED, message)
         else:
             record = dict(zip(header, values, strict=True))
-        last = start + reader.line_num
         yield f"{name}:{first + 1}" + (f"-{last}" if last > first + 1 else ""), record
 
 

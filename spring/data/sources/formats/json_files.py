@@ -1,9 +1,13 @@
-"""JSON: an object per line, or one array of objects. A key that stands twice is no value."""
+"""JSON: an object per line, one array of objects, or objects one behind the other over several lines each.
+
+A key that stands twice is no value.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -12,6 +16,8 @@ from typing import Any
 from spring.data.rows import Problem, Reason, Skip, SourceError
 from spring.data.sources.formats.record import Content, Part, Record
 from spring.data.sources.formats.text import read_text
+
+_BEGIN = re.compile(r"[^ \t\r\n]")  # JSON's blanks
 
 
 class _Object(dict[str, Any]):
@@ -50,29 +56,41 @@ def _records(part: Part, wanted: frozenset[str], keys: dict[str, None]) -> Itera
 
 
 def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
-    if part.name.lower().removesuffix(".gz").endswith(".json"):
-        if text.lstrip().startswith("["):
-            return _array(part, text)
-        with suppress(ValueError, RecursionError):  # one object over several lines, if it is no file of lines
-            return [(f"{part.name}:1", _parse(text))]
+    """What the file holds, one by one: its lines, unless it is an array or its first line no whole value."""
+    array = text.lstrip().startswith("[")
+    try:
+        if array or not _is_value(next((line for line in io.StringIO(text) if line.strip()), "{}")):
+            items = _parse(text) if array else list(_sequence(text))
+            return [(f"{part.name}[{number}]", item) for number, item in enumerate(items)]
+    except (ValueError, RecursionError) as error:
+        if array and part.name.lower().removesuffix(".gz").endswith(".json"):
+            raise SourceError(
+                f"ingest.table.path: {part.path} is no JSON array: {error}. If it was cut off, fetch it "
+                f"again; if each line is an object of its own, name it .jsonl"
+            ) from None
     return _lines(part, text)
 
 
-def _array(part: Part, text: str) -> Iterator[tuple[str, Any]]:
-    try:
-        items = _parse(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(
-            f"ingest.table.path: {part.path} is no JSON array: {error}. If it was cut off, fetch it again; "
-            f"if each line is an object of its own, name it .jsonl"
-        ) from None
-    yield from ((f"{part.name}[{number}]", item) for number, item in enumerate(items))
+def _is_value(text: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        _parse(text)
+        return True
+    return False
+
+
+def _sequence(text: str) -> Iterator[Any]:
+    """Values one behind the other; raises ValueError where one is none."""
+    decoder, place = json.JSONDecoder(object_pairs_hook=_object), 0
+    while found := _BEGIN.search(text, place):
+        item, place = decoder.raw_decode(text, found.start())
+        yield item
 
 
 def _lines(part: Part, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         item: Any
         try:
+            line = line.removeprefix("\ufeff")  # files that were put one behind the other
             item = _parse(line) if line.strip() else Skip("blank line")
         except (ValueError, RecursionError) as error:
             item = Problem("line", Reason.MALFORMED, f"{error}: {line}")

@@ -92,8 +92,10 @@ def _values(column: pl.Series) -> list[Any]:
 
 
 def _as(dtype: pl.DataType, day: date) -> int:
-    """A day counted as a column counts."""
+    """A day counted as a column counts, or what comes nearest to it of the numbers that fit there."""
     if isinstance(dtype, pl.Date):
         return (day - date(1970, 1, 1)).days
     seconds = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
-    return seconds * {"ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(dtype, "time_unit", "us")]
+    count = seconds * {"ms": 10**3, "us": 10**6, "ns": 10**9}[getattr(dtype, "time_unit", "us")]
+    # nanoseconds reach from 1677 to 2262; the least number stands for no time at all (NaT)
+    return min(max(count, 1 - 2**63), 2**63 - 1)

@@ -22,7 +22,11 @@ def find_parts(path: Path, formats: tuple[str, ...]) -> tuple[str, list[Part], l
     if not path.is_dir():
         return _format_of(path, formats), [Part(path, path.name, {})], []
     inside = sorted(file for file in path.rglob("*") if file.is_file() and not _is_note(file, path))
-    tables = [file for file in inside if _known(file, formats)]
+    # a writer whose part got no rows leaves nothing at all, but for parquet, which needs a few bytes
+    empty = [
+        file for file in inside if _known(file, formats) not in (None, ".parquet") and not file.stat().st_size
+    ]
+    tables = [file for file in inside if _known(file, formats) and file not in empty]
     kinds = sorted({str(_known(file, formats)) for file in tables})
     if len(kinds) != 1:
         found = f"files of several formats, {', '.join(kinds)}" if kinds else f"no {', '.join(formats)}"
@@ -31,7 +35,11 @@ def find_parts(path: Path, formats: tuple[str, ...]) -> tuple[str, list[Part], l
             f"one format"
         )
     parts = [Part(file, file.relative_to(path).as_posix(), _keys_of(file, path)) for file in tables]
-    return kinds[0], parts, [Skip("file of a folder that is no table")] * (len(inside) - len(tables))
+    others = len(inside) - len(tables) - len(empty)
+    skipped = [Skip("file of a folder that is no table")] * others + [Skip("empty file of a folder")] * len(
+        empty
+    )
+    return kinds[0], parts, skipped
 
 
 def _known(path: Path, formats: tuple[str, ...]) -> str | None:
