@@ -58,7 +58,7 @@ YAML = [
     ("seed: 0", "seed:\u00a00", "has a no-break space: YAML takes plain blanks only"),
     ("seed: 0", "seed: [0", "opens a bracket that is not closed"),
     ("seed: 0", "seed 0", "lacks the colon behind its key"),
-    ("  title: SPRInG", "  title: 'SPRInG", "opens a quote that is not closed"),
+    ("  title: SPRInG", '  title: "SPRInG', "opens a quote that is not closed"),
     ("  title: SPRInG", "  title: SPRInG: this", "quotes around a text with a colon"),
 ]
 
