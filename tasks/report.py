@@ -6,7 +6,7 @@
     plots/        answer, periods, paired, measures, transfer, drift, curves, cost as SVG
 
 `python -m tasks.report` writes them and logs the experiment; `python -m tasks.report --print` prints the
-tables of an experiment that has been evaluated and says where its report lies.
+tables of an experiment that has been evaluated and says where its report lies; with `--page` it logs nothing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> None:
     """Runs the stage, or prints its tables."""
     parser = argparse.ArgumentParser(prog="python -m tasks.report", description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true", help="print the tables and write nothing")
+    parser.add_argument("--page", action="store_true", help="write data/report and log nothing")
     arguments = parser.parse_args()
     params = load_params()
     try:
@@ -53,6 +54,9 @@ def main() -> None:
     except (FileNotFoundError, ReportError) as error:
         sys.exit(f"error: {error}")
     build(params, metrics)
+    if arguments.page:
+        print(f"{FOLDER}/report.html")
+        return
     from tasks.tracking.experiment import TrackingError, log_experiment  # not needed to print
 
     try:
