@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.machine import RESULTS
-from bench.svg import INK, MUTED, SERIES, draw
+from tasks.reporting.svg import INK, MUTED, SERIES, draw
 
 TARGET = Path("docs/img/performance.svg")
 

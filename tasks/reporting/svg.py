@@ -1,7 +1,6 @@
-"""How the drawings of speed look, and how they become SVG: matplotlib, the same bytes every time.
+"""The drawings of documents (bench/draw.py, docs/leaders.py) as SVG: matplotlib, the same bytes every time.
 
-Bars that stand for a measurement are placed and labelled one by one here, which Vega-Lite, the language of
-the report's drawings (tasks/reporting/vega.py), cannot do.
+Their labels are placed one by one, which the language of the report's drawings (vega.py) cannot do.
 """
 
 from __future__ import annotations
