@@ -87,8 +87,8 @@ def planned(
     }
     who = named[arm]
     return Answer(
-        sentence=f"{who} {sentence(told[MAIN], 'predicts what its users write')}",
-        beside=f"{who}’s answers {sentence(told[BESIDE], 'match those texts in words (ROUGE-1)')}"
+        sentence=f"{who} {sentence(told[MAIN], 'predicts its users’ texts')}",
+        beside=f"In words (ROUGE-1), its answers {sentence(told[BESIDE], 'match them')}"
         if BESIDE in told
         else "",
         limit=limit(metrics["users"], len(lines)),
@@ -117,7 +117,7 @@ def leading(params: Params, metrics: dict[str, Any], means: dict[str, pl.DataFra
     ]
     verdicts = verdicts_of(lines, there, len(paired), metrics["users"])
     if ranked[0] == against:
-        text = f"No arm predicts what its users write better than {against} does"
+        text = f"No arm predicts its users’ texts better than {against}"
     else:
         text = f"{ranked[0]} {of_leader(verdicts[MAIN][0], lines[0].found[MAIN], against)}"
     equals = [arm for arm in ranked[1:] if arm != against and equal(params, means[ranked[0]], means[arm])]
@@ -151,17 +151,17 @@ def of_leader(verdict: str, found: Found, against: str) -> str:
         return f"has the highest mean, but these data cannot tell it from {against}"
     maybe = "probably " if verdict == PROBABLY else ""
     much = times(found["difference"])
-    return f"{maybe}predicts what its users write best: every token is {much} as with {against}"
+    return f"{maybe}predicts its users’ texts best: every token is {much} as with {against}"
 
 
 def words_beside(best: str, against: str, paired: dict[str, Any], users: int) -> str:
     """The arm whose answers share most words with the texts, and whether it can be told from `against`."""
     if best == against:
-        return f"In words (ROUGE-1) no arm’s answers match those texts better than those of {against}."
+        return f"In words (ROUGE-1), no arm’s answers match them better than those of {against}."
     found = paired[best][BESIDE]
     verdict = judge(found, can_succeed(users, len(paired)))
     end = f"which cannot be told from {against}" if verdict == UNCLEAR else f"{verdict} than {against}"
-    return f"In words (ROUGE-1) the answers of {best} match those texts most, {end} ({signed(found)})."
+    return f"In words (ROUGE-1), the answers of {best} match them most, {end} ({signed(found)})."
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------
@@ -194,9 +194,10 @@ def limit(users: int, tests: int) -> str:
         return ""
     needed = next(number for number in range(users, 40) if can_succeed(number, tests))
     return (
-        f"No test of {users} users can confirm this: even if all agree, the corrected p of {tests} "
-        f"{'comparison' if tests == 1 else 'comparisons'} is {smallest_p(users, tests=tests):.2g}. "
-        f"{needed} users can reach {smallest_p(needed, tests=tests):.2g}. Until then, go by the intervals."
+        f"{users} users are too few for any test to confirm this: even if all of them agreed, it could be "
+        f"chance (p = {smallest_p(users, tests=tests):.2g} at best, corrected for {tests} "
+        f"comparison{'s' * (tests > 1)}; {needed} users reach {smallest_p(needed, tests=tests):.2g}). Until "
+        f"then, go by the intervals."
     )
 
 
@@ -234,7 +235,7 @@ def sentence(groups: dict[str, list[str]], does: str) -> str:
     unclear = groups.get(UNCLEAR, [])
     if not said:
         return f"{does} neither better nor worse than {alternatives(unclear)}, as far as these data tell."
-    end = f"; from {alternatives(unclear)} these data cannot tell it apart" if unclear else ""
+    end = f"; whether better than {alternatives(unclear)}, these data cannot tell" if unclear else ""
     return f"{', '.join(said)}{end}."
 
 

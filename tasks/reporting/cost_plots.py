@@ -52,8 +52,7 @@ def cost_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequence
     means = {arm: found[metric]["mean"] for arm, found in metrics["arms"].items()}
     spent = {arm: seconds_spent(found) for arm, found in metrics["arms"].items()}
     middle = math.sqrt(max(min(spent.values()), 1e-3) * max(*spent.values(), 1e-3))
-    span = max(means.values()) - min(means.values()) or 1.0
-    heights = spread([(arm, means[arm]) for arm in on], 0.055 * span)
+    heights = spread([(arm, means[arm]) for arm in on], 0.05 * span_of(metrics, metric))
     rows = [
         {
             "arm": arm,
@@ -85,6 +84,12 @@ def cost_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequence
         layer(words(align="right", dx=-9), name, ON, "datum.left"),
     ]
     return chart(METRIC_NAMES[metric], rows, layers, on=on, height=300)
+
+
+def span_of(metrics: dict[str, Any], metric: str) -> float:
+    """From the lowest to the highest value drawn, ends of intervals among them."""
+    ends_of = [ends(found[metric], "mean") for found in metrics["arms"].values()]
+    return max(one["high"] for one in ends_of) - min(one["low"] for one in ends_of) or 1.0
 
 
 def spread(points: Iterable[tuple[str, float]], gap: float) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,13 @@ from tasks.reporting.vega import (
 Styles = Mapping[str, Style]
 HOLLOW = {"value": "var(--paper)"}  # inside a mark that is not filled
 NATS = "nats per token"
+RATIO = "datum.value == 0 ? '1' : format(exp(datum.value), '.3~r') + '×'"
+RATIOS = {  # up to how many nats -> ratios to mark
+    0.12: (0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1),
+    0.7: (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2),
+    1.4: (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4),
+    math.inf: (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000),
+}
 
 
 def answer_plot(found: Answer) -> Spec:
@@ -64,7 +72,9 @@ def answer_plot(found: Answer) -> Spec:
         },
     }
     colour = {"value": "var(--series-0)"}
-    x = quantity("value", f"{found.lead}, {NATS}", zero=True)
+    values = [end for row in rows for end in (row["low"], row["high"])] + [tick["user"] for tick in ticks]
+    x = quantity("value", f"{found.lead}: every token so many times as likely", zero=True)
+    x["axis"] |= {"values": ratio_ticks(min(values), max(values)), "labelExpr": RATIO}
     ends_of = {"y": at, "x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
     each = {"y": at, "x": x | {"field": "user"}, "color": {"value": "var(--muted)"}} | TIP
     layers = [
@@ -75,6 +85,13 @@ def answer_plot(found: Answer) -> Spec:
     ]
     height = 34 + 40 * len(rows)
     return chart("", rows, layers, on=[], height=height)
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Places for ratios of likelihoods on an axis of nats: 1, and round ones as far as the values go."""
+    reach = max(0.0, high) - min(0.0, low)
+    steps = next(steps for size, steps in RATIOS.items() if reach <= size)
+    return [short(math.log(step)) or 0.0 for step in steps if min(0, low) <= math.log(step) <= max(0, high)]
 
 
 def ends(entry: Mapping[str, Any], name: str) -> Spec:

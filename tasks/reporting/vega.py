@@ -182,11 +182,11 @@ def with_key(sheet: Spec, first: Spec) -> Spec:
         "height": {"step": 18},
         "layer": [
             {
-                "mark": {"type": "point", "filled": True, "size": 60, "xOffset": -80},
+                "mark": dot(size=60, xOffset=-80),
                 "encoding": at | {"color": colour},
             },
             {
-                "mark": {"type": "text", "align": "left", "xOffset": -70},
+                "mark": words(align="left", xOffset=-70),
                 "encoding": at | {"text": {"field": "arm"}},
             },
         ],

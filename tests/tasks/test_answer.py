@@ -63,14 +63,12 @@ def test_a_planned_comparison_names_every_arm_once() -> None:
     """8 users: 2/256 for 2 comparisons is 0.016. exp(1.5) = 4.5; retrieval alone differs either way."""
     found = told(8, NAMED, **{"spring": (1.5, 0.1), "rag-accum": (1.45, 0.4)})
     assert found.sentence == (
-        "SPRInG predicts what its users write better than the base model (every token 4.5 times as likely); "
-        "from retrieval alone these data cannot tell it apart."
+        "SPRInG predicts its users’ texts better than the base model (every token 4.5 times as likely); "
+        "whether better than retrieval alone, these data cannot tell."
     )
     assert found.limit == "" and [line.other for line in found.lines] == ["rag-accum", "base"]
     assert found.verdicts["logp_per_token"] == [UNCLEAR, BETTER]
-    assert found.beside.startswith(
-        "SPRInG’s answers match those texts in words (ROUGE-1) better than the base"
-    )
+    assert found.beside.startswith("In words (ROUGE-1), its answers match them better than the base")
     assert found.lines[1].found["logp_per_token"]["p_holm"] == pytest.approx(2 * 2 / 256)
     assert len(found.lines[1].users) == 8 and min(found.lines[1].users) > 0
 
@@ -78,11 +76,11 @@ def test_a_planned_comparison_names_every_arm_once() -> None:
 def test_worse_and_nothing() -> None:
     found = told(8, NAMED, **{"spring": (-0.5, 0.1), "rag-accum": (-0.5, 0.4)})
     assert found.sentence.startswith(
-        "SPRInG predicts what its users write worse than the base model (every token 1.6"
+        "SPRInG predicts its users’ texts worse than the base model (every token 1.6"
     )
     found = told(8, NAMED, **{"spring": (0.0, 0.5), "rag-accum": (0.02, 0.1)})
     assert found.sentence == (
-        "SPRInG predicts what its users write neither better nor worse than retrieval alone or the base "
+        "SPRInG predicts its users’ texts neither better nor worse than retrieval alone or the base "
         "model, as far as these data tell."
     )
 
@@ -95,8 +93,8 @@ def test_what_no_test_could_show_is_said_once_and_contradicts_nothing() -> None:
         in found.sentence
     )
     assert found.verdicts["logp_per_token"] == [BETTER, BETTER]
-    assert found.limit.startswith("No test of 5 users can confirm this") and "is 0.12." in found.limit
-    assert "7 users can reach 0.031" in found.limit
+    assert found.limit.startswith("5 users are too few for any test") and "p = 0.12 at best" in found.limit
+    assert "7 users reach 0.031" in found.limit
     assert "cannot tell" not in found.sentence + found.beside
 
 
@@ -110,12 +108,12 @@ def test_one_user_has_no_interval() -> None:
 def test_without_a_plan_the_leader_is_told_and_who_is_as_good() -> None:
     found = told(8, good=(1.0, 0.1), equal=(0.98, 0.1), weak=(0.2, 0.1))
     assert found.sentence == (
-        "good predicts what its users write best: every token is 2.7 times as likely as with base."
+        "good predicts its users’ texts best: every token is 2.7 times as likely as with base."
     )  # equal is 0.02 less for every single user
     found = told(8, good=(1.0, 0.3), equal=(0.98, 0.1), weak=(0.2, 0.1))
     assert found.sentence.endswith("as with base; equal cannot be told from it.")
     assert [line.arm for line in found.lines] == ["good", "equal", "weak"]
-    assert told(8, weak=(-1.0, 0.1)).sentence == "No arm predicts what its users write better than base does."
+    assert told(8, weak=(-1.0, 0.1)).sentence == "No arm predicts its users’ texts better than base."
     assert (
         "has the highest mean, but these data cannot tell it from base" in told(8, weak=(0.1, 1.0)).sentence
     )
