@@ -65,13 +65,9 @@ def cost_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequence
         for arm, found in metrics["arms"].items()
     ]
     logarithmic = min(spent.values()) > 0 and max(spent.values()) / min(spent.values()) > 10
-    x = quantity(
-        "seconds", f"seconds of training, scoring and writing, {whose_cost(metrics)}", zero=True, grid=False
-    )
-    x["scale"] = (
-        {"type": "log", "nice": False, "padding": 24} if logarithmic else {"zero": True, "padding": 24}
-    )
-    x["axis"] |= {"format": "~s", "labelOverlap": True}
+    x = quantity("seconds", f"seconds, {whose_cost(metrics)}", zero=True, grid=False)
+    x["scale"] = {"type": "log" if logarithmic else "linear", "nice": False, "padding": 24}
+    x["axis"] |= {"labelExpr": "datum.value < 0 ? '' : format(datum.value, '~s')", "labelOverlap": True}
     at, colour = {"x": x, "y": quantity("value", "nats" if metric == MAIN else None)}, of_arm(styles)
     ends_of = {"x": x, "y": at["y"] | {"field": "low"}, "y2": {"field": "high"}, "color": colour}
     name = {"x": x, "y": at["y"] | {"field": "at"}, "color": colour, "text": {"field": "arm"}}

@@ -218,7 +218,7 @@ def timeline(person: Person) -> Spec:
         "field": "label",
         "type": "nominal",
         "scale": {"domain": labels, "range": [colour_of(label, train) for label in labels]},
-        "legend": {"orient": "bottom", "title": None, "columns": 0, "symbolType": "circle"},
+        "legend": {"orient": "bottom", "title": None, "columns": 2, "symbolType": "circle"},
     }
     fill = {"condition": colour | {"test": "datum.selected"}, "value": "var(--paper)"}
     at, span = {"x": x, "y": y}, {"x": x | {"field": "from"}, "x2": {"field": "to"}}

@@ -73,7 +73,7 @@ def answer_plot(found: Answer) -> Spec:
     }
     colour = {"value": "var(--series-0)"}
     values = [end for row in rows for end in (row["low"], row["high"])] + [tick["user"] for tick in ticks]
-    x = quantity("value", f"{found.lead}: every token so many times as likely", zero=True)
+    x = quantity("value", "every token so many times as likely", zero=True)
     x["axis"] |= {"values": ratio_ticks(min(values), max(values)), "labelExpr": RATIO}
     ends_of = {"y": at, "x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
     each = {"y": at, "x": x | {"field": "user"}, "color": {"value": "var(--muted)"}} | TIP

@@ -90,6 +90,7 @@ for (const canvas of document.querySelectorAll(".canvas")) {
     if (!step || !all.length) return;
     event.preventDefault();
     leave(canvas);
+    canvas.scrollIntoView({ block: "nearest", behavior: "instant" });
     place = (place + step + all.length) % all.length;
     const mark = all[place], box = mark.getBoundingClientRect(), text = mark.__data__.tooltip;
     mark.classList.add("marked");
@@ -151,7 +152,7 @@ for (const link of document.querySelectorAll("[data-item]")) {
   const item = document.getElementById(link.getAttribute("href").slice(1)), box = () => link.getBoundingClientRect();
   const read = () => show([...item.querySelector(".text").childNodes].map((part) => part.textContent.trim()).join("\n"), box().x, box().y);
   link.addEventListener("mouseenter", read);
-  link.addEventListener("focus", read);
+  link.addEventListener("focus", () => { link.scrollIntoView({ block: "nearest", behavior: "instant" }); read(); });
   link.addEventListener("mouseleave", hide);
   link.addEventListener("blur", hide);
   link.addEventListener("click", () => { item.closest("details").open = true; });
