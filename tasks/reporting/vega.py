@@ -10,8 +10,10 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
+from tasks.files import DATA, write_text
 from tasks.reporting.looks import Style, on_paper
 
 Spec = dict[str, Any]
@@ -201,8 +203,14 @@ def with_key(sheet: Spec, first: Spec) -> Spec:
 
 @cache
 def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, without anything that would end a <script> element."""
+    """Vega, Vega-Lite and Vega-Embed as one script, without anything that would end a <script> element.
+
+    Putting it together takes seconds, so it is kept in data/.vega under the version of the package.
+    """
     import vl_convert
 
-    text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    kept = DATA / f".vega/{version('vl-convert-python')}.js"
+    if not kept.exists():
+        text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        write_text(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"), kept)
+    return kept.read_text(encoding="utf-8")
