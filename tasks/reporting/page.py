@@ -85,7 +85,7 @@ def drawings(
     by = sorted(headlines(metrics), key=lambda metric: metric != MAIN)
     limits = period_limits(content, by) if len(styles) <= FEW_ARMS else {}
     drawn: dict[str, dict[str, Spec]] = {
-        "answer": {"answer": answer_plot(found)},
+        "answer": {"answer": answer_plot(found)} if found.lines else {},
         "periods": {m: periods_plot(metrics, limits.get(m, {}), m, styles, on) for m in by},
         "paired": {m: paired_plot(metrics, m, styles, on) for m in by if metrics["paired"]},
         "cost": {m: cost_plot(metrics, m, styles, on) for m in by},

@@ -487,6 +487,18 @@ def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
     assert not (tmp_path / "data/report/plots/drift.svg").exists()
 
 
+@pytest.mark.slow
+def test_a_single_arm_is_compared_with_nothing(tmp_path: Path) -> None:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    alone = tree["evaluate"] | {"against": "rag-accum", "resamples": 200}
+    write_params(tmp_path, arms={"rag-accum": tree["arms"]["rag-accum"]}, evaluate=alone)
+    write_experiment(tmp_path, users=3)
+    run(tmp_path)
+    page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
+    assert "No arm predicts its users’ texts better than rag-accum." in page.words
+    assert not (tmp_path / "data/report/plots/answer.svg").exists()
+
+
 def test_drift_without_labels_is_null(unscored: Path) -> None:
     labels = unscored / "data/ingest/labels.parquet"
     write(pl.read_parquet(labels).clear(), labels)
