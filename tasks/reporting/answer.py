@@ -24,6 +24,7 @@ from tasks.reporting.table import number
 
 MAIN, BESIDE = "logp_per_token", "rouge1"
 MOST_SHOWN = 6  # comparisons in the table and the picture
+NEAR = 0.2  # ratios that are nearer to 1 are told in percent
 MOST_NAMED = 4  # arms named in one sentence; more are counted
 ASIDE = "Not in the running, since they have seen later texts than they are asked for"
 Found = dict[str, Any]  # difference, low, high, p, p_holm
@@ -116,15 +117,14 @@ def leading(params: Params, metrics: dict[str, Any], means: dict[str, pl.DataFra
         for arm in shown
     ]
     verdicts = verdicts_of(lines, there, len(paired), metrics["users"])
+    equals = [arm for arm in ranked[1:] if arm != against and equal(params, means[ranked[0]], means[arm])]
+    if len(equals) > MOST_NAMED:
+        equals = [*equals[:MOST_NAMED], f"{len(equals) - MOST_NAMED} more"]
     if ranked[0] == against:
         text = f"No arm predicts its users’ texts better than {against}"
+        text += f"; {listed(equals)} cannot be told from it" if equals else ""
     else:
-        text = f"{ranked[0]} {of_leader(verdicts[MAIN][0], lines[0].found[MAIN], against)}"
-    equals = [arm for arm in ranked[1:] if arm != against and equal(params, means[ranked[0]], means[arm])]
-    if equals:
-        more = [f"{len(equals) - MOST_NAMED} more"] if len(equals) > MOST_NAMED else []
-        leader = against if ranked[0] == against else "it"
-        text += f"; {listed([*equals[:MOST_NAMED], *more])} cannot be told from {leader}"
+        text = f"{ranked[0]} {of_leader(verdicts[MAIN][0], lines[0].found[MAIN], against, equals)}"
     beside = ""
     if BESIDE in there:
         best = max(fair, key=lambda arm: metrics["arms"][arm][BESIDE]["mean"])
@@ -145,13 +145,13 @@ def knows_later(arm: Arm) -> bool:
     return "transductive" in arm.model_dump_json()
 
 
-def of_leader(verdict: str, found: Found, against: str) -> str:
-    """What the arm with the highest mean does, against the arm that all are compared with."""
+def of_leader(verdict: str, found: Found, against: str, equals: list[str]) -> str:
+    """What the arm with the highest mean does, beside the one all are compared with, and who may equal it."""
     if verdict == UNCLEAR:
-        return f"has the highest mean, but these data cannot tell it from {against}"
+        return f"has the highest mean, but these data cannot tell it from {alternatives([against, *equals])}"
     maybe = "probably " if verdict == PROBABLY else ""
-    much = times(found["difference"])
-    return f"{maybe}predicts its users’ texts best: every token is {much} as with {against}"
+    text = f"{maybe}predicts its users’ texts best: every token is {times(found['difference'], against)}"
+    return f"{text}; {listed(equals)} cannot be told from it" if equals else text
 
 
 def words_beside(best: str, against: str, paired: dict[str, Any], users: int) -> str:
@@ -265,9 +265,13 @@ def signed(found: Found) -> str:
     return text[0] if found["low"] is None else f"{text[0]} [{text[1]}, {text[2]}]"
 
 
-def times(difference: float | None) -> str:
-    """A difference in nats a token as a ratio: how many times as likely every token of the text is."""
+def times(difference: float | None, other: str = "") -> str:
+    """A difference in nats a token as a ratio: how likely every token of the text is, beside `other`."""
     if difference is None:
         return ""
-    ratio = math.exp(abs(difference))
-    return f"{ratio:.{1 if ratio < 10 else 0}f} times as {'likely' if difference >= 0 else 'unlikely'}"
+    ratio = math.exp(difference)
+    if abs(ratio - 1) < NEAR:
+        than = f" than with {other}" if other else ""
+        return f"{abs(ratio - 1):.1%} {'likelier' if ratio >= 1 else 'less likely'}{than}"
+    digits = 2 if ratio < 1 else 1 if ratio < 10 else 0
+    return f"{ratio:.{digits}f} times as likely{f' as with {other}' if other else ''}"

@@ -76,7 +76,7 @@ def test_a_planned_comparison_names_every_arm_once() -> None:
 def test_worse_and_nothing() -> None:
     found = told(8, NAMED, **{"spring": (-0.5, 0.1), "rag-accum": (-0.5, 0.4)})
     assert found.sentence.startswith(
-        "SPRInG predicts its users’ texts worse than the base model (every token 1.6"
+        "SPRInG predicts its users’ texts worse than the base model (every token 0.61"
     )
     found = told(8, NAMED, **{"spring": (0.0, 0.5), "rag-accum": (0.02, 0.1)})
     assert found.sentence == (
@@ -152,6 +152,8 @@ def test_whether_a_test_can_succeed(users: int, tests: int, can: bool) -> None:
 
 
 def test_ratios_in_words() -> None:
-    """exp(0.693) = 2, exp(3) = 20; a loss is the same ratio the other way."""
+    """exp(0.693) = 2, exp(3) = 20, exp(0.04) = 1.041; a loss is a ratio below 1."""
     assert times(0.693) == "2.0 times as likely" and times(3.0) == "20 times as likely"
-    assert times(-0.693) == "2.0 times as unlikely" and times(None) == ""
+    assert times(-0.693) == "0.50 times as likely" and times(None) == ""
+    assert times(0.04, "base") == "4.1% likelier than with base" and times(-0.04) == "3.9% less likely"
+    assert times(0.693, "base") == "2.0 times as likely as with base"
