@@ -14,6 +14,7 @@ from tasks.reporting.page import Content
 from tasks.reporting.page import drawings as page_drawings
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.table import as_markdown, as_plain
+from tasks.reporting.transfer_plots import transfer_plot
 from tasks.reporting.vega import sheet
 
 PRINTED = ("arms", "significance", "transfer")
@@ -26,7 +27,7 @@ SHEETS: dict[str, tuple[int, int, int | None, bool]] = {
     "paired": (250, 2, None, False),
     "cost": (520, 2, 360, False),
     "measures": (230, 3, None, False),
-    "transfer": (0, 1, None, False),
+    "transfer": (0, 1, None, False),  # facets have their own sizes
     "drift": (760, 1, 200, False),
     "curves": (620, 1, 280, True),
 }
@@ -35,6 +36,8 @@ SHEETS: dict[str, tuple[int, int, int | None, bool]] = {
 def drawings(content: Content) -> dict[str, str]:
     """Section -> SVG, of the sections that have drawings."""
     drawn, _, _ = page_drawings(content, content.answer)
+    every = list(content.metrics["transfer"])  # a file has no switch
+    drawn["transfer"] = {name: transfer_plot(content.metrics, name, every) for name in drawn["transfer"]}
     found = {}
     for section, specs in drawn.items():
         some = {name: spec for name, spec in specs.items() if section != "cost" or name in BOTH}
