@@ -24,12 +24,13 @@ from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import tables
 from tasks.reporting.looks import COLOURS, Style, arm_styles, first_arms, glyph, glyphs
 from tasks.reporting.names import headlines, significant, titles
-from tasks.reporting.people import Person, periods, shown_arm, state_of, timeline
+from tasks.reporting.people import Person, shown_arm
 from tasks.reporting.plots import answer_plot, measure_plot, paired_plot, periods_plot
 from tasks.reporting.provenance import Provenance, duration, total_seconds
 from tasks.reporting.published import published_table
 from tasks.reporting.reading import reading
 from tasks.reporting.table import Table, interval, left_out, number
+from tasks.reporting.timeline import periods, timeline
 from tasks.reporting.transfer_plots import drawable, measured, transfer_plot
 from tasks.reporting.vega import Spec, library
 from tasks.suites import Suite
@@ -173,7 +174,6 @@ def render(content: Content) -> str:
         people_arm=shown_arm(params),
         selects=any(arm.train is not None and arm.train.data == "drift" for arm in params.arms.values()),
         periods=periods,
-        state_of=state_of,
         descriptions=describe(params.arms, content.start),
         parameters=parameters(params),
         published=published_table(params, metrics, content.suite),

@@ -44,8 +44,9 @@ RATIOS = {  # up to how many nats -> ratios to mark
 
 def answer_plot(found: Answer) -> Spec:
     """The comparisons of the first sentence by likelihood: every user a tick, the mean with its interval."""
-    rows, ticks = [], []
-    for place, one in enumerate(found.lines):
+    rows: list[Spec] = []
+    ticks: list[Spec] = []
+    for one in found.lines:
         entry, label = one.found[MAIN], broken(one.words)
         better = sum(value > 0 for value in one.users)
         tip = (
@@ -54,7 +55,7 @@ def answer_plot(found: Answer) -> Spec:
             f"{with_interval(entry, 'difference', signed=True)} {NATS}\n"
             f"every token {times(entry['difference'])}; better for {better} of {len(one.users)}"
         )
-        rows.append({"words": label, "place": place, "tip": tip} | ends(entry, "difference"))
+        rows.append({"words": label, "tip": tip} | ends(entry, "difference"))
         ticks += [
             {"words": label, "user": short(value), "tip": f"one user: {number(value, signed=True)}"}
             for value in one.users

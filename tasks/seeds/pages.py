@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.seeds.pages", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="kept runs (default: all of results/)")
     folders = parser.parse_args().folders
-    entries = []
+    entries: list[Entry] = []
     for folder in folders or sorted(path.parent.parent for path in RESULTS.glob(f"*/*/{SUITE}")):
         if entries and entries[-1].folder == folder.name:  # another seed of the one before
             continue

@@ -18,9 +18,9 @@ from tasks.reporting.cost_plots import cost_plot, curves_plot, frontier, spread
 from tasks.reporting.looks import COLOURS, arm_styles, first_arms, on_paper
 from tasks.reporting.names import METRIC_NAMES
 from tasks.reporting.page import embedded
-from tasks.reporting.people import periods
 from tasks.reporting.plots import measure_plot, paired_plot, periods_plot, ratio_ticks
 from tasks.reporting.provenance import duration, total_seconds
+from tasks.reporting.timeline import periods
 from tasks.reporting.transfer_plots import measured
 from tasks.reporting.vega import library, sheet
 from tasks.seeds import pages
