@@ -26,7 +26,11 @@ def timeline(person: Person) -> Spec:
         for place, item in enumerate(train, start=1)
     ]
     labels = sorted({kind_of(item) for item in train}, key=lambda label: (colour_of(label, train), label))
-    x = {"field": "at", "type": "quantitative", "scale": {"domain": [0.5, len(train) + 0.5], "nice": False}}
+    x: Spec = {
+        "field": "at",
+        "type": "quantitative",
+        "scale": {"domain": [0.5, len(train) + 0.5], "nice": False},
+    }
     x |= {"axis": None}
     y = quantity("score", "drift score")
     colour: Spec = {
