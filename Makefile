@@ -34,9 +34,11 @@ UNREAD := $(foreach v,$(filter-out $(READ),$(.VARIABLES)),$(if $(filter command,
 $(if $(strip $(UNREAD)),$(error make reads no $(strip $(UNREAD)); it reads NAME, SUITE, SEEDS and RESULTS, and for setup PYTHON, VENV, DEVICE and PIP_ARGS))
 GIVEN := $(foreach v,NAME SUITE SEEDS RESULTS,$(if $(value $v),$v))
 refuse = $(if $(and $(filter $(1),$(MAKECMDGOALS)),$(filter $(2),$(GIVEN))),$(error make $(1) takes no $(filter $(2),$(GIVEN)): $(3)))
-$(call refuse,repro,NAME SUITE SEEDS,it runs params.yaml as it stands. See make experiment and make ablate)
+$(call refuse,repro,NAME SUITE SEEDS RESULTS,it runs params.yaml as it stands. See make experiment and make ablate)
 $(call refuse,experiment,SUITE SEEDS,make ablate SUITE=... NAME=... SEEDS=... does)
 $(call refuse,compare,SUITE,it is make ablate SUITE=compare with three seeds)
+$(call refuse,page,NAME SUITE SEEDS,it is of the run in data/ or of RESULTS=results/...)
+$(call refuse,results,RESULTS,make page RESULTS=... writes one page)
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
