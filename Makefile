@@ -24,17 +24,21 @@ SEEDS :=
 override NAME := $(value NAME)
 override SUITE := $(value SUITE)
 override SEEDS := $(value SEEDS)
-export NAME SUITE SEEDS
+RESULTS :=
+override RESULTS := $(value RESULTS)
+export NAME SUITE SEEDS RESULTS
 
 # What nothing would read is a mistake, and told before any work.
-READ := NAME SUITE SEEDS VENV PYTHON DEVICE PIP_ARGS SHELL
+READ := NAME SUITE SEEDS RESULTS VENV PYTHON DEVICE PIP_ARGS SHELL
 UNREAD := $(foreach v,$(filter-out $(READ),$(.VARIABLES)),$(if $(filter command,$(origin $v)),$v))
-$(if $(strip $(UNREAD)),$(error make reads no $(strip $(UNREAD)); it reads NAME, SUITE and SEEDS, and for setup PYTHON, VENV, DEVICE and PIP_ARGS))
-GIVEN := $(foreach v,NAME SUITE SEEDS,$(if $(value $v),$v))
+$(if $(strip $(UNREAD)),$(error make reads no $(strip $(UNREAD)); it reads NAME, SUITE, SEEDS and RESULTS, and for setup PYTHON, VENV, DEVICE and PIP_ARGS))
+GIVEN := $(foreach v,NAME SUITE SEEDS RESULTS,$(if $(value $v),$v))
 refuse = $(if $(and $(filter $(1),$(MAKECMDGOALS)),$(filter $(2),$(GIVEN))),$(error make $(1) takes no $(filter $(2),$(GIVEN)): $(3)))
-$(call refuse,repro,NAME SUITE SEEDS,it runs params.yaml as it stands. See make experiment and make ablate)
+$(call refuse,repro,NAME SUITE SEEDS RESULTS,it runs params.yaml as it stands. See make experiment and make ablate)
 $(call refuse,experiment,SUITE SEEDS,make ablate SUITE=... NAME=... SEEDS=... does)
 $(call refuse,compare,SUITE,it is make ablate SUITE=compare with three seeds)
+$(call refuse,page,NAME SUITE SEEDS,it is of the run in data/ or of RESULTS=results/...)
+$(call refuse,results,RESULTS,make page RESULTS=... writes one page)
 STOPPED := { echo "The run stopped; the last lines above say why. Finished cells are kept."; exit 1; }
 # $(call run,OPTIONS): `dvc exp run` with those of experiments/NAME and then these, from a params.yaml without what an
 # earlier run left. xargs gets one line at least: with none, macOS's would run nothing.
@@ -119,3 +123,10 @@ verify: setup ## check every byte of the cell store, DVC's cache and the results
 
 clean: ## remove what runs computed: data/ with kept seeds, the cell store, DVC's cache (not results/, not .venv)
 	rm -rf data/[a-z]*/ .cells .dvc/cache .dvc/tmp
+
+.PHONY: page results
+page: setup ## write a page anew: of the run in data/, or of kept runs: make page RESULTS=results/personas-compare
+	@if [ -n "$$RESULTS" ]; then python -m tasks.seeds.pages "$$RESULTS"; else python -m tasks.report --page; fi
+
+results: setup ## write the pages of all of results/, and an index over them, results/index.html
+	@python -m tasks.seeds.pages

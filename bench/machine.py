@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from spring.engine.device import pick_device, pick_dtype
 from spring.engine.settings import Model
 from tasks.files import write_json
+from tasks.machine import processor
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft")
@@ -71,13 +71,7 @@ def write_result(name: str, about: dict[str, Any], **found: Any) -> None:
 
 def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Machine and versions, to be kept with every figure."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "machine": name,
         "cores": torch.get_num_threads(),

@@ -159,7 +159,7 @@ def lines(output: IO[str]) -> Iterator[str]:
 
 def publish() -> None:
     """Shows data/metrics.json and data/report/ on this run's page."""
-    from tasks.evaluate import read_metrics  # here: matplotlib and more, needed only at the end
+    from tasks.evaluate import read_metrics  # here: polars and more, needed only at the end
     from tasks.report import FOLDER
     from tasks.reporting.findings import tables
     from tasks.reporting.table import as_markdown

@@ -1,4 +1,8 @@
-"""Stage `generate@t`: gated retrieval, interpolated generation and reference likelihood (Eq. 5-8)."""
+"""Stage `generate@t`: gated retrieval, interpolated generation and reference likelihood (Eq. 5-8).
+
+data/generate/{t}/generations.parquet   every arm's answers
+data/generate/{t}/machine.json          what they were written on, for the report
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ import polars as pl
 from spring.settings.arm import Arm
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.workbench import Adapter
-from tasks.files import DATA, read_parquet, read_tests, write_parquet
+from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet
+from tasks.machine import cores, processor
 from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.gate import Gate
@@ -82,6 +87,18 @@ def main() -> None:
                 }
             )
     write_parquet(pl.DataFrame(found, schema=GENERATIONS), out)
+    write_json(ran_on(bench), out.with_name("machine.json"))
+
+
+def ran_on(bench: Experiment) -> dict[str, Any]:
+    """The processor, how much of it, and where and in which number format the model ran."""
+    device, dtype, _ = bench.identity["run"]
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "device": device,
+        "dtype": dtype.removeprefix("torch."),
+    }
 
 
 def read_gates(bench: Experiment, period: int) -> dict[str, Gate]:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from spring.settings.params import ParameterError, Params
-from tasks.suites import lay, parse_with_suite, read_suite
+from tasks.suites import lay, parse_suite, parse_with_suite, read_suite
 from tasks.tree import read_tree
 
 PARAMS = Path("params.yaml")
@@ -30,10 +30,10 @@ def load_params(path: Path = PARAMS, *, suite: Path | None = None) -> Params:
     return parse_with_suite(tree, str(path), suite=suite)
 
 
-def load_start() -> dict[str, Any]:
+def load_start(path: Path = PARAMS, *, suite: Path | None = None) -> dict[str, Any]:
     """The block `arm`, what every arm starts from, with the suite's changes; of a file that can be used."""
-    tree = read_tree(PARAMS)
-    start: dict[str, Any] = lay(tree, read_suite(tree.get("suite")))["arm"]
+    tree = read_tree(path)
+    start: dict[str, Any] = lay(tree, parse_suite(suite) if suite else read_suite(tree.get("suite")))["arm"]
     return start
 
 

@@ -1,6 +1,8 @@
 """Ablation suites: named sets of arms in suites/NAME.yaml, laid over params.yaml by its key `suite`.
 
     question   what the suite asks
+    compared   the first arm against each of the others, and what to call them: the report's first sentence;
+               without it the sentence is of the arm that leads and of `evaluate.against`
     published  the paper's own table of it: its name in suites/published.json, and which row each arm is
     arm        changes to what every arm starts from
     evaluate   changes to how arms are compared
@@ -71,6 +73,7 @@ class Suite(Strict):
 
     question: str
     published: Published | None
+    compared: dict[str, str] = Field(default_factory=dict)
     arm: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
     transfer: Literal["likelihood", "generation"] | None = None
@@ -86,6 +89,15 @@ class Suite(Strict):
                 raise ValueError(
                     f"published.rows names {', '.join(unknown)}, not among the arms {', '.join(self.arms)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_are_arms(self) -> Suite:
+        """As above: one of `main`'s may be none of params.yaml's."""
+        unknown = [arm for arm in self.compared if self.arms is not None and arm not in self.arms]
+        if unknown or len(self.compared) == 1:
+            what = f"{', '.join(unknown)}, not among the arms" if unknown else "a single arm"
+            raise ValueError(f"compared names {what}; it must name two or more of the suite's arms")
         return self
 
 

@@ -54,7 +54,7 @@ class Report(Strict):
     """Tables, plots and the page."""
 
     title: str
-    sample_users: PositiveInt  # users drawn in the drift plot
+    sample_users: PositiveInt  # users shown one by one
 
 
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s,][^\r\n\t,]*$")]  # as W&B takes them

@@ -1,19 +1,33 @@
-"""The report's drawings of quality over cost, and the arms that none beats at theirs."""
+"""The drawings of what arms cost: quality over seconds, and training loss over steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+import polars as pl
 
-from tasks.reporting.plots import METRIC_NAMES
-from tasks.reporting.svg import INK, MUTED, Style
-from tasks.reporting.table import whose_cost
-
-LINE = 8.5  # points from one name to the next
-LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 3}  # from a name to its point
+from tasks.reporting.answer import MAIN
+from tasks.reporting.names import METRIC_NAMES
+from tasks.reporting.plots import Styles, ends
+from tasks.reporting.table import number, whose_cost, with_interval
+from tasks.reporting.vega import (
+    FAINT,
+    OFF,
+    ON,
+    TIP,
+    Spec,
+    bar,
+    chart,
+    dot,
+    layer,
+    line,
+    of_arm,
+    quantity,
+    short,
+    words,
+)
 
 
 def seconds_spent(arm: dict[str, Any]) -> float:
@@ -33,51 +47,99 @@ def frontier(metrics: dict[str, Any], metric: str) -> list[str]:
     return front
 
 
-def name_front(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Names the points [x, y] of a front that rises to the right, above and left of it, where no point lies.
+def cost_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequence[str]) -> Spec:
+    """One metric over the seconds spent: up and to the left is better. Arms in colour have their names."""
+    means = {arm: found[metric]["mean"] for arm, found in metrics["arms"].items()}
+    spent = {arm: seconds_spent(found) for arm, found in metrics["arms"].items()}
+    middle = math.sqrt(max(min(spent.values()), 1e-3) * max(*spent.values(), 1e-3))
+    heights = spread([(arm, means[arm]) for arm in on], 0.05 * span_of(metrics, metric))
+    rows = [
+        {
+            "arm": arm,
+            "seconds": short(spent[arm]),
+            "at": short(heights.get(arm, means[arm])),
+            "left": spent[arm] > middle,
+            "tip": f"{arm}\n{with_interval(found[metric], 'mean')}\nin {spent[arm]:,.0f} s",
+        }
+        | ends(found[metric], "mean")
+        for arm, found in metrics["arms"].items()
+    ]
+    logarithmic = min(spent.values()) > 0 and max(spent.values()) / min(spent.values()) > 10
+    x = quantity("seconds", f"seconds, {whose_cost(metrics)}", zero=True, grid=False)
+    x["scale"] = {"type": "log" if logarithmic else "linear", "nice": False, "padding": 24}
+    x["axis"] |= {"labelExpr": "datum.value < 0 ? '' : format(datum.value, '~s')", "labelOverlap": True}
+    at, colour = {"x": x, "y": quantity("value", "nats" if metric == MAIN else None)}, of_arm(styles)
+    ends_of = {"x": x, "y": at["y"] | {"field": "low"}, "y2": {"field": "high"}, "color": colour}
+    name = {"x": x, "y": at["y"] | {"field": "at"}, "color": colour, "text": {"field": "arm"}}
+    shape = of_arm(styles, only="shape")
+    layers = [
+        layer(dot(color=FAINT, size=36), at | TIP, OFF),
+        layer(bar(strokeWidth=1, opacity=0.4), ends_of, ON),
+        layer(dot(size=75), at | {"color": colour, "shape": shape} | TIP, ON),
+        layer(words(align="left", dx=9), name, ON, "!datum.left"),
+        layer(words(align="right", dx=-9), name, ON, "datum.left"),
+    ]
+    return chart(METRIC_NAMES[metric], rows, layers, on=on, height=300)
 
-    Limits and scales must be settled.
+
+def span_of(metrics: dict[str, Any], metric: str) -> float:
+    """From the lowest to the highest value drawn, ends of intervals among them."""
+    ends_of = [ends(found[metric], "mean") for found in metrics["arms"].values()]
+    return max(one["high"] for one in ends_of) - min(one["low"] for one in ends_of) or 1.0
+
+
+def spread(points: Iterable[tuple[str, float]], gap: float) -> dict[str, float]:
+    """Heights of labels, each as near to its point as it can be, `gap` above the one beneath it."""
+    found: dict[str, float] = {}
+    last = -math.inf
+    for name, height in sorted(points, key=lambda point: point[1]):
+        last = found[name] = max(height, last + gap)
+    return found
+
+
+def curves_plot(
+    curves: pl.DataFrame, arms: Mapping[str, Sequence[str]], styles: Styles, on: Sequence[str]
+) -> Spec:
+    """Median training loss over users, a line per arm that trains; a period is as wide as any other.
+
+    `curves`: recipe, user_id, period, step, loss; `arms`: recipe -> the arms that share it.
     """
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, hence distances
-    lowest, scale = -math.inf, 72 / axes.figure.dpi
-    for name, point in points.items():
-        y = axes.transData.transform(point)[1] * scale
-        lowest = max(y + 5, lowest + LINE)
-        axes.annotate(
-            name, point, xytext=(-9, lowest - y), textcoords="offset points", ha="right", color=INK,
-            fontsize=7, arrowprops=LEADER,
-        )  # fmt: skip
-
-
-def cost_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """One metric over the seconds spent: up and to the left is better; named: what none beats at its cost.
-
-    The arm that others are compared with lies on top, and has its name too.
-    """
-    for arm, style in styles.items():
-        found = metrics["arms"][arm]
-        seconds = seconds_spent(found)
-        low, mean, high = (found[metric][key] for key in ("low", "mean", "high"))
-        if low is not None:
-            axes.plot([seconds, seconds], [low, high], color=style.colour, linewidth=1.2, alpha=0.55)
-        on_top = 4 if arm == metrics["against"] else None
-        axes.plot(seconds, mean, color=style.colour, marker=style.marker, markersize=7, zorder=on_top)
-    spent = [seconds_spent(arm) for arm in metrics["arms"].values()]
-    if min(spent) > 0 and max(spent) / min(spent) > 10:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.12)
-    else:
-        axes.set_xlim(0, 1.15 * max(spent) or 1)
-    axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel(f"seconds of training, scoring and generation,\n{whose_cost(metrics)}")
-    best = {arm: metrics["arms"][arm] for arm in frontier(metrics, metric)}
-    name_front(axes, {arm: (seconds_spent(found), found[metric]["mean"]) for arm, found in best.items()})
-    if (against := metrics["against"]) not in best:
-        point = seconds_spent(metrics["arms"][against]), metrics["arms"][against][metric]["mean"]
-        axes.annotate(
-            against, point, xytext=(9, -16), textcoords="offset points", color=INK, fontsize=7,
-            fontweight="bold", arrowprops=LEADER,
-        )  # fmt: skip
+    medians = curves.group_by("recipe", "period", "step").agg(
+        pl.col("loss").median(), pl.len().alias("users")
+    )
+    medians = medians.with_columns(steps=pl.col("step").max().over("recipe", "period") + 1).sort(
+        "recipe", "period", "step"
+    )
+    rows = [
+        {
+            "arm": arm,
+            "run": f"{arm}/{row['period']}",
+            "at": short(row["period"] + (row["step"] + 0.5) / row["steps"]),
+            "loss": short(row["loss"]),
+            "tip": f"{arm}, period {row['period']}, step {row['step'] + 1} of {row['steps']}\n"
+            f"{number(row['loss'])} nats, median of {row['users']} adapters",
+        }
+        for row in medians.iter_rows(named=True)
+        for arm in arms.get(row["recipe"], ())
+    ]
+    periods = sorted(curves["period"].unique())
+    x = {
+        "field": "at",
+        "type": "quantitative",
+        "scale": {"domain": [min(periods), max(periods) + 1], "nice": False},
+        "axis": {
+            "title": "period, from its first step to its last",
+            "values": periods,
+            "labelAlign": "left",
+            "format": "d",
+        },
+    }
+    at = {"x": x, "y": quantity("loss", "training loss, nats")}
+    colour, detail = of_arm(styles), {"detail": {"field": "run"}}
+    dash = of_arm(styles, only="dash")
+    layers = [
+        layer(line(color=FAINT, strokeWidth=1), at | detail, OFF),
+        layer(line(), at | detail | {"color": colour, "strokeDash": dash}, ON),
+        layer(dot(size=18, opacity=0.7), at | {"color": colour} | TIP, ON),
+    ]
+    return chart("Training loss", rows, layers, on=on, height=280)

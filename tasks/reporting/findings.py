@@ -7,7 +7,7 @@ from typing import Any
 
 from spring.measures.statistics import EVERY
 from tasks.measures.matrix import LIKELIHOOD
-from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, titles
+from tasks.reporting.names import METRIC_NAMES, TRANSFER_NAMES, titles
 from tasks.reporting.table import (
     ABSENT,
     Table,

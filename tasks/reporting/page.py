@@ -1,10 +1,10 @@
-"""The one-page report: what the numbers say in words, and everything the template `report.html.j2` shows."""
+"""The one-page report: everything that the template `report.html.j2` shows, of one run or of kept ones."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,191 +14,178 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from spring.measures.significance import smallest_p
-from spring.measures.statistics import EVERY
 from spring.method.learned_gate import OPEN
 from spring.settings.params import Params
-from tasks.params import load_start
+from tasks.evaluate import arms_by_recipe
+from tasks.measures.comparison import interval_of
+from tasks.reporting.answer import MAIN, Answer, answer, times
+from tasks.reporting.cost_plots import cost_plot, curves_plot
 from tasks.reporting.descriptions import describe
-from tasks.reporting.findings import probability, tables
-from tasks.reporting.plots import SIGNIFICANT, drift_keys, followed, is_headline, significant, titles
+from tasks.reporting.findings import tables
+from tasks.reporting.looks import COLOURS, Style, arm_styles, first_arms, glyph, glyphs
+from tasks.reporting.names import headlines, significant, titles
+from tasks.reporting.people import Person, shown_arm
+from tasks.reporting.plots import answer_plot, measure_plot, paired_plot, periods_plot
+from tasks.reporting.provenance import Provenance, duration, total_seconds
 from tasks.reporting.published import published_table
-from tasks.reporting.svg import COLOURS, arm_styles, glyph
-from tasks.reporting.table import Table, excludes_zero, interval, left_out, number, with_interval
-from tasks.suites import read_suite
+from tasks.reporting.reading import reading
+from tasks.reporting.table import Table, interval, left_out, number
+from tasks.reporting.timeline import periods, timeline
+from tasks.reporting.transfer_plots import drawable, measured, transfer_plot
+from tasks.reporting.vega import Spec, library
+from tasks.suites import Suite
 
-FEW_USERS = 10  # below, even expanded bootstrap intervals are rough
-MOST_NAMED = 4  # arms named in one sentence; more are counted
-NOTE = (
-    "Intervals and tests are over users only: they hold no variation between training runs (this is one "
-    "seed). Corrected p-values allow for looking at several arms, intervals do not, and nothing allows for "
-    "looking at several metrics."
-)
+HERE = Path(__file__).parent
+FEW_ARMS = 12  # of more, the drawings over periods go without intervals
+PAPER = "https://arxiv.org/abs/2601.09974"
+DOCS = {
+    "What every number means": "statistics.md",
+    "The method": "method.md",
+    "The methods it is compared with": "methods.md",
+    "Results so far": "results.md",
+    "How to run and schedule it": "operate.md",
+}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One query with its reference and what every arm wrote: (arm, text, ROUGE-1 or null, contexts)."""
+class Content:
+    """What a page shows. Kept runs hold no texts and no learning curves.
 
-    user: str
-    period: int
-    query: dict[str, str]
-    reference: str
-    answers: list[tuple[str, str, float | None, int]]
+    `users`: arm, user_id, period and every metric; `curves`: recipe, user_id, period, step, loss; `root`: the
+    way from the page to the project; `files`: what to call a file that lies beside the page -> its path.
+    """
 
+    params: Params
+    metrics: dict[str, Any]
+    suite: Suite
+    start: Mapping[str, Any]
+    users: pl.DataFrame
+    provenance: Provenance
+    root: str
+    files: dict[str, str]
+    curves: pl.DataFrame | None = None
+    people: list[Person] = field(default_factory=list)
 
-def names(arms: Sequence[str]) -> str:
-    """Arms as a list in a sentence."""
-    return arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
-
-
-def reading(metrics: dict[str, Any], order: Sequence[str]) -> list[tuple[str, str]]:
-    """What the numbers say, claim by claim: (heading, sentence)."""
-    told = {metric: title for metric, title in titles(metrics).items() if is_headline(metric)}
-    said = [(title, metric_reading(metrics, order, metric)) for metric, title in told.items()]
-    said += [("Transfer", sentence) for sentence in transfer_reading(metrics, order)]
-    said += [("Drift", sentence) for sentence in drift_reading(metrics, order)]
-    users = metrics["users"]
-    few = ""
-    if users == 1:
-        few = "A single user gives no intervals at all. "
-    elif users < FEW_USERS:
-        few = f"Intervals from only {users} users are rough. "
-    return [*said, ("Caution", few + NOTE)]
+    @property
+    def answer(self) -> Answer:
+        """The first sentence and what it stands on."""
+        named = {arm: words for arm, words in self.suite.compared.items() if arm in self.metrics["arms"]}
+        if next(iter(self.suite.compared), None) not in named:  # params.yaml has lost the arm it is about
+            named = {}
+        return answer(self.params, self.metrics, self.users, named)
 
 
-def metric_reading(metrics: dict[str, Any], order: Sequence[str], metric: str) -> str:
-    """The arm with the highest mean, whether it can be told from the one compared with, and who else can."""
-    against, paired = metrics["against"], metrics["paired"]
-    means = {arm: metrics["arms"][arm][metric]["mean"] for arm in order}
-    if None in means.values():
-        return "Applies to no test item: none has a word to compare."
-    best = [arm for arm in order if means[arm] == max(means.values())]
-    if against in best:
-        text = f"No arm has a higher mean than {against} ({number(means[against])})."
-    else:
-        found = paired[best[0]][metric]
-        limits = interval(found["low"], found["high"], signed=True)
-        verdict = told_apart(found, users=metrics["users"], tests=len(paired))
-        have = "has" if len(best) == 1 else "have"
-        text = (
-            f"{names(best)} {have} the highest mean, {number(means[best[0]])}: "
-            f"{number(found['difference'], signed=True)} {limits} against {against}; {verdict}."
-        )
-    for side, sign in (("above", 1), ("below", -1)):
-        others = [arm for arm in order if arm in paired and arm not in best]
-        others = [arm for arm in others if significant(paired[arm][metric])]
-        others = [arm for arm in others if sign * paired[arm][metric]["difference"] > 0]
-        if others:
-            start = "Arms" if against in best else "Other arms"
-            shown = names(others) if len(others) <= MOST_NAMED else f"{len(others)} of {len(order) - 1}"
-            text += f" {start} {side} {against} (corrected p < {SIGNIFICANT}): {shown}."
-    return text
+def drawings(
+    content: Content, found: Answer
+) -> tuple[dict[str, dict[str, Spec]], dict[str, Style], list[str]]:
+    """Section -> name -> drawing; and the arms' looks, and those in colour at first."""
+    metrics = content.metrics
+    told = [arm for line in found.lines for arm in (line.arm, line.other)]
+    on = first_arms(metrics, told)
+    styles = arm_styles(metrics, on)
+    by = sorted(headlines(metrics), key=lambda metric: metric != MAIN)
+    limits = period_limits(content, by) if len(styles) <= FEW_ARMS else {}
+    drawn: dict[str, dict[str, Spec]] = {
+        "answer": {"answer": answer_plot(found)} if found.lines else {},
+        "periods": {m: periods_plot(metrics, limits.get(m, {}), m, styles, on) for m in by},
+        "paired": {m: paired_plot(metrics, m, styles, on) for m in by if metrics["paired"]},
+        "cost": {m: cost_plot(metrics, m, styles, on) for m in by},
+        "measures": {name: measure_plot(metrics, name, styles, on) for name in measured(metrics)},
+        "transfer": {},
+        "drift": {
+            str(place): timeline(person) for place, person in enumerate(content.people) if scored(person)
+        },
+        "curves": {},
+    }
+    if metrics["transfer"]:
+        first = next(iter(metrics["transfer"].values()))
+        drawn["transfer"] = {m: transfer_plot(metrics, m, on) for m in drawable(first)}
+    if content.curves is not None and not content.curves.is_empty():
+        arms = arms_by_recipe(content.params)
+        drawn["curves"] = {"curves": curves_plot(content.curves, arms, styles, on)}
+    return drawn, styles, on
 
 
-def told_apart(found: dict[str, Any], *, users: int, tests: int) -> str:
-    """Whether two arms can be told apart, by the corrected p-value, and whether so few users ever could."""
-    if found["p_holm"] is None:
-        return "a single user gives no p-value"
-    p = probability(found["p_holm"])
-    text = f"corrected p {p if p.startswith('<') else f'= {p}'}"
-    if significant(found):
-        return text
-    floor = smallest_p(users, tests=tests)
-    never = f" (with {users} users it cannot be below {floor:.2g})" if floor >= SIGNIFICANT else ""
-    return f"{text}{never}, so these data do not tell the two apart"
+def scored(person: Person) -> bool:
+    """Whether any item of a user has a drift score."""
+    return any(item.score is not None for item in person.items)
 
 
-def transfer_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
-    """Which arms lost or gained on earlier periods by learning on, as far as their intervals tell."""
-    arms = [arm for arm in order if arm in metrics["transfer"]]
-    told = {arm: metrics["transfer"][arm]["backward"] for arm in arms}
-    parts = []
-    for what, sign in (("lost", -1), ("gained", 1)):
-        some = [arm for arm in arms if excludes_zero(told[arm]) and sign * told[arm]["mean"] > 0]
-        if some:
-            some.sort(key=lambda arm: -abs(told[arm]["mean"]))
-            listed = [f"{arm} ({number(told[arm]['mean'], signed=True)})" for arm in some[:MOST_NAMED]]
-            more = f" and {len(some) - MOST_NAMED} more" if len(some) > MOST_NAMED else ""
-            parts.append(f"by learning on, earlier periods {what} under {', '.join(listed)}{more}")
-    if not arms:
-        return []
-    if not parts:
-        return ["No arm's interval of backward transfer excludes zero: nothing says that any forgets."]
-    text = "; ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}, in nats per token; no other interval excludes zero."]
-
-
-def drift_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:
-    """How well the first arm that selects by drift finds the real changes; the others are in the table."""
-    arms = [arm for arm in order if arm in metrics["drift"]]
-    if not arms:
-        return []
-    found = metrics["drift"][arms[0]][EVERY]
-    if found["auroc"]["mean"] is None:
-        return ["No period of any user holds real changes and others, so that none can be told apart."]
-    text = (
-        f"Under {arms[0]}, a real change scores above the rest of its period with probability "
-        f"{with_interval(found['auroc'], 'mean')} (0.5 is chance); {found['precision']['mean']:.0%} of what "
-        f"was selected is a real change, where a blind selection would reach {found['blind']['mean']:.0%}."
-    )
-    different = any(metrics["drift"][arm] != metrics["drift"][arms[0]] for arm in arms)
-    return [text + " Other selections are in the table below." * different]
+def period_limits(content: Content, by: Sequence[str]) -> dict[str, dict[tuple[str, str], tuple[Any, Any]]]:
+    """Metric -> (arm, period) -> the ends of its interval over users."""
+    found: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {metric: {} for metric in by}
+    for (arm, period), rows in content.users.group_by("arm", "period"):
+        for metric in by:
+            limits = interval_of(content.params, rows.sort("user_id")[metric])
+            found[metric][str(arm), str(period)] = limits["low"], limits["high"]
+    return found
 
 
 def parameters(params: Params) -> str:
     """All parameters, written out arm by arm."""
-    return yaml.safe_dump(
-        json.loads(json.dumps(params.model_dump(mode="json"))), sort_keys=False, allow_unicode=True
-    )
+    return yaml.safe_dump(json.loads(params.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
-def render(
-    params: Params,
-    metrics: dict[str, Any],
-    *,
-    drawings: dict[str, list[str]],
-    drift_rows: pl.DataFrame,
-    drift_arm: str | None,
-    samples: list[Sample],
-) -> str:
-    """The page; `drawings` are SVG elements per section, everything else is escaped by the template."""
-    order, styles = list(params.arms), arm_styles(params)
-    shown: dict[str, Table] = {table.name: table for table in tables(metrics, order)}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+def environment() -> Environment:
+    """Jinja: everything that is not marked as markup is escaped."""
+    made = Environment(
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number}
-    return environment.get_template("report.html.j2").render(
+    made.filters |= {"number": number, "times": times, "embedded": embedded}
+    made.globals |= {"colours": COLOURS, "style": Markup((HERE / "report.css").read_text(encoding="utf-8"))}
+    return made
+
+
+def embedded(value: Any) -> Markup:
+    """JSON for a <script> element: nothing in it can end the element or begin a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def render(content: Content) -> str:
+    """The page."""
+    params, metrics, found = content.params, content.metrics, content.answer
+    drawn, styles, on = drawings(content, found)
+    order = list(params.arms)
+    shown: dict[str, Table] = {table.name: table for table in tables(metrics, order)}
+    return environment().get_template("report.html.j2").render(
+        content=content,
         params=params,
         metrics=metrics,
         metric_names=titles(metrics),
         order=order,
-        followed=followed(metrics),
-        keys={
-            arm: Markup(glyph(style.colour, style.marker, dash=style.dash)) for arm, style in styles.items()
-        },
-        colours=COLOURS,
+        answer=found,
+        main=MAIN,
+        drawn={section: list(specs) for section, specs in drawn.items()},
+        specs={f"{section}-{name}": spec for section, specs in drawn.items() for name, spec in specs.items()},
+        glyphs=Markup(glyphs(styles)),
+        keys={arm: Markup(glyph(place)) for place, arm in enumerate(styles)},
+        on=on,
         reading=reading(metrics, order),
         left_out=left_out(metrics),
         tables=shown,
-        drawings={name: [Markup(svg) for svg in drawn] for name, drawn in drawings.items()},
-        drift_arm=drift_arm,
-        drift_keys=[
-            (Markup(glyph(c, m, filled=filled)), text) for c, m, filled, text in drift_keys(drift_rows)
-        ],
-        samples=samples,
-        descriptions=describe(params.arms, load_start()),
+        people_arm=shown_arm(params),
+        selects=any(arm.train is not None and arm.train.data == "drift" for arm in params.arms.values()),
+        periods=periods,
+        descriptions=describe(params.arms, content.start),
         parameters=parameters(params),
-        suite=read_suite(params.suite),
-        published=published_table(params, metrics),
+        published=published_table(params, metrics, content.suite),
         significant=significant,
         interval=interval,
         open=OPEN,
+        spent=duration(total_seconds(params, metrics)),
+        seeds=metrics.get("seeds") or [metrics["seed"]],
         smallest_p=smallest_p(metrics["users"]),
-        smallest_corrected=smallest_p(metrics["users"], tests=len(order) - 1),
-    )
+        smallest_corrected=smallest_p(metrics["users"], tests=max(1, len(order) - 1)),
+        paper=PAPER,
+        docs=DOCS,
+        library=Markup(library()),
+        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+    )  # fmt: skip

@@ -1,239 +1,192 @@
-"""The report's drawings: each `..._panel` fills one pair of axes, the same for a file and for the page."""
+"""The drawings of arms and metrics: the answer, over periods, differences, measures of transfer."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from tasks.reporting.answer import MAIN, Answer, times
+from tasks.reporting.looks import Style
+from tasks.reporting.names import METRIC_NAMES, TRANSFER_NAMES, significant
+from tasks.reporting.table import number, with_interval
+from tasks.reporting.vega import (
+    FAINT,
+    LINES,
+    OFF,
+    ON,
+    TIP,
+    ZERO,
+    Spec,
+    axis,
+    bar,
+    broken,
+    chart,
+    dot,
+    layer,
+    line,
+    of_arm,
+    quantity,
+    short,
+)
 
-from spring.measures.metrics import TEXT_METRICS
-from spring.measures.statistics import STABLE
-from tasks.reporting.svg import BAND, GRID, INK, MUTED, SERIES, Style
-
-METRIC_NAMES = {name: metric.title for name, metric in TEXT_METRICS.items()} | {
-    "logp_per_token": "Log-likelihood per token"
+Styles = Mapping[str, Style]
+HOLLOW = {"value": "var(--paper)"}  # inside a mark that is not filled
+NATS = "nats per token"
+RATIO = "datum.value == 0 ? '1' : format(exp(datum.value), '.3~r') + '×'"
+RATIOS = {  # up to how many nats -> ratios to mark
+    0.12: (0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1),
+    0.7: (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2),
+    1.4: (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4),
+    math.inf: (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000),
 }
-TRANSFER_NAMES = {
-    "average": "average at the end",
-    "backward": "backward transfer",
-    "forward": "forward transfer",
-    "forgetting": "forgetting",
-    "held": "habit held until it returns",
-    "personal": "personal part",
-}
-CHANGE, NO_CHANGE, UNKNOWN = SERIES[1], SERIES[0], MUTED
-KIND_MARKERS = {
-    "stable": "o",
-    "abrupt": "^",
-    "gradual": "D",
-    "recurring": "s",
-    "transient": "v",
-    "noise": "p",
-}
-SIGNIFICANT = 0.05
-MOST_LINES = 12  # arms drawn in full over periods; of more, only the best keep their colours
-BEST = 3  # of more arms: how many by each metric keep them
-MOST_CURVES = 60  # single users drawn per panel; the median is over all
 
 
-def arm_handles(styles: dict[str, Style]) -> list[Line2D]:
-    """The arms' key, for matplotlib."""
-    return [
-        Line2D(
-            [], [], color=style.colour, marker=style.marker, linestyle=style.dash, markersize=4.5, label=arm
+def answer_plot(found: Answer) -> Spec:
+    """The comparisons of the first sentence by likelihood: every user a tick, the mean with its interval."""
+    rows: list[Spec] = []
+    ticks: list[Spec] = []
+    for one in found.lines:
+        entry, label = one.found[MAIN], broken(one.words)
+        better = sum(value > 0 for value in one.users)
+        tip = (
+            f"{found.lead} over {one.words}\n" if one.words != one.arm else f"{one.arm}, {found.lead}\n"
+        ) + (
+            f"{with_interval(entry, 'difference', signed=True)} {NATS}\n"
+            f"every token {times(entry['difference'])}; better for {better} of {len(one.users)}"
         )
-        for arm, style in styles.items()
-    ]
-
-
-def drift_keys(rows: pl.DataFrame) -> list[tuple[str, str, bool, str]]:
-    """The key of the drift drawings, only what occurs in them: colour, marker, filled or not, meaning."""
-    kinds = rows.select("drift", "is_drift").unique()
-    kinds = kinds.sort("is_drift", "drift", descending=[True, False], nulls_last=True)
-    keys = [(INK, "o", True, "filled: selected"), (INK, "o", False, "open: left out")]
-    for kind, real in kinds.drop_nulls().iter_rows():
-        meaning = "" if kind == STABLE else " (a real change)" if real else " (not to be learned)"
-        keys.append((*kind_style(kind, real), True, kind + meaning))
-    return keys
-
-
-def drift_handles(rows: pl.DataFrame) -> list[Line2D]:
-    """The key of the drift drawings, for matplotlib."""
-    return [
-        Line2D(
-            [], [], color=colour, marker=marker, linestyle="none", markersize=5,
-            markerfacecolor=colour if filled else "none", label=text,
-        )
-        for colour, marker, filled, text in drift_keys(rows)
-    ]  # fmt: skip
-
-
-def titles(metrics: dict[str, Any]) -> dict[str, str]:
-    """Name -> title of the metrics that the arms have; runs that were kept before one existed lack it."""
-    found = next(iter(metrics["arms"].values()))
-    return {name: title for name, title in METRIC_NAMES.items() if name in found}
-
-
-def headlines(metrics: dict[str, Any]) -> dict[str, str]:
-    """Those of `titles` that are drawn: headline metrics, if they apply to any text."""
-    found = next(iter(metrics["arms"].values()))
-    return {
-        name: title
-        for name, title in titles(metrics).items()
-        if is_headline(name) and found[name]["mean"] is not None
+        rows.append({"words": label, "tip": tip} | ends(entry, "difference"))
+        ticks += [
+            {"words": label, "user": short(value), "tip": f"one user: {number(value, signed=True)}"}
+            for value in one.users
+        ]
+    at = {
+        "field": "words",
+        "type": "nominal",
+        "sort": [row["words"] for row in rows],
+        "axis": {
+            "title": None,
+            "labelExpr": LINES,
+            "labelColor": "var(--ink)",
+            "labelLimit": 170,
+            "grid": False,
+        },
     }
-
-
-def is_headline(metric: str) -> bool:
-    """Whether a metric is drawn and spoken of, or stands in tables only."""
-    return metric not in TEXT_METRICS or TEXT_METRICS[metric].headline
-
-
-def followed(metrics: dict[str, Any]) -> list[str]:
-    """The arms that can be told apart over periods: all of a few, else the one compared with and the best."""
-    arms = list(metrics["arms"])
-    if len(arms) <= MOST_LINES:
-        return arms
-    found = {metrics["against"]}
-    for metric in headlines(metrics):
-        ranked = sorted(((metrics["arms"][arm][metric]["mean"], arm) for arm in arms), reverse=True)
-        found |= {arm for _, arm in ranked[:BEST]}
-    return [arm for arm in arms if arm in found]
-
-
-def periods_panel(
-    axes: Axes, table: pl.DataFrame, metric: str, styles: dict[str, Style], shown: list[str]
-) -> None:
-    """One metric over periods: a line per arm, those not `shown` faint; of a few, bands of the intervals."""
-    for arm in sorted(styles, key=shown.__contains__):
-        style, rows = styles[arm], table.filter(pl.col("arm") == arm).sort("period")
-        periods = rows["period"].to_numpy()
-        if arm not in shown:
-            axes.plot(periods, rows[metric].to_numpy(), color=GRID, linewidth=1)  # a null is a gap
-            continue
-        low, high = (rows[f"{metric}_{end}"].cast(pl.Float64).to_numpy() for end in ("low", "high"))
-        if len(styles) <= MOST_LINES:
-            axes.fill_between(periods, low, high, color=style.colour, alpha=0.07, linewidth=0)
-        axes.plot(
-            periods, rows[metric].to_numpy(), color=style.colour, marker=style.marker, linestyle=style.dash,
-            linewidth=1.6, markersize=4.5,
-        )  # fmt: skip
-    axes.set_title(METRIC_NAMES[metric])
-    axes.set_xticks(sorted(table["period"].unique()))
-    axes.set_xlabel("period")
-    if metric == "logp_per_token":
-        axes.set_ylabel("nats")
-    axes.grid(axis="x", visible=False)
-
-
-def paired_panel(axes: Axes, metrics: dict[str, Any], metric: str, styles: dict[str, Style]) -> None:
-    """Forest plot: differences from the arm compared with and their intervals; filled: significant."""
-    arms = [arm for arm in styles if arm in metrics["paired"]]
-    axes.axvline(0, color=MUTED, linewidth=1)
-    for place, arm in enumerate(arms):
-        found = metrics["paired"][arm][metric]
-        forest_row(axes, place, found["difference"], found, styles[arm], filled=significant(found))
-    forest_axes(axes, arms)
-    axes.set_title(METRIC_NAMES[metric])
-    axes.set_xlabel(
-        f"difference from {metrics['against']}" + (", nats" if metric == "logp_per_token" else "")
-    )
-
-
-def significant(found: dict[str, Any]) -> bool:
-    """Whether the corrected p-value says so; without one, not."""
-    return found["p_holm"] is not None and found["p_holm"] < SIGNIFICANT
-
-
-def forest_row(
-    axes: Axes, place: int, value: float, limits: dict[str, Any], style: Style, *, filled: bool
-) -> None:
-    """A value with its interval, the `place`-th from above."""
-    if limits["low"] is not None:
-        axes.plot([limits["low"], limits["high"]], [place, place], color=style.colour, linewidth=2)
-    axes.plot(
-        value, place, color=style.colour, marker=style.marker, markersize=6,
-        markerfacecolor=style.colour if filled else "none",
-    )  # fmt: skip
-
-
-def forest_axes(axes: Axes, arms: list[str]) -> None:
-    """Arms as names of rows, from above."""
-    axes.set_yticks(range(len(arms)), arms)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-
-
-def kind_style(kind: str | None, is_drift: bool | None) -> tuple[str, str]:
-    """Colour (a real change or not) and marker (which kind) of an item; grey circles without a label."""
-    if kind is None or is_drift is None or kind == STABLE:
-        return UNKNOWN, "o"
-    return (CHANGE if is_drift else NO_CHANGE), KIND_MARKERS.get(kind, "*")
-
-
-def drift_panel(axes: Axes, rows: pl.DataFrame, user: str) -> None:
-    """One user's drift scores in time order: selected items filled, colour and marker by their true label."""
-    rows = rows.with_row_index("place", offset=1)
-    edges = rows.group_by("period", maintain_order=True).agg(
-        first=pl.col("place").min(),
-        last=pl.col("place").max(),
-        cut=pl.col("drift_score").filter("selected").min(),
-    )
-    for number, (period, first, last, cut) in enumerate(edges.iter_rows()):
-        if number % 2 == 0:
-            axes.axvspan(first - 0.5, last + 0.5, color=BAND, linewidth=0, zorder=0)
-        axes.text(
-            (first + last) / 2, 0.985, f"period {period}", transform=axes.get_xaxis_transform(),
-            ha="center", va="top", color=MUTED, fontsize=7.5,
-        )  # fmt: skip
-        if cut is not None:
-            axes.hlines(cut, first - 0.4, last + 0.4, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-    axes.plot(rows["place"], rows["drift_score"], color=GRID, linewidth=0.9, zorder=1)
-    for place, score, selected, kind, real in rows.select(
-        "place", "drift_score", "selected", "drift", "is_drift"
-    ).iter_rows():
-        colour, marker = kind_style(kind, real)
-        axes.plot(
-            place, score, marker=marker, color=colour, markersize=6 if selected else 5,
-            markerfacecolor=colour if selected else "none", markeredgewidth=1.1, zorder=3,
-        )  # fmt: skip
-    axes.margins(x=0.01, y=0.16)
-    axes.set_title(user)
-    axes.set_xlabel("train interactions in time order")
-    axes.set_ylabel("drift score")
-    axes.grid(axis="x", visible=False)
-
-
-def curves_panel(axes: Axes, rows: pl.DataFrame, title: str, colour: str) -> None:
-    """One recipe's training loss: thin lines per user, the median bold, periods set one after the other."""
-    users = sorted(rows["user_id"].unique())
-    drawn = [
-        users[index] for index in np.unique(np.linspace(0, len(users) - 1, MOST_CURVES).round().astype(int))
+    colour = {"value": "var(--series-0)"}
+    values = [end for row in rows for end in (row["low"], row["high"])] + [tick["user"] for tick in ticks]
+    x = quantity("value", "every token so many times as likely", zero=True)
+    x["axis"] |= {"values": ratio_ticks(min(values), max(values)), "labelExpr": RATIO}
+    ends_of = {"y": at, "x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
+    each = {"y": at, "x": x | {"field": "user"}, "color": {"value": "var(--muted)"}} | TIP
+    layers = [
+        ZERO,
+        layer(bar(strokeWidth=9, opacity=0.28), ends_of),
+        layer(dot(size=130), {"y": at, "x": x, "color": colour} | TIP),
+        layer({"type": "tick", "thickness": 1.5, "size": 13}, each) | {"data": {"values": ticks}},
     ]
-    start = 0
-    for (period,), here in sorted(rows.group_by("period"), key=lambda group: group[0]):
-        here = here.with_columns(place=start + pl.col("step") - pl.col("step").min()).sort("user_id", "place")
-        for user in drawn:
-            one = here.filter(pl.col("user_id").eq_missing(user))  # null: an adapter of all users
-            axes.plot(one["place"], one["loss"], color=colour, linewidth=0.6, alpha=0.3)
-        median = here.group_by("place").agg(pl.col("loss").median()).sort("place")
-        axes.plot(median["place"], median["loss"], color=colour, linewidth=2)
-        end = median["place"][-1] + 1
-        axes.text(
-            (start + end - 1) / 2, 0.985, f"{period}", transform=axes.get_xaxis_transform(),
-            ha="center", va="top", color=MUTED, fontsize=7.5,
-        )  # fmt: skip
-        axes.axvline(end - 0.5, color=GRID, linewidth=1)
-        start = end
-    axes.set_title(title)
-    axes.set_xlabel("optimizer steps, period after period")
-    axes.set_ylabel("training loss, nats")
-    axes.margins(x=0.01, y=0.12)
-    axes.grid(axis="x", visible=False)
+    height = 34 + 40 * len(rows)
+    return chart("", rows, layers, on=[], height=height)
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Places for ratios of likelihoods on an axis of nats: 1, and round ones as far as the values go."""
+    reach = max(0.0, high) - min(0.0, low)
+    steps = next(steps for size, steps in RATIOS.items() if reach <= size)
+    return [short(math.log(step)) or 0.0 for step in steps if min(0, low) <= math.log(step) <= max(0, high)]
+
+
+def ends(entry: Mapping[str, Any], name: str) -> Spec:
+    """A value with its interval, as fields of a row; without an interval both ends are the value."""
+    value = entry[name]
+    low, high = (value if entry[end] is None else entry[end] for end in ("low", "high"))
+    return {"value": short(value), "low": short(low), "high": short(high)}
+
+
+def periods_plot(
+    metrics: dict[str, Any],
+    limits: Mapping[tuple[str, str], tuple[float | None, float | None]],
+    metric: str,
+    styles: Styles,
+    on: Sequence[str],
+) -> Spec:
+    """One metric over periods, a line per arm; `limits`: (arm, period) -> its interval."""
+    rows = []
+    for arm in styles:
+        for period, mean in metrics["arms"][arm][metric]["periods"].items():
+            low, high = limits.get((arm, period), (None, None))
+            text = with_interval({"mean": mean, "low": low, "high": high}, "mean")
+            rows.append(
+                {
+                    "arm": arm,
+                    "period": int(period),
+                    "value": short(mean),
+                    "tip": f"{arm}, period {period}\n{text}",
+                }
+            )
+    at = {
+        "x": {"field": "period", "type": "ordinal"} | axis("period", labelAngle=0, grid=False),
+        "y": quantity("value", "nats" if metric == MAIN else None),
+    }
+    colour, detail = of_arm(styles), {"detail": {"field": "arm"}}
+    dash, shape = of_arm(styles, only="dash"), of_arm(styles, only="shape")
+    layers = [
+        layer(line(color=FAINT, strokeWidth=1), at | detail, OFF),
+        layer(line(), at | {"color": colour, "strokeDash": dash}, ON),
+        layer(dot(), at | {"color": colour, "shape": shape} | TIP, ON),
+    ]
+    return chart(METRIC_NAMES[metric], rows, layers, on=on)
+
+
+def forest(title: str, unit: str, rows: list[Spec], styles: Styles, on: Sequence[str]) -> Spec:
+    """Values with intervals, an arm a row from above; filled where `sure`. The line stands at zero."""
+    at = {
+        "field": "arm",
+        "type": "nominal",
+        "sort": [row["arm"] for row in rows],
+        "axis": {"title": None, "labelColor": "var(--ink)", "labelLimit": 170, "grid": False},
+    }
+    x = quantity("value", unit, tickCount=4)
+    lows, end = {"y": at, "x": x | {"field": "low"}}, {"x2": {"field": "high"}}
+    colour = of_arm(styles)
+    fill = {"condition": colour | {"test": "datum.sure"}} | HOLLOW
+    grey = {"condition": {"test": "datum.sure", "value": FAINT}} | HOLLOW
+    mark, shape = dot(size=55, filled=False, strokeWidth=1.6), of_arm(styles, only="shape")
+    layers = [
+        ZERO,
+        layer(bar(color=FAINT), lows | end, OFF),
+        layer(mark | {"color": FAINT}, {"y": at, "x": x, "fill": grey} | TIP, OFF),
+        layer(bar(), lows | end | {"color": colour}, ON),
+        layer(mark, {"y": at, "x": x, "color": colour, "fill": fill, "shape": shape} | TIP, ON),
+    ]
+    row = 20 if len(rows) <= 20 else 15
+    return chart(title, rows, layers, on=on, height=row * len(rows), usermeta={"row": row})
+
+
+def paired_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequence[str]) -> Spec:
+    """Every arm's difference from the arm compared with; filled: significant. The highest comes first."""
+    rows = []
+    for arm, found in metrics["paired"].items():
+        entry = found[metric]
+        p = f"\ncorrected p = {number(entry['p_holm'])}" if entry["p_holm"] is not None else ""
+        tip = f"{arm} over {metrics['against']}\n{with_interval(entry, 'difference', signed=True)}{p}"
+        rows.append({"arm": arm, "sure": significant(entry), "tip": tip} | ends(entry, "difference"))
+    rows.sort(key=lambda row: -row["value"])
+    unit = f"difference from {metrics['against']}" + (", nats" if metric == MAIN else "")
+    return forest(METRIC_NAMES[metric], unit, rows, styles, on)
+
+
+def measure_plot(metrics: dict[str, Any], measure: str, styles: Styles, on: Sequence[str]) -> Spec:
+    """One measure of transfer; filled: significantly not that of the arm compared with."""
+    rows = []
+    for arm in (arm for arm in styles if arm in metrics["transfer"]):
+        found = metrics["transfer"][arm][measure]
+        tested = metrics["transfer_paired"].get(arm, {}).get(measure)
+        if found["mean"] is not None:
+            tip = f"{arm}, {TRANSFER_NAMES[measure]}\n{with_interval(found, 'mean', signed=True)} {NATS}"
+            sure = tested is not None and significant(tested)
+            rows.append({"arm": arm, "sure": sure, "tip": tip} | ends(found, "mean"))
+    unit = NATS + (", less is better" if measure == "forgetting" else "")
+    drawn = forest(TRANSFER_NAMES[measure].capitalize(), unit, rows, styles, on)
+    if measure == "average":  # whose values are far below zero
+        drawn["layer"] = drawn["layer"][1:]
+    return drawn

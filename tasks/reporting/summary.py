@@ -1,35 +1,60 @@
-"""The tables and drawings of an experiment's pooled runs, for results/ and whoever reads them there.
+"""The drawings as files: of a run in data/report/plots, of pooled runs in results/; and the latters' tables.
 
-tables/     every table of the report as Markdown
-plots/      paired (each arm's difference, filled where significant), cost; where transfer was measured,
-            measures (what is forgotten, held and personal) and transfer (every state on every period)
+paired (each arm's difference, filled where significant), cost, periods, answer; where transfer was measured,
+measures (what is forgotten, held and personal) and transfer (every state on every period); of a run at hand
+also drift and curves. Of many arms some are coloured, the others grey: the page tells which is which.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from spring.settings.params import Params
 from tasks.files import write_text
-from tasks.reporting.cost_plots import cost_panel
-from tasks.reporting.plots import arm_handles, headlines, paired_panel
+from tasks.reporting.page import Content
+from tasks.reporting.page import drawings as page_drawings
 from tasks.reporting.published import tables_and_published
-from tasks.reporting.svg import arm_styles, composite
 from tasks.reporting.table import as_markdown, as_plain
-from tasks.reporting.transfer_plots import measure_panel, measured, transfer_panel
-from tasks.suites import Suite
+from tasks.reporting.transfer_plots import transfer_plot
+from tasks.reporting.vega import sheet
 
 PRINTED = ("arms", "significance", "transfer")
 BOTH = ("logp_per_token", "rouge1")  # the metrics of cost
+KEPT = ("paired", "cost", "measures", "transfer", "answer")  # drawings of results/
+# Section -> pixels of one drawing's width, drawings side by side, height (null: its own), a key beneath it
+SHEETS: dict[str, tuple[int, int, int | None, bool]] = {
+    "answer": (460, 1, None, False),
+    "periods": (360, 2, 220, True),
+    "paired": (250, 2, None, False),
+    "cost": (520, 2, 360, False),
+    "measures": (230, 3, None, False),
+    "transfer": (0, 1, None, False),  # facets have their own sizes
+    "drift": (760, 1, 200, False),
+    "curves": (620, 1, 280, True),
+}
 
 
-def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path, suite: Suite) -> None:
+def drawings(content: Content) -> dict[str, str]:
+    """Section -> SVG, of the sections that have drawings."""
+    drawn, _, _ = page_drawings(content, content.answer)
+    every = list(content.metrics["transfer"])  # a file has no switch
+    drawn["transfer"] = {name: transfer_plot(content.metrics, name, every) for name in drawn["transfer"]}
+    found = {}
+    for section, specs in drawn.items():
+        some = {name: spec for name, spec in specs.items() if section != "cost" or name in BOTH}
+        if some:
+            width, columns, height, key = SHEETS[section]
+            parts = list(some.values())
+            found[section] = sheet(parts, width=width, columns=columns, height=height, key=key)
+    return found
+
+
+def summarise_runs(content: Content, folder: Path) -> None:
     """Writes `folder`/tables and /plots in place of those of before; prints the tables of `PRINTED`."""
-    shown = [table for table in tables_and_published(params, metrics, suite) if table.shown]
+    made = tables_and_published(content.params, content.metrics, content.suite)
+    shown = [table for table in made if table.shown]
     texts = {folder / f"tables/{table.name}.md": as_markdown(table) for table in shown}
-    texts |= {folder / f"plots/{name}.svg": svg for name, svg in drawings(params, metrics).items()}
+    plots = {name: svg for name, svg in drawings(content).items() if name in KEPT}
+    texts |= {folder / f"plots/{name}.svg": svg for name, svg in plots.items()}
     for old in {*folder.glob("tables/*.md"), *folder.glob("plots/*.svg")} - texts.keys():
         old.unlink()  # of other seeds, or of a matrix that is no longer among them
     for path, text in texts.items():
@@ -37,31 +62,3 @@ def summarise_runs(params: Params, metrics: dict[str, Any], folder: Path, suite:
     for table in shown:
         if table.name in PRINTED:
             print(as_plain(table))
-
-
-def drawings(params: Params, metrics: dict[str, Any]) -> dict[str, str]:
-    """Name -> SVG."""
-    styles = arm_styles(params)
-    height = 0.8 + 0.2 * len(styles)
-    differences = [
-        partial(paired_panel, metrics=metrics, metric=name, styles=styles) for name in headlines(metrics)
-    ]
-    costs = [
-        partial(cost_panel, metrics=metrics, metric=name, styles=styles)
-        for name in BOTH
-        if name in headlines(metrics)
-    ]
-    made = {
-        "paired": composite(differences, (2.6, height), columns=4, shared=True),
-        "cost": composite(costs, (5.2, 3.4), key=arm_handles(styles)),
-    }
-    states = [
-        partial(transfer_panel, metrics=metrics, arm=arm) for arm in styles if arm in metrics["transfer"]
-    ]
-    if states:
-        measures = [
-            partial(measure_panel, metrics=metrics, measure=name, styles=styles) for name in measured(metrics)
-        ]
-        made["measures"] = composite(measures, (2.6, height), columns=3, shared=True)
-        made["transfer"] = composite(states, (2.6, 0.8 + 0.28 * len(metrics["periods"])), columns=4)
-    return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.measures.costs import COSTS
-from tasks.reporting.plots import METRIC_NAMES, titles
+from tasks.reporting.names import METRIC_NAMES, titles
 
 ABSENT = "–"
 

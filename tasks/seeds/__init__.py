@@ -1,1 +1,1 @@
-"""Runs of one experiment under several seeds: kept side by side (keeping.py) and pooled (pooling.py)."""
+"""Runs of one experiment under several seeds: kept (keeping.py), pooled (pooling.py), shown (pages.py)."""

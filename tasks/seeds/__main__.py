@@ -1,7 +1,7 @@
 """One experiment under several seeds: runs are kept side by side and compared together.
 
     python -m tasks.seeds --keep                    puts the run in data/ under data/seeds/EXPERIMENT/SEED/
-    python -m tasks.seeds                           pools what is kept of this experiment: tables and drawings
+    python -m tasks.seeds                           pools what is kept of this one: page, tables, drawings
     python -m tasks.seeds results/personas-plus     the same for runs that were moved elsewhere
     python -m tasks.seeds results/personas-plus --against parametric
                                                     differences from another arm: prints them, writes nothing
@@ -21,14 +21,15 @@ import sys
 from pathlib import Path
 
 from spring.settings.params import ParameterError, Params
-from tasks.files import write_json
+from tasks.files import write_json, write_text
 from tasks.params import load_params
 from tasks.reporting.findings import significance_table, transfer_tests_table
+from tasks.reporting.page import render
 from tasks.reporting.summary import summarise_runs
 from tasks.reporting.table import as_plain, paired_table
-from tasks.seeds.keeping import FOLDER, SUITE, SeedError, keep, params_of, read_kept
+from tasks.seeds.keeping import FOLDER, SeedError, keep, params_of, read_kept
+from tasks.seeds.pages import content_of
 from tasks.seeds.pooling import lacking, pool
-from tasks.suites import parse_suite
 
 
 def main() -> None:
@@ -54,13 +55,14 @@ def main() -> None:
                     print(as_plain(found))
             return
         metrics = pool(params, runs)
-        suite = parse_suite(folder / str(min(runs)) / SUITE)
+        content = content_of(params, runs, metrics, folder)
     except (SeedError, ParameterError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    summarise_runs(params, metrics, folder, suite)
+    summarise_runs(content, folder)
+    write_text(render(content), folder / "report.html")
     write_json(metrics, folder / "metrics.json")
     seeds = ", ".join(map(str, metrics["seeds"]))
-    print(f"{metrics['users']} users, seeds {seeds}. Tables and drawings: {folder}/tables/, plots/")
+    print(f"{metrics['users']} users, seeds {seeds}. Page: {folder}/report.html, beside tables/ and plots/")
 
 
 def compared_with(params: Params, arm: str) -> Params:

@@ -22,6 +22,7 @@ SUITE = "suite.yaml"  # in a kept run: the suite as it was
 # May be of some runs alone: of chrF what all have is pooled; earlier runs do not say what scored them
 OPTIONAL = ("transfer", "chrf", "scored_by")
 FILES = ("metrics.json", PARAMS.name, SUITE, *(f"{name}.parquet" for name in KEPT))
+MACHINE = "machine.json"  # of a kept run: what it was computed on, where that was recorded
 Run = tuple[dict[str, Any], dict[str, pl.DataFrame]]  # metrics, and the tables of `KEPT`
 
 
@@ -52,6 +53,9 @@ def keep(params: Params) -> None:
     shutil.copyfile(METRICS_FILE, part / "metrics.json")
     shutil.copyfile(PARAMS, part / PARAMS.name)
     shutil.copyfile(SUITES / f"{params.suite}.yaml", part / SUITE)
+    machine = DATA / f"generate/{max(params.periods)}" / MACHINE
+    if machine.exists():
+        shutil.copyfile(machine, part / MACHINE)
     for name, frame in tables.items():
         hidden = frame.with_columns(pl.col("user_id").map_elements(fingerprint, pl.String))
         write_parquet(hidden, part / f"{name}.parquet")

@@ -19,7 +19,7 @@ from tasks.evaluate import METRICS, read_curves, stream
 from tasks.files import DATA, read_parquet, read_tests
 from tasks.measures.costs import COSTS
 from tasks.params import sample_users
-from tasks.reporting.plots import TRANSFER_NAMES
+from tasks.reporting.names import TRANSFER_NAMES
 from tasks.tracking.artifacts import log_adapters, use_data
 from tasks.tracking.naming import Identity, Pseudonym, anonymous, experiment_of, run_id
 from tasks.tracking.runs import started

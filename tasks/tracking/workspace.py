@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spring.settings.params import ParameterError, Params
 from tasks.params import load_params
-from tasks.reporting.plots import METRIC_NAMES, is_headline
+from tasks.reporting.names import METRIC_NAMES, is_headline
 from tasks.tracking.naming import experiment_of, plain
 
 if TYPE_CHECKING:

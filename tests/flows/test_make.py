@@ -75,7 +75,7 @@ MISTAKES = [
     ("ablate SUITE=lamda", "; did you mean lambda?"),
     ("ablate SUITE=lambda SEEDS=one", "seed 'one' must be a whole number from 0 on"),
     ("ablate SUITE=lambda SEEDS=0,1", "seed '0,1' must be a whole number from 0 on"),
-    ("ablate SUITE=lambda SEED=1", "make reads no SEED; it reads NAME, SUITE and SEEDS"),
+    ("ablate SUITE=lambda SEED=1", "make reads no SEED; it reads NAME, SUITE, SEEDS and RESULTS"),
     ("ablate SUITE=lambda NAME=alc", "NAME is 'alc': must be one of acl, "),
     ("repro SUITE=lambda", "make repro takes no SUITE: it runs params.yaml as it stands"),
     ("repro NAME=acl", "make repro takes no NAME: "),

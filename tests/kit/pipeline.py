@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
 from tasks.params import load_params
-from tasks.reporting import svg
+from tasks.reporting import page, summary
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -114,13 +114,13 @@ def learn_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
 
 
 def run_all(monkeypatch: pytest.MonkeyPatch, *, periods: int = 3) -> None:
-    """All stages; the report without its drawings, which take three times as long as all the rest."""
+    """All stages; the report without drawings as files and the library, which take longest."""
     learn_all(monkeypatch, periods=periods)
     for stage in (transfer, evaluate):
         run(stage, monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (report, svg):
-            patch.setattr(module, "draw", lambda *_, **__: "<svg></svg>")
+        patch.setattr(summary, "sheet", lambda *_, **__: "<svg></svg>")
+        patch.setattr(page, "library", lambda: "")
         run(report, monkeypatch)
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from spring.measures.statistics import EVERY
 from tasks.evaluate import METRICS
-from tasks.reporting.plots import TRANSFER_NAMES
+from tasks.reporting.names import TRANSFER_NAMES
 
 ROOT = Path(__file__).parents[2]
 ARMS = {"base": {"train": None, "memory": None}, "spring": {}}

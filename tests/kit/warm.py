@@ -53,8 +53,7 @@ LIBRARIES += (
     "rouge_score.rouge_scorer",
     "jinja2",
     "tqdm",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_svg",
+    "vl_convert",
 )
 LIBRARIES += (
     "dvc.cli",

@@ -162,4 +162,4 @@ def test_each_addition_is_a_file_an_import_and_a_line(tmp_path: Path, tiny_model
     assert set(metrics["paired"]["own"]) == {"rouge1", "rougeL", "meteor", "length", "chrf", "logp_per_token"}
     assert "length" in metrics["transfer"]["own"]["generated"]
     assert "| Length |" in (data / "report/tables/arms.md").read_text()
-    assert "Length over periods" in (data / "report/report.html").read_text()
+    assert "Over periods: Length" in (data / "report/report.html").read_text()

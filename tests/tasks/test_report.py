@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,203 +15,20 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from matplotlib.figure import Figure
+from kit.experiment import HOSTILE, HOSTILE_USER, ROOT, run, write, write_experiment, write_params
 
 from spring.measures.significance import holm
 from spring.measures.statistics import EVERY, auroc
 from tasks import evaluate, report
 from tasks.measures.costs import base_seconds
 from tasks.params import load_params
-from tasks.reporting.cost_plots import frontier
-from tasks.reporting.page import metric_reading, reading, transfer_reading
-from tasks.reporting.plots import METRIC_NAMES, TRANSFER_NAMES, followed, paired_panel, periods_panel
-from tasks.reporting.svg import GRID, Style
+from tasks.reporting.names import METRIC_NAMES
+from tasks.reporting.reading import metric_reading, reading, transfer_reading
 from tasks.reporting.table import Table, as_plain, number, size
-from tasks.reporting.transfer_plots import measure_panel, measure_title, measured
 from tasks.tracking.arm import summary
 
-ROOT = Path(__file__).parents[2]
-HOSTILE = "<script>alert('text')</script>"
-HOSTILE_USER = '"><img src=https://example.org/x.png>$x$'
-WORDS = ("the", "drift", "of", "user", "is", "learned", "from", "what", "changed", "and", "not", "stayed")
 TYPES = ("abrupt", "gradual", "noise")
 HEADLINES = ("rouge1", "rougeL", "meteor", "logp_per_token")
-KEYS: dict[str, Any] = {"recipe": pl.String, "user_id": pl.String, "period": pl.Int32}
-PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "quality": pl.Float64}
-SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
-CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
-INDEX = KEYS | {"tokens": pl.Int64, "seconds": pl.Float64, "seconds_score": pl.Float64}
-
-
-def write_params(root: Path, **changes: object) -> None:
-    """The repository's parameters, with three periods and few resamples."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    tree["periods"] = {"0": "base", "1": 0, "2": 1}
-    tree["evaluate"] |= {"resamples": 200}
-    tree["transfer"] = "likelihood"
-    tree["report"] |= {"title": f"A report {HOSTILE}", "sample_users": 2}
-    (root / "params.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
-
-
-def write(frame: pl.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path)
-
-
-def write_experiment(root: Path, users: int = 5, labelled: bool = True, per_period: int = 8) -> None:
-    """Everything that the stages before evaluate would have written under `root`/data."""
-    params, random = load_params(root / "params.yaml"), np.random.default_rng(0)
-    names = [HOSTILE_USER, *(f"user-{place}" for place in range(1, users))]
-    recipes = evaluate.arms_by_recipe(params)
-    kinds: dict[str, str] = {}
-    for period in params.periods:
-        rows = []
-        for place, user in enumerate(names):
-            for turn in range(per_period):
-                key = f"{place}-{period}-{turn}"
-                kind = TYPES[place % 3] if random.random() < 0.4 else "stable"
-                kinds[key] = kind
-                rows.append(
-                    {
-                        "user_id": user,
-                        "interaction_id": key,
-                        "timestamp": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=100 * period + turn),
-                        "task": "review",
-                        "query": json.dumps({"PRODUCT": f"thing {HOSTILE}"}),
-                        "response": f"{HOSTILE} {' '.join(random.choice(WORDS, 12))}",
-                        "rating": None,
-                        "period": period,
-                        "part": "test" if turn >= per_period - 1 else "train",
-                    }
-                )
-        split = pl.DataFrame(rows, schema_overrides={"rating": pl.Float64, "period": pl.Int32})
-        write(split, root / f"data/split/{period}.parquet")
-        write_adapt(root, split, list(recipes), kinds, random)
-        write_memory(root, split, [arm.memory_id for arm in params.arms.values() if arm.memory_id])
-        if period:
-            write_generations(root, split, list(params.arms), random)
-    write_transfer(root, list(params.arms), list(params.periods))
-    table = pl.DataFrame({"interaction_id": list(kinds), "drift": list(kinds.values())})
-    table = table.with_columns(is_drift=pl.col("drift").is_in(["abrupt", "gradual"]))
-    write(table if labelled else table.clear(), root / "data/ingest/labels.parquet")
-
-
-def write_adapt(
-    root: Path,
-    split: pl.DataFrame,
-    recipes: list[str],
-    kinds: dict[str, str],
-    random: np.random.Generator,
-) -> None:
-    period = split["period"][0]
-    scores, curves, index = (
-        [pl.DataFrame(schema=SCORES)],
-        [pl.DataFrame(schema=CURVES)],
-        [pl.DataFrame(schema=INDEX)],
-    )
-    for place, recipe in enumerate(recipes):
-        for (user,), rows in split.filter(pl.col("part") == "train").group_by("user_id", maintain_order=True):
-            lift = np.array(
-                [{"stable": 0.0, "noise": -1.0}.get(kinds[key], 0.8) for key in rows["interaction_id"]]
-            )
-            drift = random.normal(-2, 0.5, rows.height) + lift
-            score = {
-                "drift_score": drift if period else [None] * rows.height,
-                "selected": drift >= np.sort(drift)[-2],
-                "logp_adap": -20.0 - 10 * drift,  # hardness 2 + drift
-                "tokens": [10] * rows.height,
-                "novelty": drift,
-                "quality": -drift,
-            }
-            keys = {"recipe": recipe, "user_id": user, "period": period}
-            scores.append(pl.DataFrame(keys | {"interaction_id": rows["interaction_id"]} | score, SCORES))
-            steps = 6 + 4 * place
-            loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
-            curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
-            index.append(
-                pl.DataFrame(keys | {"tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}, INDEX)
-            )
-            weights = root / f"data/adapt/{period}/adapters/{recipe}/{len(index)}/adapter.safetensors"
-            weights.parent.mkdir(parents=True)
-            weights.write_bytes(b"0" * 10)
-    for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
-        write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
-
-
-def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:
-    """The history so far, of which buffers hold each user's first item."""
-    period = split["period"][0]
-    folder = root / "data/consolidate"
-    rows = split.filter(pl.col("part") == "train")
-    if period:
-        rows = pl.concat([pl.read_parquet(folder / f"{period - 1}/history.parquet"), rows])
-    write(rows, folder / f"{period}/history.parquet")
-    first = rows.filter(pl.col("interaction_id").str.ends_with("-0-0")).select("interaction_id")
-    held = pl.concat(first.with_columns(memory=pl.lit(memory), seconds=0.25) for memory in memories)
-    write(held, folder / f"{period}/buffers.parquet")
-    turns = pl.col("interaction_id").str.split("-").list.last().cast(pl.Float64)
-    keys = rows.select("user_id", "interaction_id", score=turns, loss=-turns)
-    offered = pl.concat(keys.with_columns(memory=pl.lit(memory)) for memory in memories)
-    write(offered, folder / f"{period}/candidates.parquet")
-
-
-def write_transfer(root: Path, arms: list[str], periods: list[int]) -> None:
-    """scores[i, j] = -3 + arm / 10 * (i + 1) + user / 100; the base model is at -3 + user / 100.
-
-    Arms from the third on have adapters of their users' own: another user's is 0.05 (i + 1) worse.
-    """
-    rows, scored = [], []
-    for tested in periods:
-        split = pl.read_parquet(root / f"data/split/{tested}.parquet").filter(pl.col("part") == "test")
-        for item, user in split.select("interaction_id", "user_id").iter_rows():
-            place = int(item.split("-")[0])
-            scored.append({"interaction_id": item, "period": tested, "logp": -30 + place / 10, "tokens": 10})
-            for learned in periods:
-                for gain, arm in enumerate(arms):
-                    logp = -30 + gain * (learned + 1) + place / 10
-                    row = {"arm": arm, "user_id": user, "interaction_id": item, "learned": learned}
-                    row |= {"tested": tested, "ref_tokens": 10}
-                    rows.append(row | {"adapter": "own", "logp": logp})
-                    if learned == tested and gain >= 2:
-                        rows.append(row | {"adapter": "swapped", "logp": logp - 0.5 * (learned + 1)})
-    write(pl.DataFrame(rows), root / "data/transfer/likelihoods.parquet")
-    for (period,), table in pl.DataFrame(scored).group_by("period"):
-        write(table, root / f"data/score_base/{period}.parquet")
-
-
-def write_generations(root: Path, split: pl.DataFrame, arms: list[str], random: np.random.Generator) -> None:
-    rows = []
-    for place, arm in enumerate(arms):
-        for test in split.filter(pl.col("part") == "test").iter_rows(named=True):
-            kept = [word for word in test["response"].split() if random.random() < 0.35 + 0.1 * place]
-            rows.append(
-                {
-                    "arm": arm,
-                    "user_id": test["user_id"],
-                    "interaction_id": test["interaction_id"],
-                    "period": test["period"],
-                    "text": " ".join(kept),
-                    "tokens": len(kept),
-                    "logp": -10.0 * (3 - 0.3 * place) + random.normal(0, 1),
-                    "ref_tokens": 10,
-                    "contexts": ["0-0-0"] if place % 2 else [],
-                    "candidates": 2,
-                    "sigma": None,
-                    "seconds": 0.25,
-                    "row_steps": 4,
-                }
-            )
-    schema: dict[str, Any] = {"period": pl.Int32, "contexts": pl.List(pl.String), "sigma": pl.Float64}
-    period = split["period"][0]
-    write(pl.DataFrame(rows, schema_overrides=schema), root / f"data/generate/{period}/generations.parquet")
-
-
-def run(root: Path) -> None:
-    """Both stages, without the hook for W&B."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        evaluate.main()
-        report.build(load_params(), report.read_metrics())
 
 
 @pytest.fixture(scope="module")
@@ -343,9 +159,8 @@ def test_a_metric_that_applies_to_nothing_is_said_and_not_drawn(tmp_path: Path) 
     table = (tmp_path / "data/report/tables/arms.md").read_text(encoding="utf-8")
     assert "| spring | – (n=0) | – (n=0) |" in table and "nan" not in table.lower()
     page = (tmp_path / "data/report/report.html").read_text(encoding="utf-8")
-    assert "METEOR over periods" in page and "ROUGE-1 over periods" not in page
-    assert "Every state of spring on every period, METEOR" in page
-    assert "Every state of spring on every period, ROUGE-1" not in page
+    assert 'data-chart="periods-meteor"' in page and 'data-chart="periods-rouge1"' not in page
+    assert 'data-chart="transfer-meteor"' in page and 'data-chart="transfer-rouge1"' not in page
     assert 'data-value="None"' not in page and "nan" not in Page(page).words.lower().split()
     logged = summary(metrics, "spring")
     assert "rouge1/mean" not in logged and logged["rouge1/inapplicable"] == 4
@@ -594,16 +409,17 @@ def page(finished: Path) -> Page:
 
 
 def test_page_needs_no_network(page: Page) -> None:
+    """Other addresses stand in links that a reader may follow; the test in a browser is surer."""
     assert len(page.links) > 10
-    assert [link for link in page.links if not link[1].startswith(("#", "data:"))] == []
+    assert {tag for tag, address in page.links if not address.startswith(("#", "data:"))} == {"a"}
     assert "@import" not in page.styles and "http" not in page.styles
-    assert "http" not in page.scripts and "fetch(" not in page.scripts
     assert not {"iframe", "object", "embed", "base", "form"} & set(page.tags)
 
 
 def test_hostile_text_stays_text(page: Page) -> None:
-    assert page.tags.count("script") == 1  # the page's own
-    assert "alert" not in page.scripts
+    assert page.tags.count("script") == 3  # data, the library, and the page's own
+    assert "alert('text')" not in page.scripts.replace("\\u003cscript\\u003ealert('text')", "")
+    assert "49" not in page.words.split("A report", 1)[1].split("\n")[0]  # {{ 7 * 7 }} stays as it is
     assert "img" not in page.tags and page.handlers == []
     assert page.words.count(HOSTILE) >= 5  # title, reference, query
     assert page.words.count(HOSTILE_USER) >= 2  # sample's heading and drift drawing
@@ -640,7 +456,8 @@ def test_report_is_the_same_in_another_process(finished: Path, tmp_path: Path) -
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("report"))
     code = "from tasks import report as r; r.build(r.load_params(), r.read_metrics())"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "PYTHONHASHSEED": "7"}
+    environment["SOURCE_DATE_EPOCH"] = "1767225600"
     subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True)
     assert len(before) > 20
     for path, content in before.items():
@@ -668,6 +485,18 @@ def test_one_user_no_labels_no_training(tmp_path: Path) -> None:
     ):
         assert text in page.words
     assert not (tmp_path / "data/report/plots/drift.svg").exists()
+
+
+@pytest.mark.slow
+def test_a_single_arm_is_compared_with_nothing(tmp_path: Path) -> None:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    alone = tree["evaluate"] | {"against": "rag-accum", "resamples": 200}
+    write_params(tmp_path, arms={"rag-accum": tree["arms"]["rag-accum"]}, evaluate=alone)
+    write_experiment(tmp_path, users=3)
+    run(tmp_path)
+    page = Page((tmp_path / "data/report/report.html").read_text(encoding="utf-8"))
+    assert "No arm predicts its users’ texts better than rag-accum." in page.words
+    assert not (tmp_path / "data/report/plots/answer.svg").exists()
 
 
 def test_drift_without_labels_is_null(unscored: Path) -> None:
@@ -715,8 +544,8 @@ def test_stages_do_not_import_torch() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    assert "matplotlib" in loaded.stdout.split()
-    assert not {"torch", "transformers", "wandb"} & set(loaded.stdout.split())
+    assert "vl_convert" not in loaded.stdout.split()  # needed to draw, not to print
+    assert not {"torch", "transformers", "wandb", "matplotlib"} & set(loaded.stdout.split())
 
 
 # --- the reading ------------------------------------------------------------------------------------------
@@ -752,12 +581,13 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
     [
         (
             {"a": (0.02, 0.01, 0.03)},
-            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base; corrected p = 0.010.",
+            "a has the highest mean, 0.320: +0.020 [+0.010, +0.030] against base, better (corrected p = "
+            "0.010).",
         ),
         (
             {"a": (0.02, -0.01, 0.05), "b": (0.01, 0.005, 0.015), "c": (-0.02, -0.03, -0.01)},
-            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base; corrected p = 0.200, so "
-            "these data do not tell the two apart. Other arms above base (corrected p < 0.05): b. Other "
+            "a has the highest mean, 0.320: +0.020 [−0.010, +0.050] against base, which does not tell the "
+            "two apart (corrected p = 0.200). Other arms above base (corrected p < 0.05): b. Other "
             "arms below base (corrected p < 0.05): c.",
         ),
         (
@@ -766,8 +596,8 @@ def made_up(**arms: tuple[float, float, float]) -> dict[str, Any]:
         ),
         (
             {"a": (0.2, 0.05, 0.35)},  # an interval above zero is not enough
-            "a has the highest mean, 0.500: +0.200 [+0.050, +0.350] against base; corrected p = 0.200, so "
-            "these data do not tell the two apart.",
+            "a has the highest mean, 0.500: +0.200 [+0.050, +0.350] against base, probably better, though "
+            "the corrected test does not confirm it (corrected p = 0.200).",
         ),
     ],
 )
@@ -849,87 +679,3 @@ def test_rows_per_step_by_hand() -> None:
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
-
-
-def test_of_many_arms_the_best_and_the_one_compared_with_stand_out() -> None:
-    """14 arms, arm 13 the best by each metric but METEOR, where arm 0 is; with 12 arms all stand out."""
-    means = {f"arm {i:02}": dict.fromkeys(METRIC_NAMES, float(i)) | {"meteor": float(-i)} for i in range(14)}
-    arms = {arm: {name: {"mean": value} for name, value in found.items()} for arm, found in means.items()}
-    shown = followed({"arms": arms, "against": "arm 05"})
-    assert shown == [f"arm {i:02}" for i in (0, 1, 2, 5, 11, 12, 13)]
-    few = dict(list(arms.items())[:12])
-    assert followed({"arms": few, "against": "arm 05"}) == list(few)
-    axes, styles = Figure().subplots(), dict.fromkeys(arms, Style("#0072b2", "o", "-"))
-    rows = [{"arm": arm, "period": t, "rouge1": 0.0, "rouge1_low": 0.0, "rouge1_high": 0.0}
-            for arm in arms for t in (1, 2)]  # fmt: skip
-    periods_panel(axes, pl.DataFrame(rows), "rouge1", styles, shown)
-    colours = [line.get_color() for line in axes.lines]
-    assert colours == [GRID] * 7 + ["#0072b2"] * 7 and not axes.collections
-
-
-def test_what_drawings_mark() -> None:
-    """The front: each arm better than all cheaper ones. Filled: corrected p below 0.05; no p, not filled."""
-    spent = {
-        "base": (1.0, -4.0),
-        "good": (5.0, -2.0),
-        "worse": (6.0, -3.0),
-        "tie": (7.0, -2.0),
-        "top": (9.0, -1.0),
-    }
-    arms = {
-        arm: {
-            "seconds_train": 0.0,
-            "seconds_score": 0.0,
-            "seconds_generate": seconds,
-            "rouge1": {"mean": mean},
-        }
-        for arm, (seconds, mean) in spent.items()
-    }
-    assert frontier({"arms": arms}, "rouge1") == ["base", "good", "top"]
-    paired = {
-        arm: {"rouge1": {"difference": 0.1, "low": 0.0, "high": 0.2, "p_holm": p}}
-        for arm, p in (("good", 0.049), ("worse", 0.051), ("top", None))
-    }
-    axes = Figure().subplots()
-    styles = dict.fromkeys(("base", *paired), Style("#0072b2", "o", "-"))
-    paired_panel(axes, {"paired": paired, "against": "base"}, "rouge1", styles)
-    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
-    assert faces == ["#0072b2", "none", "none"]
-
-
-def test_measures_of_transfer_are_drawn_where_there_are_any() -> None:
-    """Filled: told apart from the arm compared with, which is not itself; no mark without a value."""
-    means = {"base": 0.0, "good": 0.4, "worse": -0.2, "shared": None}
-    styles = dict.fromkeys(means, Style("#0072b2", "o", "-"))
-    drawn = {
-        arm: {"personal": {"mean": value, "low": value, "high": value, "users": 8 if arm != "shared" else 0}}
-        for arm, value in means.items()
-    }
-    tested = {
-        "good": {"personal": {"p": 0.01, "p_holm": 0.02}},
-        "worse": {"personal": {"p": 0.2, "p_holm": 0.2}},
-        "shared": {"personal": {"p": None, "p_holm": None}},
-    }
-    metrics = {"transfer": drawn, "transfer_paired": tested, "users": 8}
-    axes = Figure().subplots()
-    measure_panel(axes, metrics, "personal", styles)
-    marks = [
-        (line.get_xdata()[0], line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"
-    ]
-    assert marks == [(0.0, "none"), (0.4, "#0072b2"), (-0.2, "none")]
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(means)
-    assert axes.get_title() == "personal part"
-
-
-def test_a_measure_says_of_how_many_users_it_is_and_where_they_are_too_few() -> None:
-    """Six users can give p = 0.031, which two comparisons double."""
-    entry = {"personal": {"mean": 0.1, "users": 6}}
-    tested = {"good": {"personal": {"p": 0.03125}}, "worse": {"personal": {"p": 0.5}}}
-    metrics = {"transfer": {"base": entry, "good": entry}, "transfer_paired": tested, "users": 6}
-    assert measure_title(metrics, "personal") == "personal part\n(too few for any p < 0.05)"
-    del tested["worse"]
-    assert measure_title(metrics, "personal") == "personal part"
-    assert measured({"transfer": {"base": {name: {"users": 0} for name in TRANSFER_NAMES} | entry}}) == [
-        "personal"
-    ]
-    assert measure_title(metrics | {"users": 10}, "personal") == "personal part\n(n=6)"

@@ -21,7 +21,7 @@ from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
 from tasks.params import load_params
 from tasks.reporting.findings import seeds_table, significance_table
-from tasks.reporting.plots import titles
+from tasks.reporting.names import titles
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.table import arms_table, as_markdown, paired_table
 from tasks.seeds import __main__ as command
