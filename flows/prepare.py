@@ -21,7 +21,9 @@ from pathlib import Path
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from prefect.events import emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
@@ -47,7 +49,8 @@ def main() -> None:
     if not wait_for_server(address, patience):
         sys.exit(
             f"error: no Prefect server answers at {address} after {patience:g} seconds: start one with "
-            f"`prefect server start --background`"
+            f"`prefect server start --background`; if that says that one runs already, after "
+            f"`prefect server stop`"
         )
     print(f"The server answers: {address}")
     serve_reports()
@@ -55,6 +58,7 @@ def main() -> None:
         make_pool(client)
         print(f"Work pool {POOL}: one run at a time, others wait.")
         make_automations(client)
+        ask_for_life(client)
         print(f"Automations: a run that is silent for {SILENT} seconds ends as Crashed,")
         print(f"a cancelled one that has not ended in {PATIENCE} seconds as Cancelled.", flush=True)
     deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
@@ -127,6 +131,21 @@ def make_automation(
         client.update_automation(found[0].id, automation)
     else:
         client.create_automation(automation)
+
+
+def ask_for_life(client: SyncPrefectClient) -> None:
+    """Lets the automations wait anew for all runs that have not ended.
+
+    A server that comes back after more than a minute forgets what it was waiting for.
+    """
+    begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    only = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)))
+    for run in client.read_flow_runs(flow_run_filter=only):
+        event = "Cancelling" if run.state_type == StateType.CANCELLING else "heartbeat"
+        emit_event(
+            f"prefect.flow-run.{event}",
+            resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
+        )
 
 
 if __name__ == "__main__":
