@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 import yaml
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
@@ -79,30 +79,21 @@ def experiment(
         return Failed(message=str(error), data=error)  # in words, without a traceback
     if superseded():
         return Completed(name="Skipped", message="The schedule's next run is due already: that one runs.")
-    log, run = get_run_logger(), name_of_folder()
-    run_stage_again = run_stage.with_options(
+    run = name_of_folder()
+    run_again = run_stage.with_options(
         retries=retries, retry_delay_seconds=retry_delay, timeout_seconds=stage_timeout
     )
-    with workspace(log.info) as place:
+    with workspace(get_run_logger().info) as place:
         kept = place / "data/seeds" / parse_with_suite(next(iter(trees.values())), PARAMS.name).experiment
         shutil.rmtree(kept, ignore_errors=True)  # of an earlier run, perhaps with other overrides
-        progress: Progress | None = None
+        progress = Progress()
         for seed, tree in trees.items():
-            write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), place / "params.yaml")
+            write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), place / PARAMS)
             stages = stages_in_order(place)
-            progress = progress or Progress(len(stages) * len(trees))
-            ended: dict[str, State[None]] = {}
-            for stage, needs in stages.items():
-                if (told := ended_elsewhere()) is not None:
-                    return told
-                title = stage if len(trees) == 1 else f"seed {seed}: {stage}"
-                waited = [ended[need] for need in needs]
-                ended[stage] = run_stage_again(
-                    stage, title, place, progress, wait_for=waited, return_state=True
-                )
-                if not ended[stage].is_completed():
-                    error = ended[stage].result(raise_on_failure=False)
-                    return Failed(message=ended[stage].message, data=error)  # raised to whoever called
+            progress.total = len(stages) * len(trees)
+            title = "{}" if len(trees) == 1 else f"seed {seed}: {{}}"
+            if (stopped := run_stages(stages, title, place, progress, run_again)) is not None:
+                return stopped
             if len(trees) > 1:
                 tool("tasks.seeds", "--keep", place=place)
             copy_report(f"{run}/seed-{seed}" if len(trees) > 1 else run, place / "data/report")
@@ -113,6 +104,22 @@ def experiment(
             report = copy_report(run, place / "data/metrics.json", place / PARAMS)
         show(report, run, seeds=list(trees))
     return Completed(message=f"The report: {report.resolve()}")
+
+
+def run_stages(
+    stages: dict[str, list[str]], title: str, place: Path, progress: Progress, run: Task[..., None]
+) -> State[None] | None:
+    """Brings stages up to date in a folder, in order; the state that the flow ends in, where it must stop."""
+    ended: dict[str, State[None]] = {}
+    for stage, needs in stages.items():
+        if (told := ended_elsewhere()) is not None:
+            return told
+        waited = [ended[need] for need in needs]
+        ended[stage] = run(stage, title.format(stage), place, progress, wait_for=waited, return_state=True)
+        if not ended[stage].is_completed():
+            error = ended[stage].result(raise_on_failure=False)
+            return Failed(message=ended[stage].message, data=error)  # raised to whoever called the flow
+    return None
 
 
 @task(task_run_name="{title}", cache_policy=NO_CACHE)

@@ -23,9 +23,9 @@ def bar_of(line: str) -> tuple[float, str] | None:
 
 
 class Progress:
-    """The artifact `progress` of a run of `total` stages."""
+    """The artifact `progress` of a run of `total` stages, which may be set later."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int = 1) -> None:
         self.total, self.ended = total, 0
         self.stage, self.shown_at = "", 0.0
         made = create_progress_artifact(0.0, key="progress", description="starting")
