@@ -37,6 +37,7 @@ from prefect.settings import (
 from flows.asked import AskedError
 from flows.experiment import experiment
 from flows.prepare import BEGUN, make_automation, wait_for_server
+from flows.progress import Progress
 from flows.stages import StageError
 
 ROOT, PYTHON = Path(__file__).parents[2], sys.executable
@@ -124,6 +125,19 @@ def test_run_and_rerun(toy: Path, server: Address) -> None:
 
     experiment()
     assert ran(toy) == []  # up to date
+
+
+@pytest.mark.slow
+def test_progress_moves_with_stages_and_their_bars(server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.progress.EVERY", 0)
+    progress = Progress(4)
+    progress.begin("split")
+    progress.end()
+    progress.begin("adapt@1")
+    progress.hear("adapt@1 train:  50%|#####     | 1.2k/2.4k [00:35<00:35, 34.2tok/s]")
+    artifact = cast("Artifact", Artifact.get("progress"))
+    assert float(str(artifact.data)) == 100 * 1.5 / 4
+    assert artifact.description == "adapt@1 (2 of 4): adapt@1 train 1.2k/2.4k"
 
 
 @pytest.mark.slow
