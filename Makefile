@@ -94,8 +94,8 @@ ablate: setup ## run a suite of arms: make ablate SUITE=lambda [NAME=acl] [SEEDS
 compare: ## every method of the field on three seeds of personas (hours); NAME=acl: on a table of your own
 	@$(MAKE) --no-print-directory ablate SUITE=compare SEEDS="$${SEEDS:-0 2 3}"
 
-flow: setup ## what `make repro` does, as a Prefect flow
-	@python -m flows.experiment && python -m tasks.report --print
+flow: setup ## what `make repro` does, as a Prefect flow, on a copy of the project (docs/prefect.md)
+	@python -m flows.experiment
 
 bench: setup ## measure speed: engine against plain loops, growth, every stage and memory (about an hour; leave the machine alone)
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \

@@ -1,180 +1,167 @@
 """The experiment as a Prefect flow: each stage of dvc.yaml is one task, in the order that DVC gives.
 
-`python -m flows.experiment` runs it without a server; docs/operate.md says how to schedule and watch it.
-What is up to date is for DVC to say, on content, so Prefect's own caching is off. A new period or stage in
-dvc.yaml needs no change here. Settings of Prefect are in prefect.toml.
+    python -m flows.experiment                                        params.yaml as it stands
+    python -m flows.experiment --suite lambda --seeds 0 1 2           as `make ablate`
+    python -m flows.experiment --name acl -S arm.decode.lmbda=0.7     as `dvc exp run`
+
+runs it without a server; docs/prefect.md says how to schedule and watch it. A run works on a copy of the
+project (workspace.py). What is up to date is for DVC to say, on content, so Prefect's own caching is off. A
+new period or stage in dvc.yaml needs no change here. Settings of Prefect are in prefect.toml.
 """
 
 from __future__ import annotations
 
-import base64
-import os
-import re
-import signal
+import argparse
+import shutil
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import IO
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+import yaml
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Failed, State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
 
-from spring.settings.params import ParameterError
-from tasks.params import load_params
-
-LAST_LINES = 15  # of a failed stage, in the message of its task
-GRACE = 10  # seconds that a stage has to end after being asked to
-
-
-class StageError(RuntimeError):
-    """DVC or a stage did not end well; the message holds the last lines and says what to do."""
+from flows.asked import AskedError, asked_for
+from flows.progress import Progress
+from flows.showing import copy_report, name_of_folder, show
+from flows.stages import StageError, follow, reproduce, stages_in_order
+from flows.waiting import ended_elsewhere, superseded
+from flows.workspace import FOLDER, WorkspaceError, workspace
+from tasks.files import write_text
+from tasks.params import PARAMS
+from tasks.suites import MAIN, parse_with_suite
 
 
 def name_of_run() -> str:
-    """What this flow run is called. Must not raise: Prefect would show the run as pending for good."""
+    """What this flow run is called: experiment, suite, seeds, time.
+
+    Must not raise: Prefect would show the run as pending for good.
+    """
     try:
-        params = load_params()
-        what = f"{params.experiment}-seed{params.seed}"
-    except ParameterError:
+        given = flow_run.get_parameters()
+        trees = asked_for(given["name"], given["suite"], given["seeds"], given["overrides"])
+        tree = next(iter(trees.values()))
+        what = f"{tree['experiment']}-{tree.get('suite', MAIN)}-seed{'-'.join(map(str, trees))}"
+    except AskedError:
         what = "unusable-parameters"  # the flow's first line tells which
     return f"{what}-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
 
 
 @flow(name="experiment", flow_run_name=name_of_run)
 def experiment(
-    retries: int = 1, retry_delay: float = 30, stage_timeout: float = 24 * 3600
-) -> State[None] | None:
-    """Brings every stage up to date, then shows numbers, plots and report as artifacts.
+    name: str | None = None,
+    suite: str | None = None,
+    seeds: list[int] | None = None,
+    overrides: list[str] | None = None,
+    retries: int = 1,
+    retry_delay: float = 30,
+    stage_timeout: float = 24 * 3600,
+) -> State[None]:
+    """Brings every stage up to date, for each seed, then shows numbers, drawings and report.
 
-    A stage that fails is tried again up to `retries` times, `retry_delay` seconds later; one that runs for
-    more than `stage_timeout` seconds is ended and has failed. Nothing runs after a stage that failed.
+    Nothing runs after a stage that failed. The parameters, as the server's page describes them:
+
+    Args:
+        name: One of experiments/, laid over the committed params.yaml. None: params.yaml as it stands.
+        suite: One of suites/. None: that of params.yaml.
+        seeds: Run one after the other; several are pooled. None: that of params.yaml.
+        overrides: As `dvc exp run -S`, for instance arm.decode.lmbda=0.7
+        retries: How often a stage that fails is tried again.
+        retry_delay: Seconds before it is.
+        stage_timeout: Seconds after which a stage is ended and has failed.
     """
-    load_params()
-    run = run_stage.with_options(
+    try:
+        trees = asked_for(name, suite, seeds, overrides)
+    except AskedError as error:
+        return Failed(message=str(error), data=error)  # in words, without a traceback
+    if superseded():
+        return Completed(name="Skipped", message="The schedule's next run is due already: that one runs.")
+    run = name_of_folder()
+    run_again = run_stage.with_options(
         retries=retries, retry_delay_seconds=retry_delay, timeout_seconds=stage_timeout
     )
+    with workspace(get_run_logger().info) as place:
+        kept = place / "data/seeds" / parse_with_suite(next(iter(trees.values())), PARAMS.name).experiment
+        shutil.rmtree(kept, ignore_errors=True)  # of an earlier run, perhaps with other overrides
+        progress = Progress()
+        for seed, tree in trees.items():
+            write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), place / PARAMS)
+            stages = stages_in_order(place)
+            progress.total = len(stages) * len(trees)
+            title = "{}" if len(trees) == 1 else f"seed {seed}: {{}}"
+            if (stopped := run_stages(stages, title, place, progress, run_again)) is not None:
+                return stopped
+            if len(trees) > 1:
+                tool("tasks.seeds", "--keep", place=place)
+            copy_report(f"{run}/seed-{seed}" if len(trees) > 1 else run, place / "data/report")
+        if len(trees) > 1:
+            tool("tasks.seeds", place=place)
+            report = copy_report(run, kept)
+        else:
+            report = copy_report(run, place / "data/metrics.json", place / PARAMS)
+        show(report, run, seeds=list(trees))
+    return Completed(message=f"The report: {report.resolve()}")
+
+
+def run_stages(
+    stages: dict[str, list[str]], title: str, place: Path, progress: Progress, run: Task[..., None]
+) -> State[None] | None:
+    """Brings stages up to date in a folder, in order; the state that the flow ends in, where it must stop."""
     ended: dict[str, State[None]] = {}
-    for stage, needs in stages_in_order().items():
-        ended[stage] = run(stage, wait_for=[ended[need] for need in needs], return_state=True)
+    for stage, needs in stages.items():
+        if (told := ended_elsewhere()) is not None:
+            return told
+        waited = [ended[need] for need in needs]
+        ended[stage] = run(stage, title.format(stage), place, progress, wait_for=waited, return_state=True)
         if not ended[stage].is_completed():
             error = ended[stage].result(raise_on_failure=False)
             return Failed(message=ended[stage].message, data=error)  # raised to whoever called the flow
-    publish()
     return None
 
 
-def stages_in_order(folder: Path = Path()) -> dict[str, list[str]]:
-    """Every stage of the project in `folder` with the stages it needs, each after those: `dvc dag`."""
-    command = dvc("dag", "--dot")
-    drawn = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True)
-    if drawn.returncode != 0:
-        raise StageError(f"DVC cannot read the stages of dvc.yaml:\n{drawn.stderr.strip()}")
-    needs: dict[str, list[str]] = {}
-    for first, second in re.findall(r'^"([^"]+)"(?: -> "([^"]+)")?;$', drawn.stdout, flags=re.MULTILINE):
-        needs.setdefault(first, [])
-        if second:
-            needs.setdefault(second, []).append(first)
-    return {stage: needs[stage] for stage in TopologicalSorter(needs).static_order()}
+@task(task_run_name="{title}", cache_policy=NO_CACHE)
+def run_stage(stage: str, title: str, place: Path, progress: Progress) -> None:
+    """Runs one stage in a folder if it is out of date, its output going to the log."""
+    log = get_run_logger()
+
+    def hear(line: str) -> None:
+        log.info(line)
+        progress.hear(line)
+
+    progress.begin(title)
+    reproduce(stage, place, hear)
+    progress.end()
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(stage: str) -> None:
-    """Runs one stage if it is out of date, its output going to the log; raises `StageError` if it fails.
-
-    `--single-item`: what it needs was brought up to date before it, and need not be checked once more.
-    """
-    log, last = get_run_logger(), deque[str](maxlen=LAST_LINES)
-    command = dvc("--wait-for-lock", "repro", "--single-item", stage)
-    with started(command) as process:
-        assert process.stdout is not None
-        for line in lines(process.stdout):
-            log.info(line)
-            last.append(line)
-        code = process.wait()
+def tool(module: str, *arguments: str, place: Path) -> None:
+    """Runs a module of the project in a folder, its output going to the log."""
+    last, code = follow([sys.executable, "-m", module, *arguments], place, get_run_logger().info)
     if code != 0:
-        raise StageError(
-            f"Stage {stage} failed (exit code {code}). Its last lines:\n  " + "\n  ".join(last) + "\n"
-            f"{why_killed(code, last)}What was finished is kept. Mend the cause and start the flow again, or "
-            f"try this stage alone: dvc repro --single-item {stage}"
-        )
+        raise StageError(f"python -m {module} failed (exit code {code}):\n  " + "\n  ".join(last))
 
 
-def why_killed(code: int, last: Iterable[str]) -> str:
-    """A line for a stage that the system ended (SIGKILL: -9, in a shell's words 137); else nothing.
-
-    DVC's own code is 255 then; the stage's stands in what DVC says.
-    """
-    said = re.search(r"exited with (-9|137)\b", "\n".join(last))
-    if code not in (-9, 137) and not said:
-        return ""
-    return "It was killed, most likely for memory: lower model.memory_gb, or end other programs.\n"
-
-
-def dvc(*arguments: str) -> list[str]:
-    """A DVC command, run by the Python that runs this."""
-    return [sys.executable, "-m", "dvc", *arguments]
-
-
-def environment() -> dict[str, str]:
-    """That of this process, so changed that stages find the same Python and their output is not held back."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-@contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process in a group of its own, which ends with the block: after a timeout, Ctrl-C or cancellation."""
-    process = subprocess.Popen(
-        command,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
+def main() -> None:
+    """Runs the flow in this process, and prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m flows.experiment", description=__doc__.splitlines()[0])
+    parser.add_argument("--name", help="one of experiments/")
+    parser.add_argument("--suite", help="one of suites/")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to run and pool")
+    parser.add_argument(
+        "-S", metavar="KEY=VALUE", dest="overrides", action="append", help="as dvc exp run -S"
     )
+    asked = parser.parse_args()
     try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def lines(output: IO[str]) -> Iterator[str]:
-    """Lines with something on them."""
-    return (line.rstrip() for line in output if line.strip())
-
-
-def publish() -> None:
-    """Shows data/metrics.json and data/report/ on this run's page."""
-    from tasks.evaluate import read_metrics  # here: polars and more, needed only at the end
-    from tasks.report import FOLDER
-    from tasks.reporting.findings import tables
-    from tasks.reporting.table import as_markdown
-
-    made = tables(read_metrics(), list(load_params().arms))
-    create_markdown_artifact("\n".join(as_markdown(table) for table in made), key="metrics")
-    for plot in sorted((FOLDER / "plots").glob("*.svg")):
-        address = f"data:image/svg+xml;base64,{base64.b64encode(plot.read_bytes()).decode()}"
-        create_image_artifact(address, key=f"plot-{plot.stem}", description=f"data/report/plots/{plot.name}")
-    page = (FOLDER / "report.html").resolve()  # the path is the text: browsers follow no link to a file
-    create_link_artifact(page.as_uri(), link_text=str(page), key="report")
+        state = experiment(**vars(asked), return_state=True)
+        state.result()
+    except (AskedError, StageError, WorkspaceError, TimeoutError) as error:
+        sys.exit(f"error: {error}")
+    if not asked.seeds or len(asked.seeds) == 1:
+        subprocess.run([sys.executable, "-m", "tasks.report", "--print"], cwd=FOLDER)
+    print(state.message)
 
 
 if __name__ == "__main__":
-    try:
-        experiment()
-    except (StageError, ParameterError, FileNotFoundError, TimeoutError) as error:
-        sys.exit(f"error: {error}")
+    main()

@@ -1,83 +1,72 @@
-"""The flow on a toy project: real DVC, a real Prefect server of its own, stages that note that they ran."""
+"""The flow on a toy project: real DVC, a real Prefect server and worker, stages that note that they ran."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 import yaml
-from kit.tracking import made_metrics, write_params
-from kit.warm import Warm
+from kit.toy import ALL, WORKS, ended, ran
+from kit.tracking import write_params
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.testing.utilities import prefect_test_harness
-
-from flows.experiment import (
-    StageError,
-    dvc,
-    environment,
-    experiment,
-    lines,
-    stages_in_order,
-    started,
-    why_killed,
+from prefect.events.actions import ChangeFlowRunState
+from prefect.flow_engine import run_flow
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_UI_STATIC_DIRECTORY,
+    temporary_settings,
 )
-from spring.settings.params import ParameterError
+
+from flows.asked import AskedError
+from flows.experiment import experiment
+from flows.prepare import BEGUN, make_automation, wait_for_server
+from flows.progress import Progress
+from flows.stages import StageError
 
 ROOT, PYTHON = Path(__file__).parents[2], sys.executable
-# By name, `above` would come before what it needs.
-STAGES: dict[str, dict[str, object]] = {
-    "zero": {"cmd": "echo zero >> ran; echo 0 > zero", "params": ["seed"], "outs": ["zero"]},
-    "each": {
-        "foreach": "${periods}",
-        "do": {"cmd": "echo each@${key} >> ran; echo 1 > ${key}", "deps": ["zero"], "outs": ["${key}"]},
-    },
-    "above": {"cmd": "echo above >> ran; sh ./script", "deps": ["0", "1", "2", "script"], "outs": ["result"]},
-    "last": {"cmd": "echo last >> ran", "deps": ["result"]},
-}
-WORKS = "echo something to read; echo 1 > result"
-
-
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> Path:
-    """A DVC project of six stages, the current folder; and a report as if it had been made."""
-    write_params(tmp_path)
-    (tmp_path / "script").write_text(WORKS, encoding="utf-8")
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}), encoding="utf-8")
-    (tmp_path / "data/report/plots").mkdir(parents=True)
-    (tmp_path / "data/metrics.json").write_text(json.dumps(made_metrics()), encoding="utf-8")
-    (tmp_path / "data/report/plots/cost.svg").write_text("<svg/>", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(warm_python.folder / "python"))  # what DVC is started with
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    subprocess.run(dvc("init", "--no-scm", "--quiet"), check=True)
-    return tmp_path
+Address = str
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    """A Prefect server with an empty database for this module."""
-    with prefect_test_harness(server_startup_timeout=90):
-        yield
-
-
-def ran(root: Path) -> list[str]:
-    """Which stages ran since this was last asked, in order."""
-    notes = root / "ran"
-    names = notes.read_text(encoding="utf-8").split() if notes.exists() else []
-    notes.write_text("", encoding="utf-8")
-    return names
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A Prefect server with an empty database for this module; the address of its API."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"http://127.0.0.1:{port}/api"
+    settings = {PREFECT_API_URL: address, PREFECT_HOME: home}
+    settings |= {PREFECT_SERVER_UI_STATIC_DIRECTORY: str(home / "ui")}
+    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": port, "PREFECT_API_URL": address}
+    own |= {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"), "DO_NOT_TRACK": "1"}
+    command = [PYTHON, "-m", "prefect", "server", "start"]
+    process = subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, cwd=ROOT)
+    try:
+        assert wait_for_server(address, 90)
+        with temporary_settings(settings), pytest.MonkeyPatch.context() as patch:
+            for name, value in own.items():
+                patch.setenv(name, value)
+            yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_run() -> FlowRun:
@@ -88,12 +77,21 @@ def last_run() -> FlowRun:
 def logs_say(text: str, run: FlowRun, patience: float = 60) -> bool:
     """Whether the server learns of a logged line: a thread sends them, even after the run is over."""
     only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+
+    def said() -> bool:
+        with get_client(sync_client=True) as client:
+            return text in [line.message for line in client.read_logs(only)]
+
+    return becomes(said, patience)
+
+
+def becomes(true: Callable[[], bool], patience: float) -> bool:
+    """Whether something is so before `patience` seconds are over."""
     until = time.monotonic() + patience
-    with get_client(sync_client=True) as client:
-        while text not in [line.message for line in client.read_logs(only)]:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.2)
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.3)
     return True
 
 
@@ -104,89 +102,63 @@ def shown(key: str) -> str:
     return str(artifact.data)
 
 
-# --- without a server -------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
-def test_order_is_that_of_dvc(toy: Path) -> None:
-    needs = stages_in_order()
-    each = ["each@0", "each@1", "each@2"]
-    assert list(needs) == ["zero", *each, "above", "last"]
-    assert needs["zero"] == [] and needs["each@1"] == ["zero"] and sorted(needs["above"]) == each
-
-
-@pytest.mark.slow
-def test_unreadable_stages_are_an_error_in_words(toy: Path) -> None:
-    (toy / "dvc.yaml").write_text("stages: {one: {comand: echo}}", encoding="utf-8")
-    with pytest.raises(StageError, match=r"cannot read the stages(.|\n)*comand"):
-        stages_in_order()
-
-
-def test_an_interrupted_stage_leaves_nothing_running(tmp_path: Path) -> None:
-    note = tmp_path / "child"
-    command = ["sh", "-c", f"sleep 60 & echo $! > {note}; echo ready; wait"]
-    with contextlib.suppress(KeyboardInterrupt), started(command) as process:
-        assert process.stdout is not None and next(lines(process.stdout)) == "ready"
-        raise KeyboardInterrupt
-    assert process.poll() is not None
-    assert ended(int(note.read_text(encoding="utf-8")))
-
-
-def ended(process: int) -> bool:
-    """Whether a process is gone, or will be in a moment."""
-    for _ in range(50):
-        try:
-            state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def test_stages_find_this_python() -> None:
-    found = subprocess.run(
-        ["sh", "-c", "command -v python"], env=environment(), capture_output=True, text=True
-    )
-    assert Path(found.stdout.strip()).parent == Path(sys.executable).parent
-
-
-def test_a_killed_stage_is_told_as_such() -> None:
-    dvc_says = "ERROR: failed to reproduce 'adapt': failed to run: python -m tasks.adapt, exited with "
-    for code, last in [(255, f"{dvc_says}-9"), (255, f"{dvc_says}137"), (-9, ""), (137, "")]:
-        assert "killed, most likely for memory: lower model.memory_gb" in why_killed(code, ["a line", last])
-    for code, last in [(255, f"{dvc_says}1"), (255, f"{dvc_says}-91"), (-15, ""), (0, "")]:
-        assert why_killed(code, [last]) == ""
-
-
-# --- with a server ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_run_and_rerun(toy: Path, server: None) -> None:
-    experiment()
-    assert ran(toy) == ["zero", "each@0", "each@1", "each@2", "above", "last"]
+def test_run_and_rerun(toy: Path, server: Address) -> None:
+    text = (toy / "params.yaml").read_text(encoding="utf-8")
+    experiment(overrides=["evaluate.resamples=20"])
+    assert ran(toy) == ALL
     run = last_run()
-    assert run.name.startswith("made-up-seed0-20") and run.state_name == "Completed"
+    assert run.name.startswith("made-up-main-seed0-20") and run.state_name == "Completed"
     with get_client(sync_client=True) as client:
         tasks = [task.name for task in client.read_task_runs()]
-    assert sorted(tasks) == ["above", "each@0", "each@1", "each@2", "last", "zero"]
+    assert sorted(tasks) == sorted(ALL)
     assert logs_say("something to read", run)
-    assert "| spring |" in shown("metrics") and "ROUGE-1" in shown("metrics")
-    assert shown("plot-cost") == "data:image/svg+xml;base64,PHN2Zy8+"  # <svg/>
-    assert str(toy / "data/report/report.html") in shown("report")
+    assert (toy / "params.yaml").read_text(encoding="utf-8") == text and not (toy / "dvc.lock").exists()
+
+    summary, page = shown("summary"), f"/reports/{run.name}/"
+    assert summary.startswith(f"[Open the report]({page}report.html)")
+    assert "| spring | +0." in summary and f"![cost]({page}plots/cost.svg)" in summary
+    assert "base64" not in summary and float(shown("progress")) == 100
+    site = server.removesuffix("/api")
+    assert httpx.get(f"{site}{page}report.html").text == "<h1>A report</h1>"
+    assert httpx.get(f"{site}{page}plots/cost.svg").headers["content-type"] == "image/svg+xml"
 
     experiment()
     assert ran(toy) == []  # up to date
 
 
 @pytest.mark.slow
-def test_failure_is_retried_and_then_told(toy: Path, server: None) -> None:
+def test_progress_moves_with_stages_and_their_bars(server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.progress.EVERY", 0)
+    progress = Progress(4)
+    progress.begin("split")
+    progress.end()
+    progress.begin("adapt@1")
+    progress.hear("adapt@1 train:  50%|#####     | 1.2k/2.4k [00:35<00:35, 34.2tok/s]")
+    artifact = cast("Artifact", Artifact.get("progress"))
+    assert float(str(artifact.data)) == 100 * 1.5 / 4
+    assert artifact.description == "adapt@1 (2 of 4): adapt@1 train 1.2k/2.4k"
+
+
+@pytest.mark.slow
+def test_seeds_are_run_kept_and_pooled(toy: Path, server: Address) -> None:
+    experiment(suite="lambda", seeds=[3, 1])
+    assert ran(toy) == ALL + ALL[:1]  # of the second, `zero` alone reads the seed, and writes what was there
+    run = last_run()
+    assert run.name.startswith("made-up-lambda-seed3-1-20")
+    summary = shown("summary")
+    for seed in (1, 3):
+        page = f"/reports/{run.name}/seed-{seed}/report.html"
+        assert f"[seed {seed}]({page})" in summary
+        assert httpx.get(f"{server.removesuffix('/api')}{page}").text == "<h1>A report</h1>"
+
+
+@pytest.mark.slow
+def test_failure_is_retried_and_then_told(toy: Path, server: Address) -> None:
     (toy / "script").write_text("echo reason: no such file; exit 3", encoding="utf-8")
     with pytest.raises(StageError, match="reason: no such file") as caught:
         experiment(retries=2, retry_delay=0)
-    assert ran(toy) == ["zero", "each@0", "each@1", "each@2", "above", "above", "above"]
+    assert ran(toy) == [*ALL[:5], "above", "above"]
     assert "Stage above failed" in str(caught.value)
     assert "dvc repro --single-item above" in str(caught.value)
     run = last_run()
@@ -198,35 +170,113 @@ def test_failure_is_retried_and_then_told(toy: Path, server: None) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_that_the_system_kills(toy: Path, server: None) -> None:
+def test_a_stage_that_the_system_kills(toy: Path, server: Address) -> None:
     (toy / "script").write_text("kill -9 $$", encoding="utf-8")
     with pytest.raises(StageError, match=r"killed, most likely for memory: lower model\.memory_gb"):
         experiment(retries=0)
 
 
 @pytest.mark.slow
-def test_stage_that_takes_too_long_is_ended(toy: Path, server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_that_takes_too_long_is_ended(
+    toy: Path, server: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "executable", PYTHON)  # a process that can be ended with its group
-    (toy / "script").write_text("echo $$ > pid; exec sleep 60", encoding="utf-8")
+    (toy / "script").write_text(f"echo $$ > {toy}/pid; exec sleep 60", encoding="utf-8")
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match="4"):
-        experiment(retries=0, stage_timeout=4)
-    assert time.monotonic() - began < 40
+    with pytest.raises(TimeoutError, match="6"):
+        experiment(retries=0, stage_timeout=6)
+    assert time.monotonic() - began < 60
     assert ran(toy)[-1] == "above" and ended(int((toy / "pid").read_text(encoding="utf-8")))
 
 
 @pytest.mark.slow
-def test_bad_parameters_stop_it_before_any_stage(toy: Path, server: None) -> None:
+def test_bad_parameters_stop_it_before_any_stage(toy: Path, server: Address) -> None:
     write_params(toy, init_timeout=0)
-    with pytest.raises(ParameterError, match="init_timeout is 0"):
+    with pytest.raises(AskedError, match="init_timeout is 0"):
         experiment()
-    assert ran(toy) == [] and last_run().state_name == "Failed"
+    run = last_run()
+    assert ran(toy) == [] and run.state_name == "Failed" and run.name.startswith("unusable-parameters")
+    assert run.state and "init_timeout is 0" in str(run.state.message)
+
+
+@pytest.mark.slow
+def test_killed_with_worker_and_stage_it_ends_and_lets_others_run(toy: Path, server: Address) -> None:
+    """Also: a run that is cancelled then; and of runs that fell due meanwhile, one is enough."""
+    shutil.copytree(ROOT / "flows", toy / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    tree["deployments"][0]["schedules"] = [{"cron": "* * * * *", "active": False}]
+    (toy / "prefect.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    prepare = [PYTHON, "-m", "flows.prepare"]
+    done = subprocess.run(prepare, cwd=toy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "Deployments: nightly, ablation, compare" in done.stdout, done.stderr
+    (toy / "script").write_text(f"echo $$ > {toy}/pid; exec sleep 600", encoding="utf-8")
+    with get_client(sync_client=True) as client:
+        crash = ChangeFlowRunState(name=None, state=StateType.CRASHED, message="silent", force=False)
+        make_automation(client, "end silent runs", BEGUN, ("*",), 40, crash)  # not after 120
+        deployment = client.read_deployment_by_name("experiment/nightly")
+        first, second = (client.create_flow_run_from_deployment(deployment.id).id for _ in range(2))
+
+    def state_of(run: object) -> str | None:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run).state_name  # type: ignore[arg-type]
+
+    with worker(toy, environment) as kill:
+        assert becomes(lambda: (toy / "pid").exists(), 60)
+        assert state_of(first) == "Running" and state_of(second) in ("Scheduled", "Late")
+        kill()
+        assert ended(int((toy / "pid").read_text(encoding="utf-8")))
+        assert becomes(lambda: state_of(first) == "Crashed", 100)
+    (toy / "script").write_text(WORKS, encoding="utf-8")
+    with worker(toy, environment):
+        assert becomes(lambda: state_of(second) == "Completed", 90)
+
+
+@contextmanager
+def worker(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """A worker; what kills it and all that it started, as happens at the end too."""
+    command = [PYTHON, "-m", "prefect", "worker", "start", "--pool", "spring-pool"]
+    process = subprocess.Popen(command, cwd=folder, env=environment)
+
+    def kill() -> None:
+        if process.poll() is None:
+            for one in [process.pid, *descendants(process.pid)]:
+                os.kill(one, signal.SIGKILL)
+            process.wait()
+
+    try:
+        yield kill
+    finally:
+        kill()
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text(encoding="utf-8").split()]
+    return [each for child in children for each in [child, *descendants(child)]]
+
+
+@pytest.mark.slow
+def test_of_scheduled_runs_that_wait_the_last_runs(toy: Path, server: Address) -> None:
+    with get_client(sync_client=True) as client:
+        deployment = experiment.to_deployment("often", cron="*/2 * * * *")
+        identity = deployment.apply()
+        now = datetime.now(UTC)
+        times = {"start_time": str(now - timedelta(minutes=4)), "end_time": str(now)}
+        client._client.post(f"/deployments/{identity}/schedule", json=times).raise_for_status()
+        runs = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        waiting = [run for run in runs if run.deployment_id == identity and run.expected_start_time <= now]
+    assert len(waiting) == 2
+    states = [run_flow(experiment, flow_run=run, return_type="state") for run in waiting]
+    assert [state.name for state in states] == ["Skipped", "Completed"]
+    assert ran(toy) == ALL
 
 
 @pytest.mark.slow
 def test_command_without_a_server(toy: Path) -> None:
     (toy / "dvc.yaml").write_text("stages: {one: {comand: echo}}", encoding="utf-8")
-    (toy / "prefect.toml").write_text((ROOT / "prefect.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copyfile(ROOT / "prefect.toml", toy / "prefect.toml")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     ended = subprocess.run(
         [PYTHON, "-m", "flows.experiment"],

@@ -1,0 +1,20 @@
+"""A toy project for flows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from kit.toy import make_toy
+from kit.warm import Warm
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> Path:
+    """The toy project, the current folder; DVC starts in no time."""
+    make_toy(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(warm_python.folder / "python"))  # what DVC is started with
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    return tmp_path
