@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.machine import MEGABYTE, about, write_result
-from flows.experiment import dvc, environment, stages_in_order
+from flows.stages import environment, stages_in_order
 from tasks.params import load_params
 
 # what the engine leaves in a cell, with its seconds
@@ -28,7 +28,7 @@ TIMED = ("scores.json", "curve.json", "generations.json", "logps.json", "profile
 def run(stage: str, clone: Path) -> tuple[float, float]:
     """Seconds and peak memory (MB) of one stage with everything it starts."""
     began = perf_counter()
-    command = dvc("--quiet", "--wait-for-lock", "repro", "--single-item", stage)
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", stage]
     own = {name: value for name, value in environment().items() if name not in ("PYTHONPATH", "SPRING_CELLS")}
     process = subprocess.Popen(command, env=own, cwd=clone)
     _, status, usage = os.wait4(process.pid, 0)
