@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from dvc.exceptions import DvcException
-from dvc.utils.hydra import apply_overrides
 
 from flows.named_experiments import (
     ExperimentError,
@@ -22,10 +19,11 @@ from flows.named_experiments import (
     current,
     experiment_names,
     lay_experiment,
+    lay_options,
 )
 from spring.settings.params import ParameterError
 from tasks.params import PARAMS
-from tasks.suites import parse_with_suite, suite_names
+from tasks.suites import one_of_all, parse_with_suite, suite_names
 
 
 class AskedError(ValueError):
@@ -42,7 +40,7 @@ def asked_for(
     tree = start_of(name)
     if suite is not None:
         if suite not in suite_names():
-            raise AskedError(f"suite is {suite!r}: must be one of {', '.join(suite_names())}")
+            raise AskedError(f"suite is {suite!r}: {one_of_all(suite)}")
         tree |= {"suite": suite}
     taken = {"suite": suite is not None, "seed": seeds is not None}
     for option in overrides or ():
@@ -83,15 +81,11 @@ def overridden(tree: Tree, option: str, taken: dict[str, bool]) -> Tree:
         near = get_close_matches(key, known, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise AskedError(f"overrides has {option!r}: {PARAMS} has no {key}{meant}")
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / PARAMS.name
-        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        try:
-            apply_overrides(path, [option])
-        except DvcException as error:
-            why = str(error.__cause__ or error).splitlines()[0]
-            raise AskedError(f"overrides has {option!r}, must be as in `dvc exp run -S`: {why}") from None
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        return lay_options([option], tree)
+    except DvcException as error:
+        why = str(error.__cause__ or error).splitlines()[0]
+        raise AskedError(f"overrides has {option!r}, must be as in `dvc exp run -S`: {why}") from None
 
 
 def keys_of(tree: Any, at: str = "") -> Iterator[str]:

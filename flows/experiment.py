@@ -107,7 +107,11 @@ def experiment(
 
 
 def run_stages(
-    stages: dict[str, list[str]], title: str, place: Path, progress: Progress, run: Task[..., None]
+    stages: dict[str, list[str]],
+    title: str,
+    place: Path,
+    progress: Progress,
+    run: Task[[str, str, Path, Progress], None],
 ) -> State[None] | None:
     """Brings stages up to date in a folder, in order; the state that the flow ends in, where it must stop."""
     ended: dict[str, State[None]] = {}

@@ -38,8 +38,8 @@ def superseded() -> bool:
         later = FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[mine.deployment_id]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-            expected_start_time=FlowRunFilterExpectedStartTime(
-                after_=mine.expected_start_time, before_=datetime.now(UTC)
+            expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+                {"after_": mine.expected_start_time, "before_": datetime.now(UTC)}
             ),
         )
         return any(run.auto_scheduled for run in client.read_flow_runs(flow_run_filter=later))
