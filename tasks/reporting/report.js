@@ -61,7 +61,7 @@ addEventListener("resize", () => {
 async function update() {
   const on = chosen();
   document.querySelector(".switch .count").textContent = on.length;
-  for (const one of document.querySelectorAll(".answered")) one.hidden = !on.includes(one.dataset.arm);
+  for (const one of document.querySelectorAll("[data-arm]")) one.hidden = !on.includes(one.dataset.arm);
   await Promise.all([...views].map(([figure, view]) => {
     const spec = specs[figure.dataset.chart];
     if (spec.usermeta) view.height(rows(spec));

@@ -146,6 +146,12 @@ def test_arms_are_switched_on_and_off(browser: Browser, report: Path) -> None:
     expect(page.locator(".switch .count")).to_have_text("4")
     expect(coloured).to_have_count(4)
     expect(pale).to_have_count(1)
+    assert page.locator("#periods .shown li:visible").all_inner_texts() == [
+        "base",
+        "rag-accum",
+        "spring",
+        "spring-parametric",
+    ]
     page.get_by_role("checkbox", name="others in grey").uncheck()
     expect(pale).to_have_count(0)
     expect(page.locator("[data-chart=paired-rouge1] .mark-symbol path")).to_have_count(3)
