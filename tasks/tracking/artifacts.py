@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import wandb
 
 REPORT = DATA / "report"
-DRAWN = ("periods", "paired", "measures", "transfer", "curves", "cost")  # drawings that name no user
+DRAWN = ("answer", "periods", "paired", "measures", "transfer", "curves", "cost")  # that name no user
 UNTOLD = {"curve.json", "uses.json"}  # beside adapters, no part of them
 
 
