@@ -11,8 +11,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import json
+import tempfile
 from collections.abc import Iterator
-from functools import cache
+from contextlib import suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,8 @@ class Code:
 
     def digest(self, *modules: str) -> str:
         """sha256 of what the closure of these modules does."""
-        lines = (f"{module} {self._module(module)[1]}\n" for module in self.closure(*modules))
+        lines = [f"{module} {self._module(module)[1]}\n" for module in self.closure(*modules)]
+        MEMORY.keep()
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def _module(self, module: str) -> tuple[frozenset[str], str]:
@@ -66,7 +70,7 @@ class Code:
             file = self.file(module)
             assert file is not None, module
             try:
-                self._read[module] = _read(file.read_text(encoding="utf-8"))
+                self._read[module] = MEMORY.read(file.read_text(encoding="utf-8"))
             except SyntaxError as error:
                 error.filename = str(file)
                 raise
@@ -106,12 +110,55 @@ def _around(module: str) -> Iterator[str]:
     return (".".join(parts[:i]) for i in range(1, len(parts) + 1))
 
 
-@cache
-def _read(text: str) -> tuple[frozenset[str], str]:
-    """The names that a module's text imports, and the digest of what it does."""
-    tree = ast.parse(text)
-    named = frozenset(name for node in ast.walk(tree) for name in _named(node))
-    return named, hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+class Memory:
+    """What texts of modules were found to import and to do, by their content: read once on a machine.
+
+    It lies with Python's own compiled files, is only ever derived from the texts, and may be deleted.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.fresh = False
+
+    @cached_property
+    def known(self) -> dict[str, tuple[list[str], str]]:
+        """Imports and digest by `key`; empty where nothing is kept or it cannot be read."""
+        try:
+            return dict(json.loads(self.file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    @cached_property
+    def rules(self) -> str:
+        """What the answers depend on beside a text: this file."""
+        return Path(__file__).read_text(encoding="utf-8")
+
+    def read(self, text: str) -> tuple[frozenset[str], str]:
+        """The names that a module's text imports, and the digest of what it does."""
+        key = hashlib.sha256(f"{self.rules}\0{text}".encode()).hexdigest()
+        if key not in self.known:
+            tree = ast.parse(text)
+            named = sorted({name for node in ast.walk(tree) for name in _named(node)})
+            self.known[key] = named, hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+            self.fresh = True
+        named, digest = self.known[key]
+        return frozenset(named), digest
+
+    def keep(self) -> None:
+        """Writes what is new, whole or not at all, with the latest `KEPT` texts; nothing where it may not."""
+        if not self.fresh:
+            return
+        self.fresh = False
+        latest = dict(list(self.known.items())[-KEPT:])
+        with suppress(OSError):
+            self.file.parent.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as part:
+                json.dump(latest, part)
+            Path(part.name).replace(self.file)
+
+
+KEPT = 4096
+MEMORY = Memory(Path(__file__).parent / "__pycache__" / "code.json")
 
 
 def _named(node: ast.AST) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spring.code import PACKAGES, Code, modules_of
+from spring.code import PACKAGES, Code, Memory, modules_of
 from spring.engine.settings import Decoding, Learning, Lora
 from spring.method.mixing import Mixture
 from spring.rivals.cope import Cope
@@ -268,3 +268,32 @@ def test_every_stage_depends_on_its_own_code() -> None:
         deps = DVC[name].get("do", DVC[name])["deps"]
         assert [dep for dep in deps if dep.startswith("data/code")] == [f"data/code/{name}"]
         assert not [dep for dep in deps if dep.endswith(".py") or dep.startswith("spring")]
+
+
+def test_what_was_read_is_remembered_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process too; an edit is read anew, and a memory that is damaged or shut is no loss."""
+    kept = tmp_path / "kept" / "code.json"
+    (tmp_path / "spring").mkdir()
+    (tmp_path / "spring/__init__.py").touch()
+    one = tmp_path / "spring/one.py"
+
+    def digest() -> str:
+        monkeypatch.setattr("spring.code.MEMORY", Memory(kept))
+        return Code(tmp_path).digest("spring.one")
+
+    one.write_text("a = 1\n")
+    first = digest()
+    assert digest() == first and len(json.loads(kept.read_text())) == 2
+    monkeypatch.setattr("ast.parse", lambda text: pytest.fail("read again"))
+    assert digest() == first
+    monkeypatch.undo()
+    one.write_text("a = 2\n")
+    assert digest() != first and len(json.loads(kept.read_text())) == 3
+    one.write_text("a = 1\n")
+    for damage in ("{", "[1, 2]", "null", "7"):
+        kept.write_text(damage)
+        assert digest() == first
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("a file in the way")
+    assert digest() == first
