@@ -154,12 +154,13 @@ def test_a_damaged_archive_gives_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (gzip.compress(b"who,when\n"), r"is packed by gzip: add \.gz to its name"),
+        (gzip.compress(b"who,when\n", mtime=0), r"is packed by gzip: add \.gz to its name"),
         (b"PK\x03\x04" + b"\0" * 60, "is a zip archive or a spreadsheet: unpack it, or save it as CSV"),
         (b"PAR1\x15\x04", r"is a parquet file: let its name end in \.parquet"),
         (b"version https://git-lfs.example/spec/v1\n", "is a pointer of Git LFS"),
         ("who,題\n".encode("utf-16-le") + "日本語".encode("utf-16-le") * 500, "is no UTF-8"),
     ],
+    ids=["gzip", "zip", "parquet", "lfs", "utf-16"],
 )
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_what_is_no_text_is_told_in_words(tmp_path: Path, data: bytes, said: str, format: str) -> None:
