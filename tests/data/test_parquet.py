@@ -128,6 +128,7 @@ def test_a_column_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert len(rows_in(table.read(table_of(path, user_id="title")))) == 3  # nobody maps `who`
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["uncompressed", "zstd", "snappy"])
 def test_a_damaged_file_gives_its_rows_or_a_message(tmp_path: Path, compression: Any) -> None:
     """Cut off, or with bits turned anywhere, or in the part that says where everything lies.

@@ -255,6 +255,7 @@ def test_texture(seed: int) -> None:
     assert figures["distinct-2"] > 0.15
 
 
+@pytest.mark.slow
 def test_styles_are_separable() -> None:
     """Topic words and names masked, five users are told apart (chance: 0.2), and so is old from new (0.5)."""
     source = FULL.model_copy(update={"users": 5, "interactions": 50})

@@ -71,6 +71,7 @@ def test_changed_keys_are_named() -> None:
     assert list(changed(before, now)) == ["b.c", "b.g", "e"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", experiment_names())
 @pytest.mark.parametrize("name", ["", "acl"])
 def test_what_an_experiment_left_is_taken_back(params: Path, left: str, name: str) -> None:
@@ -106,6 +107,7 @@ def test_suite_and_seed_stay_unless_an_experiment_starts(params: Path) -> None:
     assert params.read_text(encoding="utf-8") == TEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, "acl"])
 def test_edits_of_ones_own_are_used_and_named_and_never_taken_back(params: Path, left: str | None) -> None:
     tree = lay_experiment(left, TREE) if left else TREE

@@ -95,6 +95,7 @@ def test_without_a_commit_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
+@pytest.mark.slow
 def test_dvc_shares_the_cache(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.chdir(project)

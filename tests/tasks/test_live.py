@@ -65,6 +65,7 @@ def records(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_progress_and_loss_reach_a_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(adapt, monkeypatch, 1)
     [one] = live._open

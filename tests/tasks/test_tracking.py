@@ -22,6 +22,8 @@ from tasks.tracking.artifacts import add_bytes
 from tasks.tracking.experiment import log_experiment
 from tasks.tracking.runs import staging
 
+pytestmark = pytest.mark.slow  # every run is a real one of W&B's client
+
 ROOT = Path(__file__).parents[2]
 ARMS = ("base", "rag-accum", "oppu-each", "spring", "spring-parametric")
 LEARNING = ("oppu-each", "spring", "spring-parametric")
