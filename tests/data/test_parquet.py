@@ -25,6 +25,7 @@ def write(path: Path, **columns: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "column",
     [
@@ -69,6 +70,7 @@ def test_a_mapped_column_that_is_no_text_is_refused_by_name(
     assert len(said(table.read(table_of(path)))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "column",
     [

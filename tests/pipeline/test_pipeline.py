@@ -204,6 +204,7 @@ def test_other_retrieval_memory_and_gate(project, monkeypatch, tiny_model_folder
     assert {item for items in said["contexts"].to_list() for item in items} <= period
 
 
+@pytest.mark.slow
 def test_without_training_nothing_breaks(project, monkeypatch, tiny_model_folder):
     arms = {"base": {"train": None, "memory": None}, "remembering": {"train": None}}
     write_params(project, tiny_model_folder, arms=arms)
