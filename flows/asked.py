@@ -6,7 +6,6 @@ Nothing here touches params.yaml of the project: a run has a folder of its own (
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -21,6 +20,7 @@ from flows.named_experiments import (
     lay_experiment,
     lay_options,
 )
+from spring.settings.complaints import nearest
 from spring.settings.params import ParameterError
 from tasks.params import PARAMS
 from tasks.suites import one_of_all, parse_with_suite, suite_names
@@ -78,9 +78,8 @@ def overridden(tree: Tree, option: str, taken: dict[str, bool]) -> Tree:
         raise AskedError(f"overrides has {option!r}, and the run has a parameter for it: give one of them")
     known = list(keys_of(tree))
     if not option.startswith("+") and key not in known:
-        near = get_close_matches(key, known, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise AskedError(f"overrides has {option!r}: {PARAMS} has no {key}{meant}")
+        near = nearest(key, known)
+        raise AskedError(f"overrides has {option!r}: {PARAMS} has no {key}{near and f'; {near}'}")
     try:
         return lay_options([option], tree)
     except DvcException as error:

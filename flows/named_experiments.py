@@ -19,7 +19,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +27,7 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
+from spring.settings.complaints import nearest
 from spring.settings.params import ParameterError
 from tasks.files import write_text
 from tasks.params import PARAMS
@@ -76,10 +76,10 @@ def start(name: str = "", sets: Sequence[str] = ()) -> str:
     `sets`: what the run sets itself, KEY=VALUE.
     """
     if name and name not in experiment_names():
-        near = get_close_matches(name, experiment_names(), n=1)
+        near = nearest(name, experiment_names())
         raise ExperimentError(
             f"NAME is {name!r}: must be one of {', '.join(experiment_names())} (the files of experiments/)"
-            + (f"; did you mean {near[0]}?" if near else "")
+            + (near and f"; {near}")
         )
     text = committed()
     before, now = yaml.safe_load(text), current()

@@ -22,14 +22,13 @@ import argparse
 import json
 import re
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from spring.engine.strict import Strict
-from spring.settings.complaints import complaints
+from spring.settings.complaints import complaints, nearest
 from spring.settings.params import ParameterError, Params, merge, parse
 from tasks.tree import read_tree
 
@@ -119,9 +118,8 @@ def suite_names() -> list[str]:
 
 def one_of_all(name: object) -> str:
     """What to write for an unknown suite."""
-    near = get_close_matches(str(name), suite_names(), n=1)
-    nearest = f"; did you mean {near[0]}?" if near else ""
-    return f"must be one of {', '.join(suite_names())} (the files of suites/){nearest}"
+    near = nearest(name, suite_names())
+    return f"must be one of {', '.join(suite_names())} (the files of suites/){near and f'; {near}'}"
 
 
 def read_suite(name: object) -> Suite:
@@ -185,10 +183,9 @@ def check_values(values: Any) -> None:
     }
     for name in values:
         if name not in named:
-            near = get_close_matches(name, named, n=1)
             raise ParameterError(
                 f"params.yaml cannot be used, nothing was run:\n  suite_values.{name}: no suite names it; "
-                + (f"did you mean {near[0]}?" if near else f"they name {', '.join(sorted(named))}")
+                + (nearest(name, named) or f"they name {', '.join(sorted(named))}")
             )
 
 

@@ -71,9 +71,8 @@ def instead(place: Sequence[str | int], model: type[BaseModel]) -> str:
     """What to write for an unknown key: the nearest of those allowed there, or the block where it belongs."""
     *above, last = place
     allowed = sorted(fields(at(above, model)))
-    near = get_close_matches(str(last), allowed, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    if near := nearest(last, allowed):
+        return near
     homes = [name for name in allowed if last in fields(at([*above, name], model))]
     return f"it belongs in {homes[0]}" if homes else f"allowed are {', '.join(allowed)}"
 
@@ -103,3 +102,9 @@ def members(annotation: Any) -> set[Any]:
     """The plain types that an annotation is made of."""
     inner = get_args(annotation)
     return {annotation} if not inner else set().union(*(members(part) for part in inner if part != ...))
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """What was probably meant by an unknown name, as a question; nothing where none of `known` is near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
