@@ -50,11 +50,11 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def widths(linear: nn.Module) -> tuple[int, int]:
+def widths(linear: Any) -> tuple[int, int]:
     """Of the inputs and the outputs of a linear layer."""
     if isinstance(linear, nn.Linear):
         return linear.in_features, linear.out_features
-    inputs, outputs = linear.weight.shape  # type: ignore[union-attr]
+    inputs, outputs = linear.weight.shape
     return int(inputs), int(outputs)
 
 
@@ -87,16 +87,6 @@ def reached(model: Any) -> dict[str, nn.Module]:
     odd = {leaf(name) for name, (other, _) in seen.items() if other}
     fit = {n: layer for n, layer in layers_of(model).items() if seen[n][1] and not leaf(n).isdigit()}
     return {name: layer for name, layer in fit.items() if leaf(name) not in odd}
-
-
-def read_layers(folder: Path) -> list[str]:
-    """The same of a folder with a model's configuration; weights are not read."""
-    from transformers import AutoModelForCausalLM
-
-    config = read_config(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return sorted(set(map(leaf, layers_of(model))))
 
 
 def check_positions(folder: Path, max_length: int) -> None:

@@ -142,16 +142,16 @@ def head(model: Any) -> Head:
 # --- rotary frequencies -----------------------------------------------------------------------------------
 
 
-def find_rope(model: nn.Module) -> Rope | None:
+def find_rope(model: Any) -> Rope | None:
     """What the frequencies of a model depend on, as transformers' rotary modules say."""
     for module in model.modules():
         for layer, kind in _kinds(module).items():
             if "dynamic" in kind:
-                return Rope(int(module.original_max_seq_len), sides=False)  # type: ignore[arg-type]
+                return Rope(int(module.original_max_seq_len), sides=False)
             if kind == "longrope":
-                given = module.config.rope_parameters  # type: ignore[union-attr]
-                given = given if layer is None else given[layer]  # type: ignore[index,assignment]
-                return Rope(int(given["original_max_position_embeddings"]), sides=True)  # type: ignore[index,arg-type]
+                given = module.config.rope_parameters
+                given = given if layer is None else given[layer]
+                return Rope(int(given["original_max_position_embeddings"]), sides=True)
     return None
 
 

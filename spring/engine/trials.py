@@ -174,7 +174,7 @@ def updates_of(bank: AdapterBank, slot: int) -> dict[str, Tensor]:
     """What an adapter adds to each layer's weight, as it lies there."""
     found = {}
     for name, layer in bank.layers.items():
-        update = layer.b[slot] @ layer.a[slot] * bank.scaling
+        update = (layer.b[slot] @ layer.a[slot]) * bank.scaling
         found[name] = update if isinstance(layer.base, nn.Linear) else update.T
     return found
 
@@ -186,7 +186,7 @@ def adapted(model: Any, leaves: Sequence[str] | None = None) -> Iterator[Adapter
     bank = AdapterBank(model, Lora(r=2, alpha=4, dropout=0, target_modules=tuple(names)), slots=2)
     generator = torch.Generator().manual_seed(1)
     for layer in bank.layers.values():
-        std = (0.18 * layer.base.weight.std().item()) ** 0.5
+        std = (0.18 * layer.weight.std().item()) ** 0.5
         for view in (*layer.a, *layer.b):
             view.data.copy_(torch.empty(view.shape).normal_(0, std, generator=generator))
     try:

@@ -97,7 +97,10 @@ def _randomise(model: Any, generator: torch.Generator) -> None:
             and "running" not in name
             and buffer.isfinite().all()
         ):
-            buffer.add_(0.1 * noise(buffer))
+            if buffer.any():
+                buffer.mul_(1 + 0.1 * noise(buffer))  # zeros may be a mask
+            else:
+                buffer.add_(0.1 * noise(buffer))
 
 
 def _lookups(model: Any) -> set[int]:
