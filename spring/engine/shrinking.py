@@ -1,7 +1,7 @@
 """A configuration made small: the same class and flags, few and narrow layers of every kind it has.
 
-Rules go by the names of fields, as configurations of transformers use them; what has to fit together
-(widths of heads, lists of layers, frequencies of positions) is made to fit afterwards.
+Which layers stay is for kinds.py. Numbers go by the names of their fields, as configurations of transformers
+use them; what has to fit together (widths of heads, frequencies of positions) is made to fit afterwards.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spring.engine.kinds import LAYERS, OVERRIDES, cut_layers
+
 VOCABULARY, WIDTH, HEADS, HEAD, WINDOW = 320, 64, 4, 16, 8
-LAYERS = 4  # unless there are more kinds
-DISTINCT = 6  # a list with more values than that does not name kinds of layers
 
 # name of a field -> at most so much; the first that fits counts
 MOST: tuple[tuple[str, int], ...] = (
@@ -29,7 +29,7 @@ MOST: tuple[tuple[str, int], ...] = (
     (r".*intermediate_size(_mlp)?|.*ffn_(dim|hidden_size)|n_inner|dff|dim_ff|d_inner|mlp_dim", 2 * WIDTH),
     (r"hidden_size_per_layer_input", HEAD),
     (r".*hidden_size(_global)?|n_embd|d_model|emb_dim|.*embedding_(dim|size)|lru_width", WIDTH),
-    (r"word_embed_proj_dim|(adapter_)?input_size|adapter_in_dim|ple_embed_dim|projection_dim", WIDTH),
+    (r"word_embed_proj_dim|(adapter_)?input_size|adapter_(in|out)_dim|ple_embed_dim|projection_dim", WIDTH),
     (r"out_hidden_size|output_channels", WIDTH),
     (r"[qo]_lora_rank|block_multiple_of", 32),
     (r".*(_rank|_lowrank)", HEAD),
@@ -47,34 +47,29 @@ MOST: tuple[tuple[str, int], ...] = (
     (r"attn_layer_period|expert_layer_period", LAYERS),
     (r"split_ngram_parts", 2),
 )
-DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks", "num_layers_per_stack")
 KEY_HEADS = r"(.*)(num_key_value_heads|num_kv_heads|kv_n_heads|num_query_groups|num_key_heads)"
 QUERY_HEADS = ("num_attention_heads", "num_value_heads", "n_heads", "num_heads", "n_head")
 WIDTHS = ("hidden_size", "n_embd", "d_model", "emb_dim")
-LISTED = r".*(_idxs|_indices|_indexes|_layer_ids)|moe_layers|mlp_only_layers|cross_attention_layers"
-FIRST = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", "max_window_layers")
-LAST = ("num_kv_shared_layers",)
 TOKEN = r".*(token|eod)_(id|ids|index)"
-OVERRIDES = "per_layer_config"  # {"05": {field: value}}
 
 Values = dict[str, Any]
 
 
 def shrink(config: Any) -> Any:
-    """A configuration of the same class with every flag kept and every number small; twice is once."""
-    return type(config).from_dict(_shrunk(config.to_dict(), {}))
+    """A configuration of the same class with every flag kept and every number small; twice is once.
+
+    How weights were quantised is left out: a twin's are not.
+    """
+    values = {key: value for key, value in config.to_dict().items() if key != "quantization_config"}
+    return type(config).from_dict(_shrunk(values, {}))
 
 
 def _shrunk(values: Values, outer: Mapping[str, Any]) -> Values:
     """The fields of a configuration, or of one inside another, made small."""
-    cut = _cut_layers(values)
+    cut = cut_layers(values)
     small: Values = {}
     for key, value in cut.items():
-        if (
-            isinstance(value, dict)
-            and key != OVERRIDES
-            and (key.endswith("_config") or "model_type" in value)
-        ):
+        if isinstance(value, dict) and key.endswith("_config") and key != OVERRIDES:
             small[key] = _shrunk(value, {**outer, **values})
         elif key.startswith("_") or re.fullmatch(TOKEN, key):
             small[key] = value
@@ -115,70 +110,6 @@ def _key_heads(keys: int, queries: int) -> int:
 
 
 # --- layers -----------------------------------------------------------------------------------------------
-
-
-def _cut_layers(values: Values) -> Values:
-    """Few layers, so that every kind of layer occurs, in the order of the whole."""
-    depth = next((key for key in DEPTHS if isinstance(values.get(key), int)), None)
-    count = values[depth] if depth is not None else len(values.get("layers_block_type") or ())
-    if count <= LAYERS:
-        return dict(values)
-    kept = _choose(_kinds(values, count))
-    cut = dict(values)
-    for key in DEPTHS:
-        if isinstance(values.get(key), int):
-            cut[key] = min(values[key], len(kept))
-    for key, value in values.items():
-        if isinstance(value, list) and re.fullmatch(LISTED, key):
-            cut[key] = [place for place, i in enumerate(kept) if i in value]
-        elif isinstance(value, list) and len(value) == count:
-            cut[key] = [value[i] for i in kept]
-        elif key == OVERRIDES and value:
-            named = {int(name): fields for name, fields in value.items()}
-            cut[key] = {f"{place:02d}": named[i] for place, i in enumerate(kept) if i in named}
-        elif key in FIRST and isinstance(value, int):
-            cut[key] = sum(i < value for i in kept)
-        elif key in LAST and isinstance(value, int):
-            cut[key] = sum(i >= count - value for i in kept)
-        elif key == "block_types" and value:  # repeated over the layers
-            cut[key] = [value[i % len(value)] for i in kept]
-    if "moe_layer_end_index" in cut:
-        cut["moe_layer_end_index"] = len(kept) - 1
-    return cut
-
-
-def _kinds(values: Values, count: int) -> list[tuple[str, ...]]:
-    """What the configuration says of each layer."""
-    columns: list[list[Any]] = [[0] * count]
-    for key, value in values.items():
-        if isinstance(value, list) and re.fullmatch(LISTED, key):
-            columns.append([i in value for i in range(count)])
-        elif isinstance(value, list) and len(value) == count:
-            columns.append(value)
-        elif key == OVERRIDES and value:
-            named = {int(name): fields for name, fields in value.items()}
-            columns.append([named.get(i) for i in range(count)])
-        elif key in FIRST and isinstance(value, int):
-            columns.append([i < value for i in range(count)])
-        elif key in LAST and isinstance(value, int):
-            columns.append([i >= count - value for i in range(count)])
-        elif key == "block_types" and value:
-            columns.append([value[i % len(value)] for i in range(count)])
-        elif key == "attn_layer_period" and "layers_block_type" not in values:
-            columns.append([i >= LAYERS for i in range(count)])  # the first few: periods are cut as well
-    named_columns = [[json.dumps(one, sort_keys=True) for one in column] for column in columns]
-    return list(zip(*(c for c in named_columns if len(set(c)) <= DISTINCT), strict=True))
-
-
-def _choose(kinds: Sequence[tuple[str, ...]]) -> list[int]:
-    """The first layer of every kind and, while there is room, the last of each."""
-    first = {kind: i for i, kind in reversed(list(enumerate(kinds)))}
-    last = {kind: i for i, kind in enumerate(kinds)}
-    kept = sorted(first.values())
-    for i in sorted(set(last.values()) - set(kept), reverse=True):
-        if len(kept) < LAYERS:
-            kept.append(i)
-    return sorted(kept)
 
 
 def _fit_layers(values: Values, small: Values) -> None:

@@ -8,6 +8,8 @@ parameter of it is at a value, zero or one, where a part of the model would not 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,13 +23,8 @@ SPREAD = 1.6  # standard deviation of logits
 NEAR = 0.25  # of it: what the logits may be off
 CONTEXT = 0.3  # of it: what a token changes in the logits after it
 LARGEST = 20_000_000  # parameters
-GAINS = (
-    1.0,
-    1.4,
-    0.7,
-    2.0,
-    0.5,
-)  # of all matrices: too weak layers add nothing, too sharp attention sees little
+GAINS = (1.0, 1.4, 0.7, 2.0, 0.5)  # of matrices: weak layers add nothing, too sharp attention sees little
+LIFTS = (0.0, 7.0, 31.0)  # of the last norm: tied embeddings, as they are scaled, then are smaller
 PAIRS, TOKENS, CHANGED = 4, 24, 12  # texts by which a twin is scaled, and where the two of a pair differ
 FIRST = 16  # tokens before it may be special
 
@@ -124,25 +121,31 @@ def _scale(model: Any, generator: torch.Generator) -> None:
     others[:, CHANGED] = FIRST + (rows[:, CHANGED] + 7) % 64
     rows = torch.cat([rows, others])
     aside = _lookups(model) | {id(head.weight)}
-    matrices = [w for w in model.get_decoder().parameters() if w.ndim >= 2 and id(w) not in aside]
-    begun = [weight.clone() for weight in matrices]
-    moved: dict[float, float] = {}
-    for gain in GAINS:
-        _set(matrices, begun, gain)
+    decoder, words = model.get_decoder(), model.get_input_embeddings().weight
+    parts = {"inside": [w for w in decoder.parameters() if w.ndim >= 2 and id(w) not in aside]}
+    parts["words"] = [words] if words is not head.weight else []
+    own = (getattr(part, "weight", None) for part in decoder.children())
+    parts["norms"] = [weight for weight in own if weight is not None and weight.ndim == 1]
+    begun = [(role, weight, weight.clone()) for role, weights in parts.items() for weight in weights]
+    moved: dict[tuple[float, float], float] = {}
+    for lift, gain in product(LIFTS, GAINS):
+        _set(begun, lift, gain)
         logits = _spread(model, head, rows)[:, CHANGED + 1 :]
-        moved[gain] = (logits[PAIRS:] - logits[:PAIRS]).square().mean().sqrt().item()
-        if moved[gain] > CONTEXT * SPREAD:
+        moved[lift, gain] = (logits[PAIRS:] - logits[:PAIRS]).square().mean().sqrt().item()
+        if moved[lift, gain] > CONTEXT * SPREAD:
             return
-    best = max(moved, key=lambda gain: moved[gain])
+    best = max(moved, key=lambda tried: moved[tried])
     if moved[best] < CONTEXT * SPREAD / 10:
         raise TwinError(f"{type(model).__name__}: what comes before a token does not change its logits")
-    _set(matrices, begun, best)
+    _set(begun, *best)
     _spread(model, head, rows)
 
 
-def _set(matrices: list[Tensor], begun: list[Tensor], gain: float) -> None:
-    for weight, first in zip(matrices, begun, strict=True):
-        weight.copy_(first * gain)
+def _set(begun: Sequence[tuple[str, Tensor, Tensor]], lift: float, gain: float) -> None:
+    """Layers `gain` times as they were begun, and inputs smaller beside them."""
+    for role, weight, first in begun:
+        changed = {"inside": first * gain, "words": first / (1 + lift), "norms": first + lift}
+        weight.copy_(changed[role])
 
 
 def _spread(model: Any, head: Any, rows: Tensor) -> Tensor:

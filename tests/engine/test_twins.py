@@ -120,6 +120,15 @@ def test_flags_stay_and_sizes_follow() -> None:
     assert heads == [1, 2, 4]
 
 
+def test_as_published() -> None:
+    """What gpt-oss-120b's configuration has besides the default: bfloat16, quantised experts, two ends."""
+    quantised = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    whole = config_of("gpt_oss", dtype="bfloat16", quantization_config=quantised, eos_token_id=200002)
+    model = twin(whole)
+    assert not hasattr(model.config, "quantization_config") and model.config.eos_token_id == 319
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+
+
 def test_rope_depends_on_a_small_length() -> None:
     factors = {"short_factor": [1.0 + i / 50 for i in range(48)], "long_factor": [2.0 + i for i in range(48)]}
     whole = config_of(
