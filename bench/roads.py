@@ -1,7 +1,7 @@
 """What the padded road costs (docs/models.md): `python -m bench.roads`.
 
-The jobs of `bench.engine` with the default model on either road, by turns; both give the same (the tests of the
-survey see to that). Written to bench/results/roads.json.
+The jobs of `bench.engine` with the default model on either road, by turns; both give the same (the tests of
+the survey see to that). Written to bench/results/roads.json.
 """
 
 from __future__ import annotations
