@@ -127,9 +127,20 @@ class Workbench:
         return identity(self.settings.embedding)
 
     @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the stage `model` found out."""
+        found: dict[str, Any] = json.loads((DATA / "model" / "source.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def road(self) -> str:
+        """`packed` or `padded` (spring/engine/roads.py)."""
+        return "padded" if self.source.get("road", {}).get("padded") else "packed"
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What every result of the model depends on, for cell keys; the model is not loaded for it."""
-        source = json.loads((DATA / "model" / "source.json").read_text(encoding="utf-8"))
+        source = self.source
         asked = self.settings
         return {
             "model": source["digest"],
@@ -140,7 +151,7 @@ class Workbench:
                 asked.max_length,
             ],
             **asked.model_dump(mode="json", include={"date"}),  # nothing at the usual one
-            **({"road": "padded"} if source.get("road", {}).get("padded") else {}),
+            **({} if self.road == "packed" else {"road": self.road}),
         }
 
     def asked(self, rows: Iterable[Row]) -> dict[str, Any]:
