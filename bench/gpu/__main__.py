@@ -197,9 +197,12 @@ class Run:
 
     def _inside(self, bench: jobs.Bench, _: float) -> None:
         users = max(self.sizes.users)
+        found = self.result["inside"].setdefault(bench.kind, {})
         bench.sides.seat(users)
-        found = {**inside.step(bench, users), "attention": inside.attention(bench)}
-        self.result["inside"][bench.kind] = found
+        found["decoding"] = inside.decoding(bench, users)
+        found["attention"] = inside.attention(bench)
+        bench.sides.seat(min(inside.LEARNERS, users))
+        found["training"] = inside.training(bench, min(inside.LEARNERS, users))
         found["memory"] = inside.kept(bench)
         bench.sides.load()
         found["graph"] = inside.graph(bench)

@@ -52,7 +52,9 @@ def test_a_small_run_says_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     for row in found["jobs"]:
         assert row["tokens_per_second"] > 0 and row["of_limit"] > 0 and row["rounds"] == 1
         assert row["peak_gb"] is None, "a processor counts no memory of a card"
-    assert all(found["inside"][name]["step_ms"] > 0 for name in NAMES)
+    for name in NAMES:
+        assert set(found["inside"][name]["decoding"]) == {"rows", "step_ms", "least_ms"}
+        assert set(found["inside"][name]["training"]) == {"users", "step_ms", "least_ms"}
     said = capsys.readouterr().out
     assert f"All {len(found['checks'])} checks hold." in said
     assert said.count("| gemma-3-4b | generate |") == 2
