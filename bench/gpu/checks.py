@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.gpu.models import TARGETS, TINY, Kind, Writer, adapters, make
+from bench.gpu.models import ROADS, TARGETS, TINY, Kind, Writer, adapters, make
 from bench.gpu.sides import Sides, State, Watched, widened
-from spring.engine.attention import head, hidden_states, runs_packed
+from spring.engine import trials
 from spring.engine.lessons import Lesson
-from spring.engine.packing import KeyValueCache, pack_rows
 from spring.engine.queries import Query
 from spring.engine.settings import Decoding, Learning, Lora
 from spring.engine.texts import Text
@@ -42,7 +41,7 @@ LEARNING = Learning(
     grad_clip=1.0,
     replay_share=0.0,
 )
-DECODING = Decoding(repetition_penalty=1.2, max_new_tokens=16, join=Mixture())
+DECODING = Decoding(repetition_penalty=1.2, max_new_tokens=12, join=Mixture())
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,15 @@ def case(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    road: str = "packed",
+    road: str = ROADS[0],
     spoil: Callable[[State], State] | None = None,
 ) -> Case:
     """A case with mixed adapters; `spoil` changes what the engine gets of the last one."""
-    model = make(kind.type, kind.small, device, dtype)
+    model = make(kind.type, kind.small, device, dtype, road=road)
     exact = widened(model)
     states = adapters(model, LORA, SLOTS)
     given = [*states[:-1], spoil(states[-1])] if spoil else None
-    sides = Sides(model, LORA, states, memory_gb=1.0, road=road, given=given)
+    sides = Sides(model, LORA, states, memory_gb=1.0, given=given)
     writer = Writer(kind.small["vocab_size"])
     texts = writer.texts([0, 2, -1, 1, 0, 2], TINY)
     return Case(
@@ -127,13 +126,6 @@ def apart(one: Any, other: Any) -> float:
 
 
 # --- what is checked --------------------------------------------------------------------------------------
-
-
-def loads(case: Case) -> list[Check]:
-    """`model` accepts it: rows in a pack come out as alone, as transformers has them."""
-    return [
-        case.found("rows of a pack as transformers alone", 0.0 if runs_packed(case.sides.model) else 1.0, 0.0)
-    ]
 
 
 def scoring(case: Case) -> list[Check]:
@@ -197,28 +189,17 @@ def answering(case: Case) -> list[Check]:
     return found
 
 
-@torch.inference_mode()
 def caching(case: Case) -> list[Check]:
-    """The same rows read at once and token by token behind a cache."""
-    rows, slots = [text.prompt + text.response for text in case.texts], [text.slot for text in case.texts]
-    model, bank, device = case.sides.model, case.sides.bank, case.sides.model.device
-    steps = 4
-
-    def logits(pack: Any) -> np.ndarray:
-        with case.sides.road(), bank.routed(pack):
-            return np.asarray(head(model)(hidden_states(model, pack)).float().cpu())
-
-    at_once = logits(pack_rows(rows, slots, device=device))
-    ends = np.cumsum([len(row) for row in rows])
-    cache = KeyValueCache()
-    logits(pack_rows([row[:-steps] for row in rows], slots, device=device, cache=cache))
-    found = []
-    for step in range(steps):
-        last = [row[len(row) - steps + step :][:1] for row in rows]
-        found.append(logits(pack_rows(last, slots, device=device, cache=cache)))
-    expected = [at_once[ends - steps + step] for step in range(steps)]
+    """The same rows read at once and token by token behind a cache, which one row leaves early."""
+    rows, slots = [[*text.prompt, *text.response] for text in case.texts], [text.slot for text in case.texts]
+    model, bank = case.sides.model, case.sides.bank
+    found = trials.answer(model, rows, slots, bank)
+    at_once = trials.score(model, rows, slots, bank)
+    behind = zip(found, at_once, rows, strict=True)
+    wanted = [logits[len(row) - trials.NEW - 1 :][: len(steps)] for steps, logits, row in behind]
     bound = FLOAT32 if case.dtype == torch.float32 else 8 * torch.finfo(case.dtype).eps
-    return [case.found("token by token behind a cache, against at once", apart(found, expected), bound)]
+    error = apart([x.cpu() for x in found], [x.cpu() for x in wanted])
+    return [case.found("token by token behind a cache, against at once", error, bound)]
 
 
 def neighbours(case: Case) -> list[Check]:
@@ -250,7 +231,6 @@ def twice(case: Case) -> list[Check]:
 
 
 CHECKS: Sequence[Callable[[Case], list[Check]]] = (
-    loads,
     scoring,
     training,
     answering,

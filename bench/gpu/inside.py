@@ -23,10 +23,11 @@ from bench.gpu.jobs import Bench
 from bench.gpu.models import KINDS, TINY, Writer, adapters, make
 from bench.gpu.sides import Sides
 from bench.gpu.timing import peak, seconds
-from spring.engine.attention import head, hidden_states
 from spring.engine.budget import GIGABYTE, training_tokens
+from spring.engine.forward import hidden_states
 from spring.engine.packing import pack_rows
 from spring.engine.queries import Query
+from spring.engine.roads import head, road_of
 
 TIMES = 3
 FEW, MANY = 2, 10  # tokens
@@ -128,7 +129,7 @@ def graph(bench: Bench) -> dict[str, float] | None:
     What a graph of a whole step could save is about the difference.
     """
     model = bench.sides.model
-    if model.device.type != "cuda":
+    if model.device.type != "cuda" or road_of(model).padded:
         return None
     pack = pack_rows([[9]] * ROWS, [-1] * ROWS, device=model.device)
 
