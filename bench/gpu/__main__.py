@@ -71,6 +71,9 @@ class Run:
         ):
             found += [(f"{name}, {users}", job, users, weight) for users in self.sizes.users]
         found.append((f"score long, {most}", jobs.scoring_long, most, 3.0))
+        if self.roads[0] != "padded":
+            for name, job, weight in (("score", jobs.scoring, 2.0), ("generate", jobs.answering, 5.0)):
+                found.append((f"{name} padded, {most}", partial(jobs.padded, job), most, weight))
         found.append((f"train all, {most}", jobs.training, most, 6.0))
         return found
 

@@ -29,7 +29,7 @@ NATS = {
     torch.float32: 1e-3,
     torch.bfloat16: 0.1,
 }  # a chosen token may be less likely than the best by so much
-SLOTS = 3
+SLOTS, DROPOUT = 3, 0.2
 LORA = Lora(r=8, alpha=16, dropout=0.0, target_modules=TARGETS)
 LEARNING = Learning(
     lora=LORA,
@@ -74,6 +74,11 @@ class Case:
     texts: list[Text]
     queries: list[Query]
 
+    @property
+    def rounding(self) -> float:
+        """How far two ways of computing the same may be apart."""
+        return FLOAT32 if self.dtype == torch.float32 else 8 * torch.finfo(self.dtype).eps
+
     def found(self, check: str, error: float, bound: float, peft: float | None = None) -> Check:
         """A comparison under this case's name."""
         return Check(check, self.kind, _name(self.dtype), self.road, error, bound, peft)
@@ -115,7 +120,7 @@ def case(
         sides,
         Sides(exact, LORA, states, memory_gb=1.0),
         texts,
-        writer.queries([0, 2, -1 % SLOTS, 1], TINY),
+        writer.queries([0, 2, 1], TINY),
     )
 
 
@@ -139,10 +144,7 @@ def scoring(case: Case) -> list[Check]:
 
 def training(case: Case) -> list[Check]:
     """The first step's gradient and loss of several lessons at once; in float32 the weights after it."""
-    lessons = [
-        Lesson([text for text in case.texts if text.slot == slot], state, seed=slot)
-        for slot, state in enumerate(case.sides.given)
-    ]
+    lessons = lessons_of(case)
     theirs = [replace(x, start=s) for x, s in zip(lessons, case.sides.states, strict=True)]
     watched = Watched()
     ours = case.sides.learn(lessons, LEARNING.model_copy(update={"rule": watched}))
@@ -163,6 +165,34 @@ def training(case: Case) -> list[Check]:
         ]
         found.append(case.found("weights after a training step", apart(*ways), 100 * FLOAT32))
     return found
+
+
+def lessons_of(case: Case) -> list[Lesson]:
+    """The texts of every slot, to be learned from where the engine's adapter is."""
+    return [
+        Lesson([text for text in case.texts if text.slot == slot], state, seed=slot)
+        for slot, state in enumerate(case.sides.given)
+    ]
+
+
+def dropping(case: Case) -> list[Check]:
+    """One lesson's gradient under dropout: among three, alone, and with activations computed again."""
+    lessons = lessons_of(case)
+
+    def gradient(some: list[Lesson], p: float, *, checkpoint: bool = False) -> list[torch.Tensor]:
+        watched = Watched()
+        with case.sides.dropout(p):
+            case.sides.learn(some, LEARNING.model_copy(update={"rule": watched}), checkpoint=checkpoint)
+        return [watched.seen[0].cpu()]
+
+    among, bound = gradient(lessons, DROPOUT), case.rounding
+    assert apart(gradient(lessons, 0.0), among) > 2 * bound, "dropout must matter, or this is empty"
+    alone, again = gradient(lessons[:1], DROPOUT), gradient(lessons, DROPOUT, checkpoint=True)
+    case.sides.load()
+    return [
+        case.found("dropout: gradient among others, against alone", apart(among, alone), bound),
+        case.found("dropout: gradient of activations computed again", apart(again, among), bound),
+    ]
 
 
 def _way(state: State, start: State) -> torch.Tensor:
@@ -197,9 +227,8 @@ def caching(case: Case) -> list[Check]:
     at_once = trials.score(model, rows, slots, bank)
     behind = zip(found, at_once, rows, strict=True)
     wanted = [logits[len(row) - trials.NEW - 1 :][: len(steps)] for steps, logits, row in behind]
-    bound = FLOAT32 if case.dtype == torch.float32 else 8 * torch.finfo(case.dtype).eps
     error = apart([x.cpu() for x in found], [x.cpu() for x in wanted])
-    return [case.found("token by token behind a cache, against at once", error, bound)]
+    return [case.found("token by token behind a cache, against at once", error, case.rounding)]
 
 
 def neighbours(case: Case) -> list[Check]:
@@ -233,6 +262,7 @@ def twice(case: Case) -> list[Check]:
 CHECKS: Sequence[Callable[[Case], list[Check]]] = (
     scoring,
     training,
+    dropping,
     answering,
     caching,
     neighbours,

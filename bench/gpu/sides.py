@@ -69,10 +69,10 @@ class Sides:
         set_peft_model_state_dict(self.peft, dict(self.states[0]), adapter_name="0")
 
     @contextmanager
-    def without_dropout(self) -> Iterator[None]:
-        """Inside the block neither side draws masks, which each draws in its own way."""
+    def dropout(self, p: float) -> Iterator[None]:
+        """Inside the block adapters train with dropout p; for p > 0 each side draws in its own way."""
         before = self.bank.config, self.dropping
-        self.bank.config, self.dropping = self.lora.model_copy(update={"dropout": 0.0}), False
+        self.bank.config, self.dropping = self.lora.model_copy(update={"dropout": p}), p > 0
         try:
             yield
         finally:
@@ -90,10 +90,15 @@ class Sides:
         budget = scoring_tokens(self.model, self.memory_gb)
         return token_logps(self.model, self.bank, texts, budget=budget)
 
-    def learn(self, lessons: Sequence[Lesson], config: Learning) -> list[Learned]:
-        """One adapter for each lesson, all at once; those of the bank are gone after it."""
+    def learn(
+        self, lessons: Sequence[Lesson], config: Learning, *, checkpoint: bool = False
+    ) -> list[Learned]:
+        """One adapter for each lesson, all at once; those of the bank are gone after it.
+
+        checkpoint: activations are computed again for the backward pass, as where memory is short.
+        """
         longest = max(len(text) for lesson in lessons for text in lesson.texts)
-        checkpoint = needs_checkpoints(self.model, self.memory_gb, longest=longest)
+        checkpoint |= needs_checkpoints(self.model, self.memory_gb, longest=longest)
         budget = training_tokens(self.model, self.memory_gb, checkpoint=checkpoint)
         return train(self.model, self.bank, lessons, config, budget=budget, checkpoint=checkpoint)
 

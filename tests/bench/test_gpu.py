@@ -48,6 +48,8 @@ def test_a_small_run_says_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
         "train q, v",
         "train all linear",
         "generate",
+        "score, padded road",
+        "generate, padded road",
     }
     for row in found["jobs"]:
         assert row["tokens_per_second"] > 0 and row["of_limit"] > 0 and row["rounds"] == 1
