@@ -18,16 +18,17 @@ from torch import Tensor
 
 from bench.alone import Alone, Choice
 from bench.architectures import Architecture
-from spring.engine.attention import runs_packed
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
 from spring.engine.fused import fuse
-from spring.engine.layers import layers_of
+from spring.engine.layers import leaf
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Query
+from spring.engine.roads import adaptable
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Decoding, Learning, Lora
+from spring.engine.survey import RefusedError, survey
 from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.engine.twins import TwinError, twin
@@ -48,17 +49,6 @@ ATTENTION = ("attn", "attention", "mixer", "mamba", "conv", "time_mix")  # in na
 NO_DECODER = "no decoder-only language model"
 
 
-class Refused(RuntimeError):
-    """An architecture that the engine does not run; the message says why."""
-
-
-def road(model: Any) -> str:
-    """How the engine runs a model; raises `Refused` if it does not."""
-    if not runs_packed(model):
-        raise Refused("rows in a pack do not come out as they do alone")
-    return "packed"
-
-
 def examine(one: Architecture) -> dict[str, Any]:
     """What became of an architecture: the road it took and the differences, or why there are none."""
     began = perf_counter()
@@ -70,7 +60,7 @@ def examine(one: Architecture) -> dict[str, Any]:
         row["class"] = type(model).__name__
         weaken(model, one.sinks)
         row |= compare(model)
-    except (Refused, TwinError) as error:
+    except (RefusedError, TwinError) as error:
         row["refused"] = str(error)
     except Exception as error:  # a class may raise anything, and that is what is looked for
         row["failed"] = described(error)
@@ -86,7 +76,7 @@ def check_decoder(config: Any) -> None:
     """Refuses what does not read a text from left to right by itself."""
     encoder = getattr(config, "is_decoder", None) is False or getattr(config, "attn_type", None) == "bi"
     if config.is_encoder_decoder or encoder or getattr(config, "causal", None) is False:
-        raise Refused(NO_DECODER)
+        raise RefusedError(NO_DECODER)
 
 
 def weaken(model: Any, by: float) -> None:
@@ -104,7 +94,7 @@ def compare(model: Any) -> dict[str, Any]:
     """The road, and the differences of the three jobs."""
     plain = deepcopy(model)
     fuse(model)
-    found: dict[str, Any] = {"road": road(model), "targets": targets(model)}
+    found: dict[str, Any] = {"road": str(survey(model)), "targets": targets(model)}
     lora = Lora(r=4, alpha=8, dropout=0.0, target_modules=tuple(found["targets"]))
     bank = AdapterBank(model, lora, slots=SLOTS)
     bank.flat.normal_(std=0.15, generator=torch.Generator().manual_seed(1))
@@ -125,18 +115,9 @@ def compare(model: Any) -> dict[str, Any]:
 
 def targets(model: Any) -> list[str]:
     """Up to four kinds of linear layers for adapters: those of what mixes tokens, if there are any."""
-    names = layers_of(model)
-    inside = [
-        name
-        for name in names
-        if any(
-            path.endswith(f".{name}") and any(word in path.lower() for word in ATTENTION)
-            for path, _ in model.named_modules()
-        )
-    ]
-    if not names:
-        raise Refused("no linear layer for adapters to lie on")
-    return (inside or names)[:TARGETS]
+    paths = adaptable(model)
+    inside = [path for path in paths if any(word in path.lower() for word in ATTENTION)]
+    return sorted({leaf(path) for path in inside or paths})[:TARGETS]
 
 
 def is_right(found: Mapping[str, Any]) -> bool:

@@ -66,12 +66,12 @@ class Alone:
     @torch.no_grad()
     def score(self, text: Text) -> Tensor:
         """log p of every response token."""
-        return self._logps(text, self.logits(text.prompt + text.response, text.slot))
+        return self._logps(text, self.logits(_read(text), text.slot))
 
     @staticmethod
     def _logps(text: Text, logits: Tensor) -> Tensor:
         targets = torch.tensor(text.response)
-        return logits[len(text.prompt) - 1 : -1].log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        return logits[len(text.prompt) - 1 :].log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
     def train(self, lesson: Lesson, config: Learning) -> dict[str, Tensor]:
         """The adapter after a lesson, by torch's AdamW; a batch's gradients add up row by row."""
@@ -86,7 +86,7 @@ class Alone:
             optimizer.param_groups[0]["lr"] = config.lr * schedule(step, len(batches), config.warmup_ratio)
             total = sum(len(text.response) for text in batch)
             for text in batch:
-                (-self._logps(text, self.read(text.prompt + text.response)).sum() / total).backward()
+                (-self._logps(text, self.read(_read(text))).sum() / total).backward()
             torch.nn.utils.clip_grad_norm_(weights, config.grad_clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
@@ -117,3 +117,8 @@ class Alone:
         """log p of every token of a query's reference under the mixture."""
         logps = self.mixed(query, query.reference[:-1])
         return logps.gather(1, torch.tensor(query.reference)[:, None])[:, 0]
+
+
+def _read(text: Text) -> tuple[int, ...]:
+    """What is read of a text to judge it: its last token predicts nothing, and may lie beyond a limit."""
+    return (text.prompt + text.response)[:-1]
