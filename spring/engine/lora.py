@@ -27,6 +27,7 @@ from spring.engine.lowrank import BankedLinear, Route, Steps
 from spring.engine.packing import Pack
 from spring.engine.roads import adaptable
 from spring.engine.settings import Lora
+from spring.engine.spread import spread_out
 
 
 class AdapterBank:
@@ -188,7 +189,10 @@ class AdapterBank:
         if seeds is not None and self.config.dropout > 0:
             rows = groupby(zip(pack.slots, pack.lengths, seeds, strict=True), key=lambda row: row[0])
             masks = [[(length, seed) for _, length, seed in group] for slot, group in rows if slot >= 0]
-        return Route(runs, masks, None, pack.laid)
+        spread = None
+        if runs and self.flat.device.type != "cpu":
+            spread = spread_out(pack.lengths, pack.slots, seeds if masks else None, self.flat.device)
+        return Route(runs, masks, None, pack.laid, spread)
 
 
 def _steps(slots: Sequence[int], count: int, device: torch.device) -> Steps:

@@ -128,7 +128,7 @@ class _Group(AdapterBank):
         gates = user_aware(self.router, text, self._users(pack))
         known = covered(pack)
         row = F.pad(pack.row, (0, pack.tail))
-        said = (route.runs, route.masks, route.steps, route.tokens)
+        said = (route.runs, route.masks, route.steps, route.tokens, route.spread)
         return GroupRoute(*said, covered=known, gates=gates, row=row)
 
     def _pool(self, prompt: tuple[int, ...]) -> Tensor:
@@ -270,7 +270,7 @@ class UserBank(AdapterBank):
 
     def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
         route = super()._plan(pack, seeds)
-        said = (route.runs, route.masks, route.steps, route.tokens)
+        said = (route.runs, route.masks, route.steps, route.tokens, route.spread)
         return SharedRoute(*said, covered=covered(pack))
 
     def state(self, slot: int) -> dict[str, Tensor]:
