@@ -33,7 +33,9 @@ def main() -> None:
     model = params.model
     make_ready(model, DATA / "model")
     place = read_place(DATA / "model")
-    _, template = load_tokenizer(place, model_id=model.id, date=model.date)
+    _, template = load_tokenizer(
+        place, model_id=model.id, date=model.date, chat_template_kwargs=model.chat_template_kwargs
+    )
     log.info("%s", template)
     if Path(model.embedding).is_dir():
         read_encoder(Path(model.embedding))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the s
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen causal language model, its tokenizer, and a digest that stands for its weights."""
+    """A frozen causal language model, its tokenizer and chat template, and a digest of its weights."""
 
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any
     digest: str
+    template: Template
 
     @property
     def device(self) -> torch.device:
@@ -73,15 +75,28 @@ def weights_digest(folder: Path) -> str:
     return model_digest(read_place(folder), leave_out=("source.json", PLACE))
 
 
-def load_tokenizer(folder: Path, *, model_id: str, date: datetime.date = DATE) -> tuple[Any, Template]:
+def load_tokenizer(
+    folder: Path,
+    *,
+    model_id: str,
+    date: datetime.date = DATE,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Any, Template]:
     """The tokenizer of a folder, and what its chat template does; the template's clock stands at `date`."""
     tokenizer = read_tokenizer(folder)
     stop_clock(tokenizer, date, model_id=model_id)
-    return tokenizer, read_template(tokenizer, model_id=model_id)
+    return tokenizer, read_template(tokenizer, chat_template_kwargs, model_id=model_id)
 
 
-def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datetime.date = DATE) -> BaseModel:
-    """The frozen model of a prepared folder, on `device`, in evaluation mode; `date`: as there."""
+def load(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    date: datetime.date = DATE,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> BaseModel:
+    """The frozen model of a prepared folder, on `device`, in evaluation mode, with its chat template."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -92,7 +107,9 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
         raise ModelError(f"{folder / PLACE} points to {path}, which is gone; run `dvc repro --force model`")
     check_folder(path, key="model.id")
     place = pick_device(device)
-    tokenizer, _ = load_tokenizer(path, model_id=source["id"], date=date)
+    tokenizer, template = load_tokenizer(
+        path, model_id=source["id"], date=date, chat_template_kwargs=chat_template_kwargs
+    )
     model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
     model.requires_grad_(False).to(place).eval()
     fuse(model)
@@ -101,4 +118,4 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
             f"{source['id']} ({type(model).__name__}) cannot run in packed batches: only attention may mix "
             f"tokens, through transformers' interface, and nothing may change logits; use another model"
         )
-    return BaseModel(model, tokenizer, source["digest"])
+    return BaseModel(model, tokenizer, source["digest"], template)

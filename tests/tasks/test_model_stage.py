@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import shutil
@@ -10,13 +11,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 from kit.encoders import MakeEncoder
+from kit.families import FORMS
 from kit.pipeline import run, write_params, write_table
 from kit.templates import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
 
 from spring.engine.packaged import PACKAGED
 from spring.engine.settings import Model
 from spring.engine.weights import ModelError
+from spring.settings.params import ParameterError
 from tasks import ingest, model, score_base, split
+from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 
 
@@ -97,6 +101,42 @@ def test_the_date_is_in_every_key_once_it_is_not_the_usual_one(
     for bench, words in ((usual, "01 Jan 2026"), (other, "03 Feb 2024")):
         tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
         assert f"Today is {words}." in bench.base.tokenizer.decode(list(tokens))
+
+
+def test_what_the_template_is_given_is_in_every_key_once_it_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is said the keys are those of before; thinking is then off."""
+    (folder / "chat_template.jinja").write_text(FORMS["smollm3"].source, encoding="utf-8")
+    write_params(Path(), folder)
+    run(model, monkeypatch)
+    usual = Experiment()
+    assert sorted(usual.identity) == ["libraries", "model", "run"]
+    write_params(Path(), folder, model__chat_template_kwargs={"enable_thinking": True})
+    other = Experiment()
+    assert other.identity == {**usual.identity, "chat_template_kwargs": {"enable_thinking": True}}
+    for bench, words in ((usual, "/no_think"), (other, "/think")):
+        tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
+        assert f"Reasoning Mode: {words}\n" in bench.base.tokenizer.decode(list(tokens))
+    write_params(Path(), folder, model__chat_template_kwargs={"thinking": True})
+    for refuse in (lambda: run(model, monkeypatch), lambda: Experiment().base):
+        with pytest.raises(ModelError, match=r"chat_template_kwargs has thinking, which .* enable_thinking"):
+            refuse()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"today": datetime.date(2026, 1, 1)}, r"today is datetime\.date.*: must be text, a number, true"),
+        ({"heat": float("inf")}, "heat is inf: must be text, a number"),
+        ({"deep": {"day": [datetime.date(2026, 1, 1)]}}, "deep must be text, a number"),
+        ([1], r"model\.chat_template_kwargs is \[1\]"),
+    ],
+)
+def test_what_json_has_no_word_for_is_refused(given: object, told: str, folder: Path) -> None:
+    write_params(Path(), folder, model__chat_template_kwargs=given)
+    with pytest.raises(ParameterError, match=told):
+        load_params()
 
 
 @pytest.mark.slow
