@@ -21,13 +21,30 @@ def layers_of(model: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in linear})
 
 
-def read_layers(folder: Path) -> list[str]:
-    """The same of a folder with a model's configuration; weights are not read."""
+def read_outline(folder: Path, *, key: str = "model.id") -> Any:
+    """The model that a folder describes, without its weights; `ModelError` where transformers has none."""
     from transformers import AutoModelForCausalLM
 
-    config = read_config(folder)
-    with torch.device("meta"):
-        return layers_of(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    config = read_config(folder, key=key)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError:
+        raise ModelError(
+            f"{key}: {folder} is of the family {config.model_type!r}, of which transformers has no model "
+            f"that goes on with a text (AutoModelForCausalLM); choose one of a family that does"
+        ) from None
+
+
+def read_layers(folder: Path) -> list[str]:
+    """The same of a folder with a model's configuration; weights are not read."""
+    return layers_of(read_outline(folder))
+
+
+def described(model: Any) -> str:
+    """Class, family and size of a model: `LlamaForCausalLM (llama), 134,515,008 parameters`."""
+    size = sum(weights.numel() for weights in model.parameters())
+    return f"{type(model).__name__} ({model.config.model_type}), {size:,} parameters"
 
 
 def check_positions(folder: Path, max_length: int) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from spring.engine.lowrank import BankedLinear, Route, Steps
 from spring.engine.packing import Pack
+from spring.engine.peft import targets_of
 from spring.engine.settings import Lora
 
 
@@ -224,19 +225,35 @@ def rank_of(state: Mapping[str, Tensor]) -> int:
 # --- PEFT's folder format ---------------------------------------------------------------------------------
 
 
+PREFIX = "base_model.model."
+
+
 def tensor_name(layer: str, kind: str) -> str:
     """PEFT's name of the A or B of a layer."""
-    return f"base_model.model.{layer}.lora_{kind}.weight"
+    return f"{PREFIX}{layer}.lora_{kind}.weight"
 
 
-def save_adapter(state: Mapping[str, Tensor], config: Lora, folder: Path, *, base_model: str) -> None:
-    """Writes `adapter_model.safetensors` and `adapter_config.json` as `PeftModel.save_pretrained` does."""
+def save_adapter(
+    state: Mapping[str, Tensor],
+    config: Lora,
+    folder: Path,
+    *,
+    base_model: str,
+    revision: str | None = None,
+    model: Any = None,
+) -> None:
+    """Writes `adapter_model.safetensors` and `adapter_config.json` as `PeftModel.save_pretrained` does.
+
+    `base_model` and its `revision` are what others load the base model by. Without the `model` itself, bare
+    of any bank, all layers are meant that have one of the target modules' names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     described: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
+        "revision": revision,
         "inference_mode": True,
         "r": config.r,
         "lora_alpha": config.alpha,
@@ -246,6 +263,8 @@ def save_adapter(state: Mapping[str, Tensor], config: Lora, folder: Path, *, bas
         "fan_in_fan_out": False,
         "init_lora_weights": True,
     }
+    if model is not None:
+        described |= targets_of({name[len(PREFIX) :].rsplit(".", 2)[0] for name in state}, model)
     (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 

@@ -36,6 +36,8 @@ class BaseModel:
     tokenizer: Any
     digest: str
     template: Template
+    name: str  # what others load it by: a hub id, or an absolute path
+    revision: str | None = None  # of the hub's
 
     @property
     def device(self) -> torch.device:
@@ -118,4 +120,6 @@ def load(
             f"{source['id']} ({type(model).__name__}) cannot run in packed batches: only attention may mix "
             f"tokens, through transformers' interface, and nothing may change logits; use another model"
         )
-    return BaseModel(model, tokenizer, source["digest"], template)
+    on_hub = f"models--{source['id'].replace('/', '--')}" in path.parts  # in the hub's own cache
+    name, revision = (source["id"], source["revision"]) if on_hub else (str(path.resolve()), None)
+    return BaseModel(model, tokenizer, source["digest"], template, name, revision)

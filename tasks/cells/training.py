@@ -146,9 +146,16 @@ def _compute(
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
             folder = batch.cell(key)
             if over is not None:
-                over.save(one.state, folder, base_model=bench.settings.id)
+                over.save(one.state, folder, base_model=base.name)
             else:
-                save_adapter(one.state, how.lora, folder, base_model=bench.settings.id)
+                save_adapter(
+                    one.state,
+                    how.lora,
+                    folder,
+                    base_model=base.name,
+                    revision=base.revision,
+                    model=base.model,
+                )
             if one.carried:
                 save_file(one.carried, folder / CARRIED)
             if jobs[key].draw is not None:

@@ -13,8 +13,11 @@ import pytest
 from kit.encoders import MakeEncoder
 from kit.families import FORMS
 from kit.pipeline import run, write_params, write_table
+from kit.sources import CASES
 from kit.templates import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
 
+from bench.tiny import make_model
+from spring.engine.model import load_tokenizer
 from spring.engine.packaged import PACKAGED
 from spring.engine.settings import Model
 from spring.engine.weights import ModelError
@@ -76,6 +79,70 @@ def test_a_template_that_cannot_be_followed_stops_the_first_stage_that_knows(
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template; choose an instruction-tuned model"):
         run(model, monkeypatch)
+
+
+def test_what_is_said_of_a_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """36,000 = 320 x 32 once (tied) or twice, and 2 layers, counted by transformers itself."""
+    caplog.set_level(logging.INFO, logger="tasks.model")
+    write_params(Path(), folder, model__max_length=400)
+    run(model, monkeypatch)
+    size = make_model().num_parameters()
+    assert caplog.messages == [
+        f"model: {folder}, LlamaForCausalLM (llama), {size:,} parameters",
+        "runs: on cpu in float32, texts of up to 400 tokens",
+        "adapters: may lie on down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+        "template: system turn, ends with <|im_end|>, no clock",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "told"),
+    [
+        ("config.json", {"model_type": "frobnicator"}, "of the family 'frobnicator', which transformers "),
+        ("config.json", {"model_type": None}, r"config\.json cannot be used \(it names no model_type\)"),
+        ("config.json", {"num_attention_heads": "many"}, r"cannot be used \(Validation error .*'many'"),
+        ("config.json", {"model_type": "t5"}, "of the family 't5', of which transformers has no model that"),
+        ("tokenizer.json", {"model": None, "added_tokens": 1}, "has no tokenizer that can be read"),
+    ],
+)
+def test_models_that_are_none_of_ours_are_refused_in_one_line(
+    file: str, keys: dict[str, object], told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads((folder / file).read_text()) | keys
+    kept = {key: value for key, value in described.items() if value is not None}
+    (folder / file).write_text(json.dumps(kept))
+    write_params(Path(), folder)
+    with pytest.raises(ModelError, match=told) as refusal:
+        run(model, monkeypatch)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_hub_that_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at that port."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    write_params(Path(), folder, model__id="no-such-owner/no-such-model")
+    with pytest.raises(ModelError, match=r"\(it cannot be reached, and no copy is on this machine\); use"):
+        run(model, monkeypatch)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not here")
+@pytest.mark.parametrize(
+    ("case", "prompt"),
+    [
+        ("dated", "system\nToday is 2026-01-01.\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"),
+        ("thinking", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("no-system", "<|im_start|>user\nS\n\nU<|im_end|>\n"),
+        ("drops-system", "<|im_start|>user\nS\n\nU<|im_end|>\n"),
+    ],
+)
+def test_templates_from_the_field(case: str, prompt: str, folder: Path) -> None:
+    source = (CASES / f"chat-templates/{case}.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    tokenizer, template = load_tokenizer(folder, model_id=case)
+    assert prompt in tokenizer.decode(template.prompt("S", "U"))
+    assert str(template).startswith(f"template: {WITHOUT}") == ("system" in case)
 
 
 def test_an_encoder_that_cannot_be_followed_too(
