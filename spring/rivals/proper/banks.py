@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from spring.engine.layers import widths
-from spring.engine.lora import AdapterBank, tensor_name
+from spring.engine.lora import AdapterBank
 from spring.engine.lowrank import BankedLinear, Route, least
 from spring.engine.packing import Pack
+from spring.engine.peft import tensor_name
 from spring.engine.settings import Lora
 from spring.rivals.proper.files import ROUTER, USER, USERS, shared_name
 from spring.rivals.proper.levels import Proper, likeness, mixture, user_aware
