@@ -43,6 +43,7 @@ NATS, WEIGHTS, TIE = (
 PROMPTS = (1, 30, 3, 12, 20, 6, 34, 9, 2, 15, 26, 11)  # tokens; the window is 8, the limit of positions 16
 RESPONSES = (4, 12, 7, 2, 9, 5, 3, 8, 10, 1, 6, 4)
 LAMBDAS = (0.5, 0.3, 0.9, 0.0, 1.0)
+REFUSED_BY_PEFT = ("out_proj", "gate_proj")  # of mamba's kind; without up_proj, where PEFT thinks of experts
 ATTENTION = ("attn", "attention", "mixer", "mamba", "conv", "time_mix")  # in names of modules that mix tokens
 
 
@@ -116,6 +117,7 @@ def compare(model: Any) -> dict[str, Any]:
 def targets(model: Any) -> list[str]:
     """Up to four kinds of linear layers for adapters: those of what mixes tokens, if there are any."""
     paths = adaptable(model)
+    paths = [path for path in paths if leaf(path) not in REFUSED_BY_PEFT] or paths
     inside = [path for path in paths if any(word in path.lower() for word in ATTENTION)]
     return sorted({leaf(path) for path in inside or paths})[:TARGETS]
 

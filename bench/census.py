@@ -2,7 +2,7 @@
 
 Each is a random twin (spring/engine/twins.py) in a process of its own with a time limit, two at a time, so
 that one that crashes or hangs is a row of the result like any other. Written to bench/results/census.json and
-into docs/models.md; with types, printed only.
+into docs/models.md; with types, theirs are printed and take the place of the older rows there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from bench.agreement import NO_DECODER, examine
 from bench.architectures import Architecture, architectures
-from bench.machine import describe, write_result
+from bench.machine import RESULTS, describe, write_result
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- census -->\n", "<!-- end -->"
@@ -135,6 +135,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + f"\n\nNo decoder-only language models: {', '.join(none)}."
 
 
+def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows in the place of older ones of the last census."""
+    known = json.loads((RESULTS / "census.json").read_text(encoding="utf-8"))["rows"]
+    fresh = {row["name"]: row for row in rows}
+    return [fresh.get(row["name"], row) for row in known]
+
+
 def main() -> None:
     """Examines, prints and, if it was everything, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,7 +159,8 @@ def main() -> None:
     counts = Counter(map(outcome, rows))
     print(table(rows) if options.types else dict(counts))
     if options.types:
-        return
+        rows = merged(rows)
+    counts = Counter(map(outcome, rows))
     about = describe(torch.device("cpu"), torch.float32)
     write_result("census", about, outcomes=dict(counts), rows=rows)
     page = PAGE.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from spring.engine.folders import read_config
 def decoder_of(model: Any) -> Any:
     """What makes last hidden states of tokens."""
     found = model.get_decoder()
-    if found is not model:
+    if found is not model and hasattr(found, "get_input_embeddings"):
         return found
     inner = [part for part in model.children() if hasattr(part, "get_input_embeddings")]  # Llama 4 names none
     if not inner:

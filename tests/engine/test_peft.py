@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from spring.engine.lora import PREFIX
-from spring.engine.peft import load_adapter, save_adapter, tensor_name
+from spring.engine.peft import PREFIX, load_adapter, save_adapter, tensor_name
 from spring.engine.settings import Lora
 
 MakeModel = Callable[..., Any]

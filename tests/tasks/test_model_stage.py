@@ -92,6 +92,7 @@ def test_what_is_said_of_a_model(
     assert caplog.messages == [
         f"model: {folder}, LlamaForCausalLM (llama), {size:,} parameters",
         "runs: on cpu in float32, texts of up to 400 tokens",
+        "road: packed",
         "adapters: may lie on down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
         "template: system turn, ends with <|im_end|>, no clock",
     ]
