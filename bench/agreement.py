@@ -43,24 +43,25 @@ NATS, WEIGHTS, TIE = (
 PROMPTS = (1, 30, 3, 12, 20, 6, 34, 9, 2, 15, 26, 11)  # tokens; the window is 8, the limit of positions 16
 RESPONSES = (4, 12, 7, 2, 9, 5, 3, 8, 10, 1, 6, 4)
 LAMBDAS = (0.5, 0.3, 0.9, 0.0, 1.0)
-REFUSED_BY_PEFT = ("out_proj", "gate_proj")  # of mamba's kind; without up_proj, where PEFT thinks of experts
 ATTENTION = ("attn", "attention", "mixer", "mamba", "conv", "time_mix")  # in names of modules that mix tokens
 
 
 NO_DECODER = "no decoder-only language model"
 
 
-def examine(one: Architecture) -> dict[str, Any]:
-    """What became of an architecture: the road it took and the differences, or why there are none."""
+def examine(one: Architecture, *, every: bool = False) -> dict[str, Any]:
+    """What became of an architecture: the road it took and the differences, or why there are none.
+
+    Adapters lie on up to four kinds of layers that mix tokens or, with `every`, on all linear layers.
+    """
     began = perf_counter()
     row: dict[str, Any] = {"name": one.name, "type": one.kind}
     try:
-        config = one.config()
-        check_decoder(config)
-        model = twin(config)
+        model = twin(configuration(one))
         row["class"] = type(model).__name__
+        check_causal(model)
         weaken(model, one.sinks)
-        row |= compare(model)
+        row |= compare(model, every=every)
     except (RefusedError, TwinError) as error:
         row["refused"] = str(error)
     except Exception as error:  # a class may raise anything, and that is what is looked for
@@ -73,10 +74,23 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def check_decoder(config: Any) -> None:
-    """Refuses what does not read a text from left to right by itself."""
-    encoder = getattr(config, "is_decoder", None) is False or getattr(config, "attn_type", None) == "bi"
-    if config.is_encoder_decoder or encoder or getattr(config, "causal", None) is False:
+def configuration(one: Architecture) -> Any:
+    """Its configuration; refuses halves of an encoder and a decoder."""
+    try:
+        config = one.config()
+    except Exception as error:  # a class may raise anything
+        raise RefusedError(f"no configuration by default: {described(error)}") from error
+    if config.is_encoder_decoder:
+        raise RefusedError(NO_DECODER)
+    return config
+
+
+@torch.no_grad()
+def check_causal(model: Any) -> None:
+    """Refuses what lets a token change the logits before it."""
+    rows = torch.tensor([[*range(20, 40)], [*range(20, 39), 100]])
+    logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
+    if (logits[0] - logits[1]).abs().max() > NATS:
         raise RefusedError(NO_DECODER)
 
 
@@ -91,11 +105,11 @@ def weaken(model: Any, by: float) -> None:
 # --- both sides -------------------------------------------------------------------------------------------
 
 
-def compare(model: Any) -> dict[str, Any]:
+def compare(model: Any, *, every: bool) -> dict[str, Any]:
     """The road, and the differences of the three jobs."""
     plain = deepcopy(model)
     fuse(model)
-    found: dict[str, Any] = {"road": str(survey(model)), "targets": targets(model)}
+    found: dict[str, Any] = {"road": str(survey(model)), "targets": targets(model, every=every)}
     lora = Lora(r=4, alpha=8, dropout=0.0, target_modules=tuple(found["targets"]))
     bank = AdapterBank(model, lora, slots=SLOTS)
     bank.flat.normal_(std=0.15, generator=torch.Generator().manual_seed(1))
@@ -111,15 +125,25 @@ def compare(model: Any) -> dict[str, Any]:
             found[name] = job()
         except Exception as error:
             found[name] = {"error": described(error)}
+    found["unused"] = alone.unused
     return {**found, "right": all(is_right(found[name]) for name in jobs)}
 
 
-def targets(model: Any) -> list[str]:
-    """Up to four kinds of linear layers for adapters: those of what mixes tokens, if there are any."""
-    paths = adaptable(model)
-    paths = [path for path in paths if leaf(path) not in REFUSED_BY_PEFT] or paths
-    inside = [path for path in paths if any(word in path.lower() for word in ATTENTION)]
-    return sorted({leaf(path) for path in inside or paths})[:TARGETS]
+def targets(model: Any, *, every: bool) -> list[str]:
+    """Up to four kinds of linear layers for adapters, of what mixes tokens if there are any; or `every`."""
+    kind = model.config.model_type
+    paths = [path for path in adaptable(model) if not peft_refuses(kind, leaf(path))]
+    plain = [
+        path for path in paths if every or leaf(path) != "gate_proj"
+    ]  # by itself PEFT takes it for experts
+    inside = [path for path in plain if any(word in path.lower() for word in ATTENTION)]
+    names = sorted({leaf(path) for path in (paths if every else inside or plain)})
+    return names if every else names[:TARGETS]
+
+
+def peft_refuses(kind: str, name: str) -> bool:
+    """Layers whose weight a fused kernel may take past any adapter: PEFT refuses them as targets."""
+    return kind in ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h") and name == "out_proj"
 
 
 def is_right(found: Mapping[str, Any]) -> bool:

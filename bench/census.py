@@ -31,6 +31,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- census -->\n", "<!-- end -->"
 AT_ONCE = 2
 LIMIT = 90.0  # seconds for one architecture
+JOBS = ("scoring", "training", "answers")
 MEMORY = 8 << 30  # bytes
 
 
@@ -43,17 +44,19 @@ class _Run:
     ends: float
 
 
-def _work(one: Architecture, answer: Connection) -> None:
+def _work(one: Architecture, answer: Connection, every: bool) -> None:
     """In the child: says nothing but its row."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(1)
-    answer.send_bytes(json.dumps(examine(one)).encode())
+    answer.send_bytes(json.dumps(examine(one, every=every)).encode())
 
 
-def census(chosen: Sequence[Architecture], *, limit: float = LIMIT) -> Iterator[dict[str, Any]]:
+def census(
+    chosen: Sequence[Architecture], *, limit: float = LIMIT, every: bool = False
+) -> Iterator[dict[str, Any]]:
     """A row for each architecture, in the order in which they end."""
     context = multiprocessing.get_context("fork")
     waiting = list(chosen)[::-1]
@@ -62,7 +65,7 @@ def census(chosen: Sequence[Architecture], *, limit: float = LIMIT) -> Iterator[
         while waiting and len(running) < AT_ONCE:
             one = waiting.pop()
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(one, there), daemon=True)
+            process = context.Process(target=_work, args=(one, there, every), daemon=True)
             process.start()
             there.close()
             running[here] = _Run(one, process, time.monotonic() + limit)
@@ -113,14 +116,13 @@ def cells(row: dict[str, Any]) -> list[str]:
     end = outcome(row)
     if end in ("refused", "failed"):
         return [row["name"], end, "", "", "", "", row[end].replace("|", "/")]
-    scored, learned, said = (row[job] for job in ("scoring", "training", "answers"))
+    scored, learned, said = (row[job] for job in JOBS)
     answers = f"{said['answers'] - said['wrong']} of {said['answers']}" if "answers" in said else "-"
-    errors = [
-        f"{job}: {row[job]['error']}" for job in ("scoring", "training", "answers") if "error" in row[job]
-    ]
+    notes = [f"{job}: {row[job]['error']}" for job in JOBS if "error" in row[job]]
+    notes += [f"never called: {', '.join(row['unused'])}"] if row["unused"] else []
     return [
         *(row["name"], f"{end}, {row['road']}", number(scored.get("nats")), number(learned.get("weights"))),
-        *(answers, number(said.get("nats")), "; ".join(errors).replace("|", "/")),
+        *(answers, number(said.get("nats")), "; ".join(notes).replace("|", "/")),
     ]
 
 
@@ -146,21 +148,28 @@ def main() -> None:
     """Examines, prints and, if it was everything, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("types", nargs="*", metavar="TYPE")
+    parser.add_argument(
+        "--every-layer", action="store_true", help="adapters on all linear layers; printed only"
+    )
     options = parser.parse_args()
     chosen = architectures(options.types)
     rows = []
     with tqdm(total=len(chosen), unit="model") as bar:
-        for row in census(chosen):
+        for row in census(chosen, every=options.every_layer):
             rows.append(row)
             bar.set_postfix_str(f"{row['name']}: {outcome(row)}")
             bar.update()
     order = [one.name for one in chosen]
     rows.sort(key=lambda row: order.index(row["name"]))
     counts = Counter(map(outcome, rows))
-    print(table(rows) if options.types else dict(counts))
+    print(dict(counts))
+    if options.types or options.every_layer:
+        print(table(rows))
+    if options.every_layer:
+        return
     if options.types:
         rows = merged(rows)
-    counts = Counter(map(outcome, rows))
+        counts = Counter(map(outcome, rows))
     about = describe(torch.device("cpu"), torch.float32)
     write_result("census", about, outcomes=dict(counts), rows=rows)
     page = PAGE.read_text(encoding="utf-8")
