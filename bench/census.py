@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.agreement import NO_DECODER, examine
+from bench.examination import NO_DECODER, examine
 from bench.architectures import Architecture, architectures
 from bench.machine import RESULTS, describe, write_result
 

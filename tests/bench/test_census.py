@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.agreement import NO_DECODER, agree, examine, is_right
+from bench.examination import NO_DECODER, agree, examine, is_right
 from bench.alone import Choice
 from bench.architectures import Architecture, architectures
 from bench.census import census, number, outcome, table
