@@ -96,6 +96,7 @@ def test_processes_side_by_side_share_all_lessons_evenly() -> None:
     assert abs(tokens(one) - tokens(two)) <= 0.25 * tokens([0, 1, 2, 3, 4])
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_early_is_told() -> None:
     with (
         pytest.raises(RuntimeError, match="not 'ready'"),
