@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.examination import NO_DECODER, examine
 from bench.architectures import Architecture, architectures
+from bench.examination import NO_DECODER, examine
 from bench.machine import RESULTS, describe, write_result
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"

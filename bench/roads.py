@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.jobs import JOBS, Bench
+from bench.jobs import JOBS
 from bench.machine import describe, limits, wait, write_result
+from bench.sides import Bench
 from spring.engine.roads import Road, road_of, set_road
 
-SOURCE = "personas"
+SOURCE, TIMED = "personas", ("score", "train", "generate")
 
 
 def roads(own: Road) -> dict[str, Road]:
@@ -31,11 +32,11 @@ def timed(bench: Bench, rounds: int) -> list[dict[str, Any]]:
     """Useful tokens per second of every job on every road, the median of the rounds."""
     machine = limits(bench.base.device, bench.model.dtype)
     own, found = road_of(bench.model), []
-    ways = [(job, name) for job in JOBS for name in roads(own) if job == "generate" or "cache" not in name]
+    ways = [(job, name) for job in TIMED for name in roads(own) if job == "generate" or "cache" not in name]
     with tqdm(total=len(ways) * rounds, unit="job") as bar:
-        for job, make in JOBS.items():
+        for job in TIMED:
             set_road(bench.model, own)
-            made = make(bench, SOURCE, machine)
+            made = JOBS[job](bench, SOURCE, machine)
             rates: dict[str, list[float]] = {name: [] for of, name in ways if of == job}
             for _ in range(rounds):
                 for name, taken in rates.items():

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bench.examination import NO_DECODER, agree, examine, is_right
 from bench.alone import Choice
 from bench.architectures import Architecture, architectures
 from bench.census import census, number, outcome, table
+from bench.examination import NO_DECODER, agree, examine, is_right
 
 
 class Deadly(Architecture):
