@@ -37,6 +37,17 @@ def test_logits_spread_and_know_what_came_before(kind: str) -> None:
     assert (others - logits)[:, 21:].square().mean().sqrt() > 0.1, "or wrong attention would not show"
 
 
+@pytest.mark.parametrize("kind", ["minimax", "deepseek_v3", "gemma4_text", "llama4_text"])
+def test_what_is_computed_stays(kind: str) -> None:
+    """Masks and decays are buffers too: a token changes nothing before it."""
+    model = twin(config_of(kind))
+    changed = ROWS.clone()
+    changed[:, 20] += 1
+    with torch.no_grad():
+        logits, others = (model(input_ids=rows, use_cache=False).logits for rows in (ROWS, changed))
+    assert (others - logits)[:, :20].abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_no_parameter_hides(kind: str) -> None:
     """Nowhere a vector of equal numbers: a norm of ones, a bias or sink of zeros."""
