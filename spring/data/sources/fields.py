@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -66,8 +68,13 @@ def date_of(year: str, month: str = "") -> str | None:
     in_year = parse_number(year)
     in_month = parse_number(month) if month.strip() else UNDATED_MONTH
     if in_year is None or in_month is None or in_year % 1 or in_month % 1:
-        return f"year {year}, month {month}"
+        return f"year {year}, month {month}" if month.strip() else f"year {year}"
     return f"{int(in_year):04d}-{int(in_month):02d}-01"
+
+
+def digest_of(values: object) -> str:
+    """A name of 16 characters for values that JSON has."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_rounded(text: str) -> bool:
