@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 SHARED = 0.5  # of all items of two profiles, more than which makes them one user's [ours]
@@ -23,14 +23,15 @@ def find_users(profiles: Sequence[Sequence[str]]) -> list[list[int]]:
             leader[place] = place = leader[leader[place]]
         return place
 
-    latest: dict[str, int] = {}  # item -> the last profile that has it
+    having: dict[str, list[int]] = defaultdict(list)  # item -> the profiles before that have it
     for place, items in enumerate(sets):
-        for other in sorted({latest[item] for item in items if item in latest}):
-            common = len(items & sets[other])
-            if common > SHARED * (len(items) + len(sets[other]) - common):
+        common = Counter(other for item in items for other in having[item])
+        for other, count in common.items():
+            if count > SHARED * (len(items) + len(sets[other]) - count):
                 first, second = sorted((find(place), find(other)))
                 leader[second] = first
-        latest |= dict.fromkeys(items, place)
+        for item in items:
+            having[item].append(place)
     users: dict[int, list[int]] = defaultdict(list)
     for place in range(len(sets)):
         users[find(place)].append(place)
