@@ -63,8 +63,9 @@ def test_a_product_without_a_description_is_described_by_its_features_or_its_tit
 
 def test_what_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:
     reviews = [
-        bought(1, rating=0.0), bought(2, parent_asin="B9"), bought(3, timestamp=-1), bought(4, text=""), "{",
-        bought(5, user_id=None), bought(6, rating=None), bought(7, rating=5.5), bought(8, title=["x"]), "",
+        bought(1, rating=0.0), bought(2, parent_asin="B9"), bought(3, timestamp=1_500_000_000),
+        bought(4, text=""), "{", bought(5, user_id=None), bought(6, rating=None), bought(7, rating=5.5),
+        bought(8, title=["x"]), "",
     ]  # fmt: skip
     products: list[Record | str] = [sold(n) for n in range(1, 8)]
     items = list(amazon.read(write(tmp_path, reviews, [*products, sold(8, title=None)])))
@@ -73,7 +74,7 @@ def test_what_cannot_be_used_is_told_with_its_line(tmp_path: Path) -> None:
     assert checked.quarantine.select("where", "field", "reason", "value").rows() == [
         ("Beauty.jsonl.gz:1", "rating", Reason.IMPOSSIBLE_RATING, "0.0"),
         ("Beauty.jsonl.gz:2", "query.PRODUCT", Reason.NO_PRODUCT, "B9"),
-        ("Beauty.jsonl.gz:3", "timestamp", Reason.BAD_TIME, "-1"),
+        ("Beauty.jsonl.gz:3", "timestamp", Reason.BAD_TIME, "1500000000 milliseconds since 1970"),
         ("Beauty.jsonl.gz:4", "response", Reason.EMPTY, ""),
         ("Beauty.jsonl.gz:5", "line", Reason.MALFORMED, checked.quarantine["value"][4]),
         ("Beauty.jsonl.gz:6", "user_id", Reason.MISSING_USER, None),

@@ -31,6 +31,7 @@ _REVIEW = ("user_id", "asin", "parent_asin", "timestamp", "rating", "title", "te
 _PRODUCT = ("parent_asin", "title", "description", "features")
 _BREAK = re.compile(r"<br\s*/?>", re.I)
 _MARK = re.compile(r"\[\[[A-Z]+:[^\]]*\]\]")  # [[VIDEOID:...]], [[ASIN:...]]: what the page put there
+_FIRST = 1e11  # milliseconds, in 1973: smaller counts would pass for seconds
 _STARS = (1.0, 5.0)
 _ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -154,6 +155,8 @@ def _row(number: int, review: Review, products: dict[str, Product], words: froze
     if not product.title.strip():
         damage = damage or Problem("query.PRODUCT", Reason.NO_PRODUCT, id)
     user, asin, timestamp = (texts.get(name) for name in ("user_id", "interaction_id", "timestamp"))
+    if (count := parse_number(timestamp or "")) is not None and count < _FIRST:
+        timestamp = f"{timestamp} milliseconds since 1970"  # which is no time that is read
     return RawRow(
         row=number,
         where=review.where,
