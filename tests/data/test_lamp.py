@@ -98,7 +98,7 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path) -> None:
     ("task", "said"), [("LaMP-2", "labels of a classification"), ("LaMP-7", "past tweets have no query")]
 )
 def test_tasks_that_have_no_answers_of_users_are_refused(tmp_path: Path, task: str, said: str) -> None:
-    with pytest.raises(ValidationError, match=rf"ingest\.lamp\.task is {task}: .*{said}.*LaMP-4 and LaMP-5"):
+    with pytest.raises(ValidationError, match=rf"task: {task} is not read: .*{said}.*LaMP-4 and LaMP-5"):
         source_of(tmp_path, task=task)
 
 

@@ -176,7 +176,7 @@ def test_posts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["review", "topic"])
 def test_an_order_in_time_that_nobody_gives_is_refused(task: str) -> None:
-    with pytest.raises(ValidationError, match=r"order is year, and LongLaMP gives no time .*`order: file`"):
+    with pytest.raises(ValidationError, match=r"order: year, and LongLaMP gives no time .*`order: file`"):
         source_of("x", task=task)
 
 

@@ -77,7 +77,7 @@ class LampSource(Strict):
     def _its_answers_are_texts_of_users_with_queries(self) -> LampSource:
         if self.task in REFUSED:
             raise ValueError(
-                f"ingest.lamp.task is {self.task}: {REFUSED[self.task]}. Read are {' and '.join(TASKS)}"
+                f"task: {self.task} is not read: {REFUSED[self.task]}. Read are {' and '.join(TASKS)}"
             )
         return self
 

@@ -29,7 +29,7 @@ from spring.engine.strict import PositiveInt, Strict, added
 
 KEY = "ingest.longlamp.id"
 START = datetime(2000, 1, 1)  # of timestamps that say an order only, a minute apart
-_USER = ""  # the key under which an item has its row's user
+_USER, _ROW = "", "row of the file"  # keys of what files do not have: an item's user, a row's number
 Record = dict[str, Any]
 
 
@@ -96,7 +96,7 @@ class LongLampSource(Strict):
     def _there_is_such_an_order(self) -> LongLampSource:
         if self.order == "year" and TASKS[self.task].year is None:
             raise ValueError(
-                f"ingest.longlamp.order is year, and LongLaMP gives no time for task {self.task}: "
+                f"order: year, and LongLaMP gives no time for task {self.task}: "
                 f"`order: file` takes items as they stand in the files, which nobody says is their order in "
                 f"time"
             )
@@ -127,13 +127,11 @@ def read(source: LongLampSource) -> Iterator[RawRow | Skip | Opened]:
     history = _History(source, task)
     chosen = None if source.max_users is None else _longest(parts, task, source.max_users)
     for part in parts:
-        frame = _frame(part, task).with_row_index("row of the file", offset=1)
-        for row in frame.iter_rows(named=True):
-            where = f"{part.name}:{row['row of the file']}"
-            if chosen is not None and row[task.user] not in chosen:
-                yield Skip("question of a user beyond max_users")
-            else:
-                yield from history.items(row, where)
+        frame = _frame(part, task).with_row_index(_ROW, offset=1)
+        theirs = frame if chosen is None else frame.filter(pl.col(task.user).is_in(chosen, nulls_equal=True))
+        yield from [Skip("question of a user beyond max_users")] * (frame.height - theirs.height)
+        for row in theirs.iter_rows(named=True):
+            yield from history.items(row, f"{part.name}:{row[_ROW]}")
 
 
 @dataclass
