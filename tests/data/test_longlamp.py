@@ -251,6 +251,20 @@ def test_a_hub_that_does_not_answer_says_what_to_do(tmp_path: Path) -> None:
     assert "neither a folder" in from_hub(tmp_path, "no such/name at all")
 
 
+@pytest.mark.slow  # the hub's package tries again for some seconds
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [("spring.data.sources.hub", "c/train-00000-of-00001.parquet"), ("spring.engine.folders", "config.json")],
+)
+def test_a_download_that_breaks_off_says_what_to_do(tmp_path: Path, module: str, file: str) -> None:
+    """Of a server on this machine; the error that it comes with is no OSError."""
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, str(ROOT / "tests/kit/hub.py"), module, file]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("refused: the.key is 'some/set': neither a folder"), done.stderr
+
+
 # --- nothing is lost --------------------------------------------------------------------------------------
 
 reviews = st.builds(

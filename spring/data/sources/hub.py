@@ -16,13 +16,13 @@ def locate(id: str, *, key: str, revision: str | None, patterns: Sequence[str]) 
     """
     if Path(id).is_dir():
         return Path(id), None
-    from httpx import HTTPError
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
         folder = snapshot_download(id, repo_type="dataset", revision=revision, allow_patterns=[*patterns])
-    except (HFValidationError, HTTPError, OSError) as error:  # the hub's own errors are OSErrors
+    except (HFValidationError, HTTPError, OSError) as error:  # the last: the hub's own errors
         said = " ".join(str(error).split())
         raise SourceError(
             f"{key} is {id!r}: neither a folder (seen from {Path.cwd()}) nor a data set that the hub gives "
