@@ -23,6 +23,7 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
     """
     if Path(name).is_dir():
         return Path(name).resolve()
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -35,7 +36,7 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
             pass
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors
+    except (HFValidationError, HTTPError, OSError) as error:  # the last: the hub's own errors
         raise ModelError(
             f"{key} is {name!r}: neither a folder here nor a model that the hub gives ({error}); "
             f"use {packaged!r}, a folder with config.json and safetensors, or log in with `hf auth login`"
