@@ -45,7 +45,7 @@ STOPPED := { echo "The run stopped; the last lines above say why. Finished cells
 run = python -m flows.named_experiments --start="$$NAME" $(1) || exit 1; \
   { if [ -n "$$NAME" ]; then cat "experiments/$$NAME"; fi; echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: verify help setup repro show table experiment flow bench test check lint types format clean
+.PHONY: verify help setup repro show table experiment flow bench gpu-check test check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ flow: setup ## what `make repro` does, as a Prefect flow, on a copy of the proje
 bench: setup ## measure speed: engine against plain loops, growth, every stage and memory (about an hour; leave the machine alone)
 	@dvc --quiet --wait-for-lock repro model && for part in engine growth stages memory draw projection; do \
 	  echo "== $$part"; python -m "bench.$$part" || exit 1; done
+
+gpu-check: setup ## is everything right on this machine's GPU, and how fast (8 minutes; docs/gpu.md)
+	@python -m bench.gpu
 
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## lint, types, all tests

@@ -79,7 +79,7 @@ def train(model: Any, lessons: Sequence[Lesson], config: Learning) -> list[dict[
         flat = [text for batch in plan for text in batch]
         ends = torch.tensor([0, *(len(batch) for batch in plan)]).cumsum(0).tolist()
         order = [list(range(a, b)) for a, b in pairwise(ends)]
-        loader: Any = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=_collate)  # type: ignore[arg-type]
+        loader: Any = torch.utils.data.DataLoader(flat, batch_sampler=order, collate_fn=collate)  # type: ignore[arg-type]
 
         class Ordered(Trainer):
             """The lesson's own batches, in its own order."""
@@ -113,7 +113,7 @@ def train(model: Any, lessons: Sequence[Lesson], config: Learning) -> list[dict[
     return found
 
 
-def _collate(batch: Sequence[Text]) -> dict[str, Tensor]:
+def collate(batch: Sequence[Text]) -> dict[str, Tensor]:
     """Right-padded rows; labels only at responses."""
     longest = max(len(text) for text in batch)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from spring.engine.roads import Road, road_of, set_road
+from spring.engine.survey import survey
 
 VOCABULARY = 320
 SIZES = {
@@ -39,7 +43,16 @@ def make_model(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**SIZES, **changes})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    said = str(model.config.to_json_string())
+    if said not in _surveyed:
+        survey(surveyed := copy.deepcopy(model))
+        _surveyed[said] = road_of(surveyed), surveyed.spring_layers
+    set_road(model, *_surveyed[said])
+    return model
+
+
+_surveyed: dict[str, tuple[Road, tuple[str, ...]]] = {}  # road and layers, by configuration
 
 
 def make_tokenizer() -> Any:

@@ -152,9 +152,10 @@ class Memory:
         latest = dict(list(self.known.items())[-KEPT:])
         with suppress(OSError):
             self.file.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as part:
-                json.dump(latest, part)
-            Path(part.name).replace(self.file)
+            with tempfile.TemporaryDirectory(dir=self.file.parent) as folder:
+                part = Path(folder) / "part"
+                part.write_text(json.dumps(latest), encoding="utf-8")
+                part.replace(self.file)
 
 
 KEPT = 4096

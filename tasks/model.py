@@ -9,8 +9,8 @@ from pathlib import Path
 
 from spring.code import code_digest
 from spring.engine.encoder import read_encoder
-from spring.engine.layers import check_positions, read_layers
-from spring.engine.model import load_tokenizer, prepare, read_place, weights_digest
+from spring.engine.layers import check_positions
+from spring.engine.model import load_tokenizer, prepare, read_place, weights_digest, write_road
 from spring.engine.packaged import PACKAGED
 from spring.engine.settings import Model
 from spring.settings.targets import check_targets
@@ -38,7 +38,9 @@ def main() -> None:
     if Path(model.embedding).is_dir():
         read_encoder(Path(model.embedding))
     check_positions(place, model.max_length)
-    check_targets(params.arms, read_layers(place), model_id=model.id)
+    road = write_road(DATA / "model", model.road)
+    log.info("road: %s", road)
+    check_targets(params.arms, road.layers, model_id=model.id)
     for stage in ("adapt", "consolidate"):
         write_json({"model": model.id, "revision": model.revision}, DATA / stage / "base" / "start.json")
 

@@ -7,6 +7,8 @@ as it is. Products run in the model's dtype, softmax in float32 and rounded once
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
-from spring.engine.packing import Block, KeyValueCache, Pack, filled, pack_rows
+from spring.engine.cache import KeyValueCache, PackedBlock
+from spring.engine.layers import decoder_of
+from spring.engine.lora import AdapterBank
+from spring.engine.packing import Pack, filled, in_hand
 from spring.engine.passes import causal_softmax, causal_softmax_backward
 
 ATTENTION = "spring_packed"
+# Arguments that change nothing: dropout is off, rows are causal, positions are in queries and keys already.
+KNOWN = {"dropout", "is_causal", "position_ids", "use_cache", "output_attentions", "cache_position"}
 Span = tuple[int, int]  # first token, token after the last
 
 
@@ -31,14 +38,15 @@ def packed_attention(
     scaling: float,
     pack: Pack,
     sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each row of `pack`; query [1, H, N, d], key and value [1, K, N, d]."""
-    if softcap is not None:
-        raise NotImplementedError(
-            "attention logit soft-capping (Gemma 2) is not supported; use another model"
-        )
+    """Causal attention inside each row of `pack`; query [1, H, N, d], key and value [1, K, N, d].
+
+    Raises NotImplementedError for anything else that a model asks of its attention (sinks, caps, biases).
+    """
+    unknown = [name for name, value in others.items() if name not in KNOWN and value is not None]
+    if unknown:
+        raise NotImplementedError(f"packed attention knows no {', '.join(unknown)}")
     if pack.cache is not None:
         if pack.stepping:
             return _step(
@@ -136,6 +144,7 @@ def _step(
     """One new token per row, query [H, R, d], key and value [K, R, d] -> [1, R, H, d]."""
     out, start = [], 0
     for block in cache.blocks:
+        assert isinstance(block, PackedBlock)
         rows = slice(start, start + len(block.rows))
         start = rows.stop
         pair = block.append(layer, key[:, rows], value[:, rows])
@@ -144,7 +153,7 @@ def _step(
 
 
 def _attend_to_cache(
-    query: Tensor, block: Block, pair: tuple[Tensor, Tensor], scaling: float, window: int | None
+    query: Tensor, block: PackedBlock, pair: tuple[Tensor, Tensor], scaling: float, window: int | None
 ) -> Tensor:
     """One new token per row of a block: query [H, n, d] against keys and values [n, K, C, d] -> [n, H, d]."""
     keys, values = pair
@@ -159,49 +168,13 @@ def _attend_to_cache(
 AttentionInterface.register(ATTENTION, packed_attention)
 
 
-# --- running the model on a pack --------------------------------------------------------------------------
-
-
-def hidden_states(model: Any, pack: Pack) -> Tensor:
-    """Last hidden states [N, D] of a pack's rows."""
-    if model.config._attn_implementation != ATTENTION:
-        model.set_attn_implementation(ATTENTION)
-    decoder = model.get_decoder()
-    out = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack)
+def packed_states(model: Any, pack: Pack, bank: AdapterBank | None, seeds: Sequence[int] | None) -> Tensor:
+    """Last hidden states [N, D] of a pack's rows; dropout by `seeds` [R]."""
+    with in_hand(pack), nullcontext() if bank is None else bank.routed(pack, seeds):
+        out = decoder_of(model)(
+            input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack
+        )
     if pack.cache is not None:
         pack.cache.read = True
-    return out.last_hidden_state[0, : sum(pack.lengths)]
-
-
-def head(model: Any) -> Any:
-    """The output layer [D -> V]; refuses models that change logits after it."""
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise NotImplementedError("logit soft-capping (Gemma 2) is not supported; use another model")
-    return model.get_output_embeddings()
-
-
-def logits_of(layer: Any, hidden: Tensor) -> Tensor:
-    """The output layer of hidden states: [n, D] -> [n, V]."""
-    if hidden.device.type != "cpu":
-        return layer(hidden)
-    return layer(filled(hidden))[: len(hidden)]
-
-
-@torch.inference_mode()
-def runs_packed(model: Any) -> bool:
-    """Whether rows in a pack come out as they do alone; recurrent layers or attention sinks would differ.
-
-    Compares logits up to rounding: a wrong model is off by about their spread, bfloat16 by a hundredth of it.
-    """
-    vocabulary = model.get_input_embeddings().num_embeddings
-    rows = [[(37 * i + 11) % vocabulary for i in range(n)] for n in (9, 5)]
-    alone = [model(input_ids=torch.tensor([row], device=model.device), use_cache=False) for row in rows]
-    expected = torch.cat([out.logits[0].float() for out in alone])
-    cache = KeyValueCache()
-    pack = pack_rows(rows, [-1, -1], device=model.device, cache=cache)
-    try:
-        found = head(model)(hidden_states(model, pack)).float()
-    except (AttributeError, NotImplementedError, TypeError):  # it does not pass `pack` on to attention
-        return False
-    complete = len(cache.blocks[0].layers) == model.config.get_text_config().num_hidden_layers
-    return complete and bool((found - expected).square().mean().sqrt() < 0.2 * expected.std())
+    hidden: Tensor = out.last_hidden_state[0, : sum(pack.lengths)]
+    return hidden

@@ -25,6 +25,33 @@ CPU_TOKENS = 1024  # more per batch does not raise the rate of a core
 GPU_TOKENS = 65536
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Numbers of a model that its memory follows from."""
+
+    layers: int
+    width: int
+    inner: int  # of the feed-forward block
+    kept: int  # numbers of one layer's keys: key-value heads x their width; of recurrent layers no more
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """What its configuration says; where it says nothing, what is usual."""
+        config = model.config.get_text_config()
+
+        def field(name: str, usual: int) -> int:
+            said = getattr(config, name, None)
+            said = max(said, default=None) if isinstance(said, list | tuple) else said  # one for each layer
+            return int(said) if isinstance(said, int | float) and said > 0 else usual
+
+        width = field("hidden_size", model.get_input_embeddings().embedding_dim)
+        heads = field("num_attention_heads", max(1, width // 64))
+        kept = field("num_key_value_heads", heads) * field("head_dim", width // heads)
+        layers = field("num_hidden_layers", 1)
+        return cls(layers, width, field("intermediate_size", 4 * width), kept, field("vocab_size", 1))
+
+
 def training_tokens(model: Any, memory_gb: float, *, checkpoint: bool = False) -> int:
     """Tokens whose activations for the backward pass fit into `memory_gb`.
 
@@ -40,17 +67,15 @@ def needs_checkpoints(model: Any, memory_gb: float, *, longest: int) -> bool:
 
 
 def _kept_per_token(model: Any, *, checkpoint: bool) -> float:
-    config = model.config.get_text_config()
-    size = model.dtype.itemsize
-    per_layer = (16 * config.hidden_size + 5 * config.intermediate_size) * size + 12 * config.hidden_size
-    layers = config.num_hidden_layers
-    return per_layer + layers * config.hidden_size * size if checkpoint else per_layer * layers
+    shape, size = Shape.of(model), model.dtype.itemsize
+    per_layer = (16 * shape.width + 5 * shape.inner) * size + 12 * shape.width
+    return per_layer + shape.layers * shape.width * size if checkpoint else per_layer * shape.layers
 
 
 def scoring_tokens(model: Any, memory_gb: float) -> int:
     """Tokens that fit into `memory_gb` in a pass without gradients."""
-    config = model.config.get_text_config()
-    per_token = (12 * config.hidden_size + 4 * config.intermediate_size) * model.dtype.itemsize * 2
+    shape = Shape.of(model)
+    per_token = (12 * shape.width + 4 * shape.inner) * model.dtype.itemsize * 2
     return _bounded(model, memory_gb * GIGABYTE / per_token)
 
 
@@ -64,11 +89,9 @@ class Room:
 
 def decoding_room(model: Any, memory_gb: float) -> Room:
     """Room for key-value caches and logits in `memory_gb`."""
-    config = model.config.get_text_config()
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
-    logits = 16 * config.vocab_size  # in float32, and with them the mixture and what it is made of
+    shape = Shape.of(model)
+    per_token = 2 * shape.layers * shape.kept * model.dtype.itemsize
+    logits = 16 * shape.vocabulary  # in float32, and with them the mixture and what it is made of
     # a quarter stays free: capacities are rounded up, and a block is copied when it grows or loses rows
     return Room(int(0.75 * memory_gb * GIGABYTE / per_token), -(-logits // per_token))
 

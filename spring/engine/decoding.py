@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from spring.engine.budget import Room, out_of_memory, too_large, warn_of_memory
+from spring.engine.cache import KeyValueCache
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import KeyValueCache, pack_rows
+from spring.engine.packing import pack_rows
 from spring.engine.queries import Answer, Query, Read, Route
 from spring.engine.reading import Reader, blocks_of
 from spring.engine.scoring import Progress
@@ -89,7 +90,8 @@ class _Batch:
     ) -> None:
         self.queries, self.settings, self.stop = queries, settings, stop
         self.routes = [settings.join.routes(query) for query in queries]
-        self.reader = Reader(model, bank, settings, budget)
+        longest = max((self._longest(number) for number in range(len(queries))), default=0)
+        self.reader = Reader(model, bank, settings, budget, longest=longest)
         self.answers = [Answer() for _ in queries]
         self.flights: list[_Flight] = []
         self.cache = KeyValueCache()
@@ -115,10 +117,18 @@ class _Batch:
             waiting.extendleft(reversed(chosen))
             raise
 
+    def _behind(self, number: int) -> int:
+        """Tokens that may come behind the prompts of a query."""
+        return max(self.settings.max_new_tokens, len(self.queries[number].reference))
+
+    def _longest(self, number: int) -> int:
+        """Tokens of the longest prompt of a query and what may come behind it."""
+        return max(len(route.prompt) for route in self.routes[number]) + self._behind(number)
+
     def _tokens(self, number: int, room: Room) -> int:
         """Tokens of the cache that a query may come to need."""
-        longest = max(self.settings.max_new_tokens, len(self.queries[number].reference))
-        return sum(len(route.prompt) + longest + room.per_row for route in self.routes[number])
+        behind = self._behind(number)
+        return sum(len(route.prompt) + behind + room.per_row for route in self.routes[number])
 
     def _reads(self, number: int) -> list[Read]:
         query = self.queries[number]

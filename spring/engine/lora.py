@@ -22,8 +22,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spring.engine.layers import leaf, widths
 from spring.engine.lowrank import BankedLinear, Route, Steps
 from spring.engine.packing import Pack
+from spring.engine.roads import adaptable
 from spring.engine.settings import Lora
 
 
@@ -39,21 +41,17 @@ class AdapterBank:
         self.slots = slots
         self._here = threading.local()  # batches may run side by side, each with its own route
         self.layers: dict[str, BankedLinear] = {}
-        inside = set(model.get_decoder().modules())  # not the output layer, nor a vision tower
-        linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m in inside}
-        targets = [
-            (name, module)
-            for name, module in linear.items()
-            if name.rsplit(".", 1)[-1] in config.target_modules
-        ]
-        if not targets:
+        linear = {name: model.get_submodule(name) for name in adaptable(model)}
+        targets = [name for name in linear if leaf(name) in config.target_modules]
+        lacking = set(config.target_modules) - set(map(leaf, targets))
+        if lacking:
             raise ValueError(
-                f"lora.target_modules is {list(config.target_modules)}, none of which the model has; "
-                f"it has {sorted({name.rsplit('.', 1)[-1] for name in linear})}"
+                f"lora.target_modules names {', '.join(sorted(lacking))}, which adapters cannot lie on; "
+                f"on this model they can on {', '.join(sorted(set(map(leaf, linear))))}"
             )
-        for number, (name, module) in enumerate(targets):
+        for number, name in enumerate(targets):
             parent, _, child = name.rpartition(".")
-            layer = self.layer_type(module, self, number)
+            layer = self.layer_type(linear[name], self, number)
             setattr(model.get_submodule(parent), child, layer)
             self.layers[name] = layer
         shapes = self._shapes()
@@ -75,8 +73,9 @@ class AdapterBank:
         """The tensors of a slot, by name, in the order in which they lie in `flat`."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self.layers.items():
-            shapes[tensor_name(name, "A")] = (self.config.r, layer.base.in_features)
-            shapes[tensor_name(name, "B")] = (layer.base.out_features, self.config.r)
+            inputs, outputs = widths(layer.base)
+            shapes[tensor_name(name, "A")] = (self.config.r, inputs)
+            shapes[tensor_name(name, "B")] = (outputs, self.config.r)
         return shapes
 
     def _give_to_layers(self) -> None:
@@ -122,7 +121,7 @@ class AdapterBank:
         """A fresh adapter: A uniform as in PEFT (Kaiming with sqrt 5), B zero."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers.values():
-            bound = 1 / math.sqrt(layer.base.in_features)
+            bound = 1 / math.sqrt(layer.a[slot].shape[1])
             values = torch.rand(layer.a[slot].shape, generator=generator) * (2 * bound) - bound
             layer.a[slot].data.copy_(values)
             layer.b[slot].data.zero_()
@@ -184,12 +183,12 @@ class AdapterBank:
     def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
         runs = [run for run in token_runs(pack.lengths, pack.slots) if run[0] >= 0]
         if pack.stepping:
-            return Route(runs, None, _steps(pack.slots, self.slots, self.flat.device))
+            return Route(runs, None, _steps(pack.slots, self.slots, self.flat.device), pack.laid)
         masks = None
         if seeds is not None and self.config.dropout > 0:
             rows = groupby(zip(pack.slots, pack.lengths, seeds, strict=True), key=lambda row: row[0])
             masks = [[(length, seed) for _, length, seed in group] for slot, group in rows if slot >= 0]
-        return Route(runs, masks)
+        return Route(runs, masks, None, pack.laid)
 
 
 def _steps(slots: Sequence[int], count: int, device: torch.device) -> Steps:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spring.engine.heads import Head
 from spring.engine.packing import filled, whole
 from spring.engine.passes import target_logps
 from spring.engine.scoring import CHUNK
@@ -20,16 +21,21 @@ class FusedNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, layer: Any, targets: Tensor, weights: Tensor) -> Tensor:
-        """hidden [n, D], targets [n], weights [n] -> weighted NLL [n]."""
+    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor, weights: Tensor) -> Tensor:
+        """hidden [n, D], the head, targets [n], weights [n] -> weighted NLL [n]."""
         grads, values, n = [], [], len(targets)
         hidden = filled(hidden)  # what is added has no weight
         targets, weights = (F.pad(x, (0, whole(n) - n)) for x in (targets, weights))
         for h, t, w in zip(hidden.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
-            probs = layer(h)  # [n, V], so far logits
+            probs = head(h)  # [n, V], so far logits
+            slope = head.finish.slope(probs)
             values.append(-target_logps(probs, t, replace=True) * w)
-            expected = probs @ layer.weight  # [n, D]
-            grads.append(((expected - layer.weight[t]) * w[:, None]).to(h.dtype))
+            if isinstance(slope, Tensor):
+                probs[torch.arange(len(t), device=t.device), t] -= 1
+                found = (probs * slope) @ head.weight
+            else:
+                found = (probs @ head.weight - head.weight[t]) * slope  # [n, D]
+            grads.append((found * w[:, None]).to(h.dtype))
         ctx.save_for_backward(torch.cat(grads)[:n])
         return torch.cat(values)[:n]
 

@@ -25,6 +25,11 @@ class Route:
         list[list[tuple[int, int]]] | None
     )  # per run: tokens and dropout seed of its rows; null: no dropout
     steps: Steps | None = None  # when every row is a single token (decoding)
+    tokens: int = 0  # as many as a layer must be given, or its input is not one vector for each
+
+
+class MisplacedError(ValueError):
+    """A layer that is not given one vector for each token: no adapter can lie on it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Bank(Protocol):
 class BankedLinear(nn.Module):
     """A frozen linear layer with one low-rank update per slot."""
 
-    def __init__(self, base: nn.Linear, bank: Bank, number: int) -> None:
+    def __init__(self, base: nn.Module, bank: Bank, number: int) -> None:
         super().__init__()
         self.base = base
         self.bank = [bank]  # in a list: not a submodule
@@ -60,11 +65,27 @@ class BankedLinear(nn.Module):
         self.b: list[nn.Parameter] = []  # per slot [D', r]
         self.stacked: tuple[Tensor, ...] = ()  # the same as [S, r, D] and [S, D', r]
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen layer's: some models look at its dtype, or at its place."""
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The same of its bias."""
+        return getattr(self.base, "bias", None)
+
     def forward(self, x: Tensor) -> Tensor:
-        """[1, N, D] -> [1, N, D']."""
+        """[*, D] -> [*, D'], N vectors in the order of the tokens."""
         y = self.base(x)
         route = self.bank[0].route
-        return y if route is None or not route.runs else self.update(x, y, route)
+        if route is None or not route.runs:
+            return y
+        flat = x.reshape(1, -1, x.shape[-1])
+        if flat.shape[1] != route.tokens:
+            raise MisplacedError(f"a layer was given {tuple(x.shape)} for {route.tokens} tokens")
+        return self.update(flat, y.reshape(1, flat.shape[1], -1), route).view(y.shape)
 
     def update(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
         """y [1, N, D'] with the low-rank update of every token that has a slot."""
@@ -73,20 +94,15 @@ class BankedLinear(nn.Module):
             return self._step(x, y, route.steps)
         config, drawn = bank.config, None
         if route.masks is not None:
-            drawn = [self._drawn(x, rows) for rows in route.masks]
+            drawn = [self.drawn(x, rows) for rows in route.masks]
         weights = [w for slot, _, _ in route.runs for w in (self.a[slot], self.b[slot])]
         how = (route.runs, drawn, config.dropout, bank.scaling)
         return LowRankUpdate.apply(x[0], y[0], *how, *weights)[None]
 
-    def _drawn(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+    def drawn(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
         """What decides on dropout in a run, row after row (`draw`)."""
         draws = [draw(n, x.shape[2], seed=seed + self.number, device=x.device) for n, seed in rows]
         return torch.cat(draws)
-
-    def _keep(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
-        """The dropout mask of a run, row after row, as numbers of x's kind."""
-        p, width = self.bank[0].config.dropout, x.shape[2]
-        return torch.cat([keep_mask(n, width, p, seed=seed + self.number, like=x) for n, seed in rows])
 
     def _step(self, x: Tensor, y: Tensor, steps: Steps) -> Tensor:
         """The update of single tokens, all slots in two batched products."""
@@ -167,8 +183,3 @@ def draw(tokens: int, width: int, *, seed: int, device: torch.device) -> Tensor:
 def least(p: float) -> int:
     """The least draw that is kept under dropout p, which is met to 1/65536."""
     return round(p * 65536) - 32768
-
-
-def keep_mask(tokens: int, width: int, p: float, *, seed: int, like: Tensor) -> Tensor:
-    """1 where dropout keeps [tokens, width], else 0; of the kind of `like`."""
-    return (draw(tokens, width, seed=seed, device=like.device) >= least(p)).to(like.dtype)

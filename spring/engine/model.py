@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from spring.engine.attention import runs_packed
 from spring.engine.clock import stop_clock
 from spring.engine.device import ModelError, pick_device, pick_dtype
-from spring.engine.folders import check_folder, locate, read_tokenizer, read_weights
+from spring.engine.folders import check_folder, locate, read_config, read_tokenizer, read_weights
 from spring.engine.fused import fuse
 from spring.engine.packaged import PACKAGED, convert_packaged
+from spring.engine.roads import Road
 from spring.engine.settings import DATE
+from spring.engine.survey import adopt, survey_twin
 from spring.engine.template import Template, read_template
 from spring.engine.weights import model_digest
 
@@ -54,7 +55,7 @@ def prepare(model_id: str, *, revision: str | None, folder: Path) -> None:
         check_folder(place, key="model.id")
         write_place(folder, place)
     source["digest"] = weights_digest(folder)
-    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    write_source(folder, source)
 
 
 def write_place(folder: Path, path: Path) -> None:
@@ -71,6 +72,19 @@ def read_place(folder: Path) -> Path:
 def weights_digest(folder: Path) -> str:
     """What stands for the model that a prepared folder holds or points to."""
     return model_digest(read_place(folder), leave_out=("source.json", PLACE))
+
+
+def write_road(folder: Path, asked: str = "auto") -> Road:
+    """Looks for the road of the model of a prepared folder, and keeps it there for `load`."""
+    source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    source["road"] = (road := survey_twin(read_config(read_place(folder)), asked=asked)).to_json()
+    write_source(folder, source)
+    return road
+
+
+def write_source(folder: Path, source: dict[str, Any]) -> None:
+    """Says which model a prepared folder holds or points to."""
+    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path, *, model_id: str, date: datetime.date = DATE) -> tuple[Any, Template]:
@@ -96,9 +110,5 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
     model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
     model.requires_grad_(False).to(place).eval()
     fuse(model)
-    if not runs_packed(model):
-        raise ModelError(
-            f"{source['id']} ({type(model).__name__}) cannot run in packed batches: only attention may mix "
-            f"tokens, through transformers' interface, and nothing may change logits; use another model"
-        )
+    adopt(model, Road.from_json(source["road"]) if "road" in source else survey_twin(model.config))
     return BaseModel(model, tokenizer, source["digest"])

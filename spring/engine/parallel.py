@@ -22,10 +22,15 @@ def cores(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def each(work: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> list[Result]:
-    """`work` of every item, in order; on a processor each call has one core to itself."""
+def each(
+    work: Callable[[Item], Result], items: Iterable[Item], device: torch.device, *, one: bool = False
+) -> list[Result]:
+    """`work` of every item, in order; on a processor each call has one core to itself.
+
+    one: one call at a time, with all cores: for models that keep something from call to call.
+    """
     items = list(items)
-    workers = min(cores(device), len(items))
+    workers = 1 if one else min(cores(device), len(items))
     if workers < 2:
         return [work(item) for item in items]
     threads = torch.get_num_threads()

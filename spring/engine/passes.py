@@ -72,6 +72,7 @@ def target_logps(logits: Tensor, targets: Tensor, *, replace: bool = False) -> T
     replace: the probabilities then stand in the logits' place.
     """
     if has_kernels(logits):
+        assert logits.is_contiguous() or not replace, "they would stand in the place of a copy"
         out = torch.empty(len(logits))
         kernels.target_logps(array(logits.contiguous()), array(targets), array(out), replace)
         return out

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import halved
+from spring.engine.cache import Block, KeyValueCache
+from spring.engine.forward import hidden_states, prefill_groups
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import Block, KeyValueCache, Pack, pack_rows
+from spring.engine.packing import Pack, pack_rows
 from spring.engine.parallel import each
 from spring.engine.passes import target_logps
 from spring.engine.queries import Join, Read
+from spring.engine.roads import head, road_of
 from spring.engine.scoring import CHUNK, token_batches
 from spring.engine.settings import Decoding
 
@@ -37,19 +39,23 @@ class Prompt:
 
 
 class Reader:
-    """A model with the adapters of `bank`, at most `budget` tokens in one pass."""
+    """A model with the adapters of `bank`, at most `budget` tokens in one pass.
 
-    def __init__(self, model: Any, bank: AdapterBank | None, settings: Decoding, budget: int) -> None:
+    longest: tokens of the longest prompt with all that may come behind it.
+    """
+
+    def __init__(
+        self, model: Any, bank: AdapterBank | None, settings: Decoding, budget: int, *, longest: int
+    ) -> None:
         self.model, self.bank, self.join, self.budget = model, bank, settings.join, budget
+        self.most = settings.max_new_tokens
+        self.road = road_of(model).for_answers(longest)
         self.layer = head(model)
         self.device = next(model.parameters()).device
 
     def hidden(self, pack: Pack) -> Tensor:
         """Last hidden states [N, D], every row under its adapter."""
-        if self.bank is None:
-            return hidden_states(self.model, pack)
-        with self.bank.routed(pack):
-            return hidden_states(self.model, pack)
+        return hidden_states(self.model, pack, self.bank, road=self.road)
 
     def read(self, reads: Sequence[Read]) -> list[Prompt]:
         """Reads prompts with their references behind them, neighbours in one batch."""
@@ -58,15 +64,44 @@ class Reader:
         def run(batch: list[int]) -> list[Prompt]:
             return halved(self._read, [reads[i] for i in batch])
 
-        passes = each(run, token_batches(sizes, self.budget), self.device)
+        batches = token_batches(sizes, self.budget, padded=self.road.padded)
+        passes = each(run, batches, self.device, one=self.road.padded)
         return [one for batch in passes for one in batch]
 
     @torch.inference_mode()
     def _read(self, reads: Sequence[Read]) -> list[Prompt]:
-        """One pass; the cache keeps the prompts."""
-        cache = KeyValueCache()
-        rows = [prompt + reference[:-1] for _, prompt, reference in reads]
-        pack = pack_rows(
+        """One pass over prompts and references, or two; the blocks keep the prompts alone."""
+        cache = None if self.road.padded else KeyValueCache()
+        pack = self._pack(reads, [prompt + reference[:-1] for _, prompt, reference in reads], cache)
+        hidden = self.hidden(pack)
+        starts = [start for start, _ in pack.spans()]
+        ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
+        if cache is not None:
+            [block] = cache.blocks
+            block.lengths = [len(prompt) for _, prompt, _ in reads]
+            places: list[tuple[Block, int]] = [(block, i) for i in range(len(reads))]
+            last = hidden[ends]
+        else:
+            prompts = self._pack(reads, [prompt for _, prompt, _ in reads], None)
+            places, last = prefill_groups(self.model, prompts, self.bank, self.road, self.most, hidden[ends])
+        logits = self.layer(last).float()
+        at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
+        targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
+        hidden = hidden[at]
+        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
+        judged = [self._judge(self.layer(h), t) for h, t in chunks] or [torch.zeros(2, 0)]
+        lengths = [len(ref) for _, _, ref in reads]
+        kept = hidden.split(lengths) if self.join.whole else [hidden[:0]] * len(reads)
+        references = torch.cat(judged, 1).split(lengths, 1)
+        return [
+            Prompt(*places[i], logits[i], ref[0].numpy(), ref[1].numpy(), states)
+            for i, (ref, states) in enumerate(zip(references, kept, strict=True))
+        ]
+
+    def _pack(
+        self, reads: Sequence[Read], rows: Sequence[Sequence[int]], cache: KeyValueCache | None
+    ) -> Pack:
+        return pack_rows(
             rows,
             [slot for (slot, _), _, _ in reads],
             device=self.device,
@@ -74,24 +109,6 @@ class Reader:
             prompts=[prompt for _, prompt, _ in reads],
             steers=[steer for (_, steer), _, _ in reads],
         )
-        hidden = self.hidden(pack)
-        [block] = cache.blocks
-        block.lengths = [len(prompt) for _, prompt, _ in reads]
-        starts = [start for start, _ in pack.spans()]
-        ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
-        logits = self.layer(hidden[ends]).float()
-        at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
-        targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)
-        hidden = hidden[at]
-        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True) if at else ()
-        judged = [self._judge(logits_of(self.layer, h), t) for h, t in chunks] or [torch.zeros(2, 0)]
-        lengths = [len(ref) for _, _, ref in reads]
-        kept = hidden.split(lengths) if self.join.whole else [hidden[:0]] * len(reads)
-        references = torch.cat(judged, 1).split(lengths, 1)
-        return [
-            Prompt(block, i, logits[i], ref[0].numpy(), ref[1].numpy(), states)
-            for i, (ref, states) in enumerate(zip(references, kept, strict=True))
-        ]
 
     def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
         """[2, n] on the processor: log p of the targets, and how sure the path is there, if asked."""
@@ -117,7 +134,7 @@ class Reader:
         found = []
         states = [one.hidden.split(CHUNK) for one in prompts]
         for *both, wanted in zip(*states, targets.split(CHUNK), strict=True):
-            logps = [torch.log_softmax(logits_of(self.layer, one), 1, dtype=torch.float32) for one in both]
+            logps = [torch.log_softmax(self.layer(one), 1, dtype=torch.float32) for one in both]
             found.append(join.judge(*logps).gather(1, wanted)[:, 0].double())
         return torch.cat(found).cpu().numpy()
 

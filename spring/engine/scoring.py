@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spring.engine.attention import head, hidden_states, logits_of
 from spring.engine.budget import halved
+from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.parallel import each
 from spring.engine.passes import target_logps
+from spring.engine.roads import head, road_of
 from spring.engine.texts import Text
 
 CHUNK = 256  # response positions whose logits exist at the same time
@@ -29,16 +30,21 @@ SHARED = 8  # tokens at least of a beginning that is read once for several rows
 Progress = Callable[[int], object]  # told how many tokens were done
 
 
-def token_batches(sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Consecutive indices whose sizes add up to at most `budget`; an oversized one stands alone."""
+def token_batches(sizes: Sequence[int], budget: int, *, padded: bool = False) -> Iterator[list[int]]:
+    """Consecutive indices whose sizes add up to at most `budget`; an oversized one stands alone.
+
+    padded: each counts as much as the largest of its batch.
+    """
     batch: list[int] = []
-    total = 0
+    total = largest = 0
     for index, size in enumerate(sizes):
-        if batch and total + size > budget:
+        largest = max(largest, size)
+        grown = largest * (len(batch) + 1) if padded else total + size
+        if batch and grown > budget:
             yield batch
-            batch, total = [], 0
+            batch, grown, largest = [], size, size
         batch.append(index)
-        total += size
+        total = grown
     if batch:
         yield batch
 
@@ -54,14 +60,16 @@ def token_logps(
 
     Rows of one slot and of similar length share a batch of at most `budget` tokens.
     """
-    order = sorted(range(len(texts)), key=lambda i: (texts[i].slot, -len(texts[i])))
+    padded = road_of(model).padded
+    order = sorted(range(len(texts)), key=lambda i: (0 if padded else texts[i].slot, -len(texts[i])))
     found: dict[int, np.ndarray] = {}
 
     def score(batch: list[int]) -> None:
         logps = halved(lambda some: _score_batch(model, bank, [texts[order[i]] for i in some]), batch)
         found.update(zip((order[i] for i in batch), logps, strict=True))
 
-    each(score, token_batches([len(text) for text in (texts[i] for i in order)], budget), model.device)
+    batches = token_batches([len(texts[i]) for i in order], budget, padded=padded)
+    each(score, batches, model.device, one=padded)
     assert len(found) == len(texts), "a text was lost while sorting by length"
     return [found[i] for i in range(len(texts))]
 
@@ -69,21 +77,15 @@ def token_logps(
 @torch.inference_mode()
 def _score_batch(model: Any, bank: AdapterBank | None, rows: Sequence[Text]) -> list[np.ndarray]:
     device = next(model.parameters()).device
-    pack, ends = _pack(rows, device, share=bank is None or not bank.by_prompt)
-    if bank is None:
-        hidden = hidden_states(model, pack)
-    else:
-        with bank.routed(pack):
-            hidden = hidden_states(model, pack)
+    share = road_of(model).plain and not (bank is not None and bank.by_prompt)
+    pack, ends = _pack(rows, device, share=share)
+    hidden = hidden_states(model, pack, bank)
     at = [end + i for end, row in zip(ends, rows, strict=True) for i in range(len(row.response))]
     hidden = hidden[torch.tensor(at, device=device)]
     targets = torch.tensor([token for row in rows for token in row.response], device=device)
-    layer = head(model)
+    logits = head(model)
     logps = torch.cat(
-        [
-            target_logps(logits_of(layer, h), t)
-            for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
-        ]
+        [target_logps(logits(h), t) for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)]
     )
     return [x.numpy() for x in logps.cpu().split([len(row.response) for row in rows])]
 

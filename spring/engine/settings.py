@@ -25,6 +25,7 @@ class Model(Strict):
     embedding: str  # sentence embeddings: `all-minilm-l6-v2` (packaged), a hub id, or a folder
     max_length: PositiveInt  # tokens of prompt and response; longer responses are cut. Context adds to it
     memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
+    road: Annotated[Literal["auto", "packed", "padded"], added("auto")]  # how its rows are read (roads.py)
     date: Annotated[datetime.date, added(DATE)]  # "today" to a chat template that reads the clock
 
 

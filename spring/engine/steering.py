@@ -21,14 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spring.engine.attention import hidden_states
 from spring.engine.budget import halved
-from spring.engine.packing import Pack, pack_rows
+from spring.engine.forward import hidden_states
+from spring.engine.layers import decoder_layers
+from spring.engine.packing import Pack, pack_in_hand, pack_rows
 from spring.engine.parallel import each
+from spring.engine.roads import road_of
 from spring.engine.scoring import token_batches
+from spring.engine.weights import ModelError
 
 SITES = ("self_attn", "mlp")
-Act = Callable[[Pack, int, Tensor], Tensor | None]  # pack, site, output [1, N, D] -> what replaces it
+Act = Callable[[Pack, int, Tensor], Tensor | None]  # pack, site, output [*, D] -> what replaces it
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ def numbered(steers: Sequence[Steer | None]) -> tuple[list[Steer], list[int]]:
 
 def layer_at(model: Any, depth: float) -> nn.Module:
     """The decoder layer at a share of the depth: 23/32 is number 23 of 32, 21 of 30."""
-    layers = next(part for part in model.get_decoder().children() if isinstance(part, nn.ModuleList))
+    layers = decoder_layers(model)
     layer = layers[int(depth * len(layers))]
     lacking = [name for name in SITES if not hasattr(layer, name)]
     if lacking:
@@ -67,24 +70,20 @@ def layer_at(model: Any, depth: float) -> nn.Module:
 @contextmanager
 def hooked(layer: nn.Module, act: Act) -> Iterator[None]:
     """Inside the block both sites of `layer` are seen, and may be changed, whenever a pack is read."""
-    here = threading.local()  # batches may run side by side
-
-    def enter(_: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
-        here.pack = kwargs.get("pack")
 
     def at(site: int) -> Callable[..., Any]:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             several = isinstance(output, tuple)  # attention gives its weights too
             x = output[0] if several else output
-            changed = None if here.pack is None else act(here.pack, site, x)
+            pack = pack_in_hand()
+            changed = None if pack is None else act(pack, site, x)
             if changed is None:
                 return None
             return (changed, *output[1:]) if several else changed
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(enter, with_kwargs=True)]
-    handles += [getattr(layer, name).register_forward_hook(at(site)) for site, name in enumerate(SITES)]
+    handles = [getattr(layer, name).register_forward_hook(at(site)) for site, name in enumerate(SITES)]
     try:
         yield
     finally:
@@ -114,7 +113,7 @@ def _adder(model: Any, steers: Sequence[Steer], depth: float) -> Act:
             return None
         numbers = torch.tensor(pack.steers, device=x.device)[pack.row]  # [N]
         numbers = F.pad(numbers, (0, pack.tail), value=-1)
-        return (x.float() + table[site, numbers]).to(x.dtype)
+        return (x.float() + table[site, numbers].view(x.shape)).to(x.dtype)
 
     return add
 
@@ -147,17 +146,21 @@ def contrast(
     Of an answer: the mean over its tokens, or its last token. At most `budget` tokens are read at once.
     """
     order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i]))
-    seen: dict[tuple[int, int], Tensor] = {}  # by pack and site
+    seen: dict[tuple[int, int], Tensor] = {}  # by thread and site
+    road = road_of(model)
     found: dict[int, Tensor] = {}
 
     def take(pack: Pack, site: int, x: Tensor) -> None:
-        seen[id(pack), site] = x[0]
+        flat = x.reshape(-1, x.shape[-1])
+        seen[threading.get_ident(), site] = flat if pack.real is None else flat[pack.real]
 
     def differ(some: list[int]) -> list[Tensor]:
-        pack, answers = pack_pairs([pairs[order[i]] for i in some], model.device)
+        pack, answers = pack_pairs([pairs[order[i]] for i in some], model.device, share=road.plain)
+        if len(road.split(pack.lengths)) > 1:
+            raise ModelError("pairs to steer by differ in length more than this model's road allows")
         with torch.inference_mode():
             hidden_states(model, pack)
-            sites = [seen.pop((id(pack), site)) for site in range(len(SITES))]  # [N, D] each
+            sites = [seen.pop((threading.get_ident(), site)) for site in range(len(SITES))]  # [N, D] each
             one = [torch.stack([_summary(x[a:b], read) for x in sites]) for a, b in answers]
             return [c - r for c, r in zip(one[::2], one[1::2], strict=True)]
 
@@ -165,7 +168,8 @@ def contrast(
         found.update(zip((order[i] for i in batch), halved(differ, batch), strict=True))
 
     with hooked(layer_at(model, depth), take):
-        each(work, token_batches([len(pairs[i]) for i in order], budget), model.device)
+        batches = token_batches([len(pairs[i]) for i in order], budget, padded=road.padded)
+        each(work, batches, model.device, one=road.padded)
     return np.stack([found[i].cpu().numpy() for i in range(len(pairs))])
 
 
@@ -174,24 +178,26 @@ def _summary(x: Tensor, read: str) -> Tensor:
     return x.float().mean(0) if read == "answer-mean" else x[-1].float()
 
 
-def pack_pairs(pairs: Sequence[Pair], device: torch.device) -> tuple[Pack, list[tuple[int, int]]]:
+def pack_pairs(
+    pairs: Sequence[Pair], device: torch.device, *, share: bool = True
+) -> tuple[Pack, list[tuple[int, int]]]:
     """Chosen and rejected by turns, and where in the pack each answer lies.
 
-    On the processor the prompt of both is read once, as a row of its own that they follow.
+    share: on the processor the prompt of both is read once, as a row of its own that they follow.
     """
+    share = share and device.type == "cpu"
     rows: list[tuple[int, ...]] = []
     before: list[int] = []
     answers: list[tuple[int, int]] = []  # row, tokens
     for pair in pairs:
         prompt = len(rows)
-        if device.type == "cpu":
+        if share:
             rows.append(pair.prompt)
             before.append(-1)
         for answer in (pair.chosen, pair.rejected):
             answers.append((len(rows), len(answer)))
-            rows.append(answer if device.type == "cpu" else pair.prompt + answer)
+            rows.append(answer if share else pair.prompt + answer)
             before.append(prompt)
-    shared = before if device.type == "cpu" else None
-    pack = pack_rows(rows, [-1] * len(rows), device=device, before=shared)
+    pack = pack_rows(rows, [-1] * len(rows), device=device, before=before if share else None)
     ends = [stop for _, stop in pack.spans()]
     return pack, [(ends[row] - tokens, ends[row]) for row, tokens in answers]

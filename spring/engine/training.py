@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpoint_of
 
-from spring.engine.attention import head, hidden_states
 from spring.engine.budget import halved
+from spring.engine.forward import hidden_states
+from spring.engine.layers import decoder_layers
 from spring.engine.lessons import Batch, Learned, Lesson, plan
 from spring.engine.lora import AdapterBank, rank_of
 from spring.engine.loss import FusedNLL
 from spring.engine.optimizer import StackedAdamW
 from spring.engine.packing import pack_rows
 from spring.engine.parallel import each
+from spring.engine.roads import head, road_of
 from spring.engine.rules import Rule, Start
 from spring.engine.scoring import Progress, response_positions, token_batches
 from spring.engine.settings import Learning
@@ -185,8 +187,9 @@ def _gradients(
         progress(sum(len(row.text) for row in rows))
         return found
 
-    passes = token_batches([sum(len(row.text) for row in part) for part in parts], budget)
-    found = [one for group in each(run, passes, bank.flat.device) for one in group]
+    padded = road_of(model).padded
+    passes = token_batches([_size(part, padded=padded) for part in parts], budget, padded=padded)
+    found = [one for group in each(run, passes, bank.flat.device, one=padded) for one in group]
     rows = [row for part in parts for row in part]
     return [(row, loss, grad) for row, (loss, grad) in zip(rows, found, strict=True)]
 
@@ -199,6 +202,12 @@ class _Row:
     text: Text
     seed: int | None  # of its dropout; null: none, for all rows of a pass alike
     weight: float  # of each response token in the batch's mean
+
+
+def _size(part: Sequence[_Row], *, padded: bool) -> int:
+    """Tokens that a part of a batch takes in a pass."""
+    lengths = [len(row.text) for row in part]
+    return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
 _Found = tuple[float, Tensor | None]  # a row's share of the loss; with a slot's first row, the gradient [P]
@@ -235,12 +244,11 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
     targets = torch.tensor([token for text in texts for token in text.response], device=device)
     seeds = [row.seed for row in rows if row.seed is not None]
     assert len(seeds) in (0, len(rows)), "dropout is for all rows of a pass or for none"
-    with bank.routed(pack, seeds or None):
-        hidden = hidden_states(model, pack)[response_positions(texts).to(device)]
-        nll = FusedNLL.apply(hidden, head(model), targets, weights.to(device))
-        own = {slot: list(bank.views(slot)) for slot in dict.fromkeys(slots)}
-        views = [view for views in own.values() for view in views]
-        grads = iter(torch.autograd.grad(nll.sum(), views, allow_unused=True, materialize_grads=True))
+    hidden = hidden_states(model, pack, bank, seeds=seeds or None)[response_positions(texts).to(device)]
+    nll = FusedNLL.apply(hidden, head(model), targets, weights.to(device))
+    own = {slot: list(bank.views(slot)) for slot in dict.fromkeys(slots)}
+    views = [view for views in own.values() for view in views]
+    grads = iter(torch.autograd.grad(nll.sum(), views, allow_unused=True, materialize_grads=True))
     flat = {slot: torch.cat([next(grads).flatten() for _ in views]) for slot, views in own.items()}
     losses = [x.sum().item() for x in nll.detach().split(counts)]
     return [(loss, flat.pop(slot, None)) for loss, slot in zip(losses, slots, strict=True)]
@@ -249,8 +257,7 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
 @contextmanager
 def checkpointing(model: Any, bank: AdapterBank, *, on: bool) -> Iterator[None]:
     """Inside the block decoder layers keep only their inputs for the backward pass (arXiv 1604.06174)."""
-    stacks = [part for part in model.get_decoder().children() if isinstance(part, nn.ModuleList)]
-    layers = list(stacks[0]) if on else []
+    layers = list(decoder_layers(model)) if on else []
 
     def wrapped(forward: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -140,6 +140,7 @@ class Workbench:
                 asked.max_length,
             ],
             **asked.model_dump(mode="json", include={"date"}),  # nothing at the usual one
+            **({"road": "padded"} if source.get("road", {}).get("padded") else {}),
         }
 
     def asked(self, rows: Iterable[Row]) -> dict[str, Any]:

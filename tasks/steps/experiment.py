@@ -56,10 +56,10 @@ class Experiment(Workbench):
         self.tell = teller(self.params) or self.tell
 
     def _check_targets(self, base: BaseModel) -> None:
-        from spring.engine.layers import layers_of
+        from spring.engine.roads import road_of
 
         # the stage `model` had other arms
-        check_targets(self.params.arms, layers_of(base.model), model_id=self.params.model.id)
+        check_targets(self.params.arms, road_of(base.model).layers, model_id=self.params.model.id)
 
     @cached_property
     def recipes(self) -> dict[str, Arm]:

@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from spring.engine import budget
-from spring.engine.budget import TooLargeError, halved, out_of_memory, warn_of_memory
+from spring.engine.budget import (
+    Shape,
+    TooLargeError,
+    decoding_room,
+    halved,
+    out_of_memory,
+    scoring_tokens,
+    training_tokens,
+    warn_of_memory,
+)
+from spring.engine.twins import twin
 
 # One child per limit, forked after the model has run once: what it was given is the limit above what it has.
 LIMITED = """
@@ -20,12 +30,14 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from spring.engine.budget import TooLargeError
+from spring.engine.roads import Road, set_road
 from spring.engine.scoring import Text, token_logps
 
 torch.set_num_threads(1)
 sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4}
 config = AutoConfig.for_model("llama", vocab_size=8000, **sizes)
 model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+set_road(model, Road())
 texts = [Text(tuple(range(5, 60 + i)), tuple(range(5, 100))) for i in range(12)]
 token_logps(model, None, texts[:1], budget=1 << 14)
 whole = token_logps(model, None, texts, budget=1 << 10)
@@ -116,3 +128,18 @@ def test_it_is_told_less_and_less_often(
         warn_of_memory("2 rows")
     assert len(caplog.records) == 5  # attempts 1, 2, 4, 8, 16
     assert "(attempt" not in caplog.messages[0] and "(attempt 16 that failed)" in caplog.messages[4]
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", "mamba", "bloom", "mpt", "gptj", "gemma3n_text", "rwkv", "zamba2"]
+)
+def test_every_family_has_a_budget(kind: str) -> None:
+    """Whatever its configuration calls its sizes, or does not say; of the twin: a layer is no wider."""
+    from transformers import AutoConfig
+
+    model = twin(AutoConfig.for_model(kind))
+    shape = Shape.of(model)
+    assert shape.layers >= 2 and shape.width == 64 and 64 <= shape.inner <= 512 and shape.vocabulary >= 320
+    assert 16 <= shape.kept <= 512
+    for tokens in (training_tokens(model, 1.0), scoring_tokens(model, 1.0), decoding_room(model, 1.0).tokens):
+        assert tokens >= 64

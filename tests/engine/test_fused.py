@@ -160,6 +160,10 @@ def test_what_computes_otherwise_stays() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.down_proj(F.silu(self.gate_proj(x)).clamp(max=1) * self.up_proj(x))
 
-    assert fuse(nn.ModuleList([OffRMSNorm(), Clipped()])) == 0
+    class Routed(Clipped):
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            return super().forward(x) * weights
+
+    assert fuse(nn.ModuleList([OffRMSNorm(), Clipped(), Routed()])) == 0
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6).double()])) == 0
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6)])) == 1, "PyTorch's own is one"

@@ -12,16 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from spring.engine.attention import head, hidden_states
+from spring.engine.cache import KeyValueCache
+from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank, load_adapter, save_adapter, token_runs
-from spring.engine.lowrank import keep_mask
-from spring.engine.packing import KeyValueCache, pack_rows
+from spring.engine.lowrank import draw, least
+from spring.engine.packing import Pack, pack_rows
+from spring.engine.roads import head
 from spring.engine.settings import Lora
+from spring.engine.survey import survey
 
 CPU = torch.device("cpu")
-LIKE = torch.empty(0)  # what dropout masks are like
 QV = ("q_proj", "v_proj")
 ANY = ("q_proj", "v_proj", "gate_proj", "down_proj")
 ROWS = [[5, 6, 7, 8], [9], [10, 11, 12], [5, 6, 7, 8], [20, 21], [9, 9]]
@@ -77,8 +80,13 @@ def packed(
 ) -> list[Tensor]:
     """Logits [T, V] of each row in one mixed batch."""
     pack = pack_rows(rows, slots, device=CPU)
-    with torch.no_grad(), bank.routed(pack):
-        return list(head(model)(hidden_states(model, pack)).split(pack.lengths))
+    with torch.no_grad():
+        return list(head(model)(hidden_states(model, pack, bank)).split(pack.lengths))
+
+
+def given(layer: Any, pack: Pack, x: Tensor) -> Tensor:
+    """What a layer makes of the tokens of a pack, x [1, N, D], and of the tail behind them."""
+    return layer(F.pad(x, (0, 0, 0, pack.laid - x.shape[1])))[0, : x.shape[1]]
 
 
 @pytest.mark.parametrize("targets", [QV, ANY])
@@ -117,11 +125,11 @@ def test_single_token_rows_with_a_cache(make_model: Callable[..., Any]) -> None:
     def last() -> Tensor:
         cache = KeyValueCache()
         pack = pack_rows(ROWS, SLOTS, device=CPU, cache=cache)
-        with torch.no_grad(), bank.routed(pack):
-            hidden_states(model, pack)
+        with torch.no_grad():
+            hidden_states(model, pack, bank)
         pack = pack_rows([[7]] * len(ROWS), SLOTS, device=CPU, cache=cache)
-        with torch.no_grad(), bank.routed(pack):
-            return head(model)(hidden_states(model, pack))
+        with torch.no_grad():
+            return head(model)(hidden_states(model, pack, bank))
 
     def expected() -> Tensor:
         return torch.stack([x[-1] for x in packed(model, bank, [[*row, 7] for row in ROWS], SLOTS)])
@@ -149,12 +157,15 @@ def test_every_linear_layer_of_the_decoder_and_no_other(make_model: Callable[...
     config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=1)
     model: Any = Gemma3ForConditionalGeneration(config).eval()
     assert sum(name.endswith("q_proj") for name, _ in model.named_modules()) == 3
-    bank = AdapterBank(model, lora(targets=("q_proj", "lm_head")), slots=1)
+    survey(model)
+    with pytest.raises(ValueError, match="names lm_head, which adapters cannot lie on"):
+        AdapterBank(model, lora(targets=("q_proj", "lm_head")), slots=1)
+    bank = AdapterBank(model, lora(targets=("q_proj",)), slots=1)
     assert list(bank.layers) == [f"model.language_model.layers.{i}.self_attn.q_proj" for i in (0, 1)]
 
 
 def test_unknown_target_names_the_choices(tiny: Any) -> None:
-    with pytest.raises(ValueError, match=r"'c_attn'.*'down_proj', 'gate_proj'.*'v_proj'"):
+    with pytest.raises(ValueError, match=r"names c_attn, .* they can on down_proj, gate_proj.*v_proj"):
         AdapterBank(tiny, lora(targets=("c_attn",)), slots=1)
 
 
@@ -260,23 +271,27 @@ def test_only_safetensors_are_read(tmp_path: Path) -> None:
 # --- dropout ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def keep(tokens: int, width: int, *, seed: int) -> Tensor:
+    """1 where dropout of one half keeps [tokens, width], else 0."""
+    return (draw(tokens, width, seed=seed, device=CPU) >= least(0.5)).float()
+
+
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.8])
-def test_dropout_rate(p: float, dtype: torch.dtype) -> None:
+def test_dropout_rate(p: float) -> None:
     """200 000 draws: 5 standard deviations are below 0.006. Every one of the four phases of a 64-bit draw."""
-    kept = keep_mask(200, 1000, p, seed=1, like=torch.empty(0, dtype=dtype))
-    assert kept.dtype == dtype and set(kept.unique().tolist()) == {0.0, 1.0}
+    kept = draw(200, 1000, seed=1, device=CPU) >= least(p)
     for phase in range(4):
-        share = (kept == 0).flatten()[phase::4].float().mean().item()
+        share = (~kept).flatten()[phase::4].float().mean().item()
         assert share == pytest.approx(p, abs=0.012)
 
 
 def test_dropout_mask_depends_on_seed_and_shape_alone() -> None:
-    masks = [keep_mask(7, 9, 0.5, seed=s, like=LIKE) for s in (3, 3, 4)]
+    masks = [draw(7, 9, seed=s, device=CPU) for s in (3, 3, 4)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     torch.rand(5)  # the global generator has no part in it
-    assert torch.equal(masks[0], keep_mask(7, 9, 0.5, seed=3, like=LIKE))
+    assert torch.equal(masks[0], draw(7, 9, seed=3, device=CPU))
+    assert torch.equal(masks[0], draw(40, 9, seed=3, device=CPU)[:7])  # padding behind a row changes nothing
 
 
 def test_the_update_and_its_gradients_are_those_of_plain_dropout(make_model: Callable[..., Any]) -> None:
@@ -286,16 +301,14 @@ def test_the_update_and_its_gradients_are_those_of_plain_dropout(make_model: Cal
     x = torch.randn(1, 7, 32)
     pack = pack_rows([[1] * 2, [1], [1] * 2, [1] * 2], [0, 0, -1, 1], device=CPU)
     seeds, spans = [5, 105, 0, 6], {0: slice(0, 3), 1: slice(5, 7)}
-    masks = [
-        keep_mask(n, 32, 0.5, seed=seed + layer.number, like=LIKE) for n, seed in ((2, 5), (1, 105), (2, 6))
-    ]
-    keep = {0: torch.cat(masks[:2]), 1: masks[2]}
+    masks = [keep(n, 32, seed=seed + layer.number) for n, seed in ((2, 5), (1, 105), (2, 6))]
+    stays = {0: torch.cat(masks[:2]), 1: masks[2]}
     weight = torch.randn(7, layer.base.out_features)
 
     def plain(x: Tensor, weights: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         y = layer.base(x[0])
         for slot, span in spans.items():
-            kept = x[0, span] * keep[slot] / (1 - 0.5)
+            kept = x[0, span] * stays[slot] / (1 - 0.5)
             a, b = weights[slot]
             update = torch.zeros_like(y)
             update[span] = kept @ a.T @ b.T * bank.scaling
@@ -304,7 +317,7 @@ def test_the_update_and_its_gradients_are_those_of_plain_dropout(make_model: Cal
 
     with bank.training(), bank.routed(pack, seeds):
         mine = x.clone().requires_grad_()
-        got = layer(mine)[0]
+        got = given(layer, pack, mine)
         (got * weight).sum().backward()
         found = {s: (layer.a[s].grad, layer.b[s].grad) for s in spans}
         assert all(grad.abs().max() > 0 for pair in found.values() for grad in pair)  # type: ignore[union-attr]
@@ -328,7 +341,7 @@ def test_dropout_in_a_batch(make_model: Callable[..., Any]) -> None:
     def run(lengths: list[int], slots: list[int], seeds: list[int] | None) -> Tensor:
         pack = pack_rows([[1] * n for n in lengths], slots, device=CPU)
         with torch.no_grad(), bank.routed(pack, seeds):
-            return layer(x[:, : sum(lengths)])[0]
+            return given(layer, pack, x[:, : sum(lengths)])
 
     together = run([3, 2], [0, 1], [10, 20])
     single = run([3], [0], [10])
@@ -346,11 +359,12 @@ def test_layers_draw_different_masks(make_model: Callable[..., Any]) -> None:
     q, v = list(bank.layers.values())[:2]
     assert q.base.weight.shape == v.base.weight.shape
     x = torch.ones(1, 3, 32)
-    with bank.routed(pack_rows([[1, 2, 3]], [0], device=CPU), [7]):
-        first, second = q(x) - q.base(x), v(x) - v.base(x)
+    pack = pack_rows([[1, 2, 3]], [0], device=CPU)
+    with bank.routed(pack, [7]):
+        first, second = (given(layer, pack, x) - layer.base(x)[0] for layer in (q, v))
     assert not torch.allclose(first, second, atol=1e-3)
-    with bank.routed(pack_rows([[1, 2, 3]], [0], device=CPU)):
-        first, second = q(x) - q.base(x), v(x) - v.base(x)
+    with bank.routed(pack):
+        first, second = (given(layer, pack, x) - layer.base(x)[0] for layer in (q, v))
     torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
 
 

@@ -21,8 +21,9 @@ from spring.engine.device import (
     pick_dtype,
     processor_flags,
 )
-from spring.engine.model import load, prepare
+from spring.engine.model import load, prepare, write_road
 from spring.engine.packaged import PACKAGED, find_gguf
+from spring.engine.roads import Road, road_of
 from spring.engine.weights import ModelError
 
 CPU = torch.device("cpu")
@@ -121,11 +122,36 @@ def test_a_model_without_a_chat_template(saved: Path, tmp_path: Path) -> None:
         load(tmp_path / "model", device="cpu")
 
 
-def test_a_model_that_packs_wrongly(tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any) -> None:
-    make_model("granite", logits_scaling=3.0).save_pretrained(tmp_path / "saved")
+def test_a_model_has_the_road_of_its_twin(
+    tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    """Gemma 2 caps attention: packed rows would be wrong. What `write_road` has found, `load` takes."""
+    make_model("gemma2", head_dim=8, final_logit_softcapping=2.0).save_pretrained(tmp_path / "saved")
     tokenizer.save_pretrained(tmp_path / "saved")
     prepare(str(tmp_path / "saved"), revision=None, folder=tmp_path / "model")
-    with pytest.raises(ModelError, match=r"\(GraniteForCausalLM\) cannot run in packed batches"):
+    assert load(tmp_path / "model", device="cpu", dtype="float32").model.spring_road.padded
+    road = write_road(tmp_path / "model")
+    assert road.padded and road.finish.cap == 2.0
+    found = road_of(load(tmp_path / "model", device="cpu", dtype="float32").model)
+    assert found == road and Road.from_json(json.loads(json.dumps(road.to_json()))) == road
+    with pytest.raises(
+        ModelError, match=r"Gemma2ForCausalLM gives other numbers .*packed attention knows no softcap"
+    ):
+        write_road(tmp_path / "model", "packed")
+
+
+def test_a_model_that_is_not_like_its_twin(
+    tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    make_model("gemma2", head_dim=8).save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    prepare(str(tmp_path / "saved"), revision=None, folder=tmp_path / "model")
+    road = write_road(tmp_path / "model").to_json() | {"padded": False}
+    source = json.loads((tmp_path / "model" / "source.json").read_text())
+    (tmp_path / "model" / "source.json").write_text(json.dumps(source | {"road": road}))
+    with pytest.raises(
+        ModelError, match=r"Gemma2ForCausalLM cannot be read packed, .*softcap; take model.road: padded"
+    ):
         load(tmp_path / "model", device="cpu", dtype="float32")
 
 

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spring.engine.attention import ATTENTION, RowAttention, head, hidden_states, runs_packed
-from spring.engine.packing import JOINED, Block, KeyValueCache, pack_rows
+from spring.engine.attention import ATTENTION, RowAttention
+from spring.engine.cache import JOINED, KeyValueCache, PackedBlock
+from spring.engine.forward import hidden_states
+from spring.engine.packing import pack_rows
+from spring.engine.roads import head, road_of
 
 CPU = torch.device("cpu")
 RAGGED = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 3], [9], [20, 21, 22, 23, 24, 25], [100] * 9]
@@ -29,13 +32,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "olmo2": {},
     "gpt_neox": {},
     "qwen3_moe": {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
-}
-REFUSED: dict[str, dict[str, Any]] = {
-    "cohere": {},  # scales its logits
-    "granite": {"logits_scaling": 3.0},
-    "lfm2": {"layer_types": ["conv", "full_attention"]},  # convolution over neighbouring tokens
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},  # attention of its own
-    "stablelm": {},  # does not pass arguments on to attention
 }
 
 
@@ -56,10 +52,10 @@ def test_pack_equals_each_row_alone(kind: str, make_model: Callable[..., Any]) -
     """Ragged lengths with a one-token row; the window of 5 is shorter than most rows."""
     plain, model = (make_model(kind, **KINDS[kind]) for _ in range(2))
     expected = alone(plain, RAGGED)
-    assert runs_packed(model)
+    assert not road_of(model).padded
+    torch.testing.assert_close(packed(model, RAGGED), expected, rtol=0, atol=1e-5)
     assert model.config._attn_implementation == ATTENTION
     assert plain.config._attn_implementation == "sdpa"
-    torch.testing.assert_close(packed(model, RAGGED), expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.5  # 1e-5 is small next to the logits
 
 
@@ -143,14 +139,14 @@ def test_cache_equals_whole_rows(kind: str, make_model: Callable[..., Any]) -> N
     add_one()
 
 
-def made(*lengths: int, first: int) -> Block:
+def made(*lengths: int, first: int) -> PackedBlock:
     """A block of rows first, first + 1, ...; every number in it is its row's."""
     rows = list(range(first, first + len(lengths)))
     values = torch.tensor(rows).view(-1, 1, 1, 1).expand(-1, 1, max(lengths), 1).float()
-    return Block(rows, list(lengths), max(lengths), {0: (values, -values)})
+    return PackedBlock(rows, list(lengths), max(lengths), {0: (values, -values)})
 
 
-def contents(block: Block) -> list[float]:
+def contents(block: PackedBlock) -> list[float]:
     keys, values = block.layers[0]
     assert torch.equal(keys, -values) and keys.shape[2] == block.capacity
     return keys[:, 0, 0, 0].tolist()
@@ -210,20 +206,6 @@ def test_pad_and_unpad_by_hand() -> None:
     padded = pack.pad(x)
     assert padded[:, 0, :, 0].tolist() == [[10, 0, 0], [20, 30, 40]]
     assert pack.unpad(padded)[0, :, 0, 0].tolist() == [10, 20, 30, 40]
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_models_that_would_be_wrong_are_found_out(kind: str, make_model: Callable[..., Any]) -> None:
-    assert not runs_packed(make_model(kind, **REFUSED[kind]))
-
-
-def test_soft_capping_is_refused(make_model: Callable[..., Any]) -> None:
-    """Gemma 2 caps attention logits and final logits."""
-    model = make_model("gemma2", head_dim=8)
-    with pytest.raises(NotImplementedError, match="soft-capping"):
-        packed(model, RAGGED)
-    with pytest.raises(NotImplementedError, match="logit"):
-        head(model)
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from spring.engine.attention import head, hidden_states
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
+from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.queries import Query
+from spring.engine.roads import head
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Decoding, Lora
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kit.training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 from torch import Tensor
 
+from spring.engine.heads import PLAIN, Finish, Head
 from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.loss import FusedNLL
@@ -292,16 +293,18 @@ def test_schedule_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bias", [False, True])
-def test_fused_nll_is_cross_entropy(dtype: torch.dtype, bias: bool) -> None:
+@pytest.mark.parametrize("finish", [PLAIN, Finish(0.3), Finish(0.5, 0.7)])
+def test_fused_nll_is_cross_entropy(dtype: torch.dtype, bias: bool, finish: Finish) -> None:
     """More rows than one chunk; the incoming gradient differs by row."""
     torch.manual_seed(0)
     n = CHUNK + 40
     layer = torch.nn.Linear(16, 50, bias=bias, dtype=dtype).requires_grad_(False)
     hidden = torch.randn(n, 16, dtype=dtype, requires_grad=True)
     targets, weights, outer = torch.randint(50, (n,)), torch.rand(n), torch.rand(n)
-    found = FusedNLL.apply(hidden, layer, targets, weights)
+    found = FusedNLL.apply(hidden, Head(layer, finish), targets, weights)
     [gradient] = torch.autograd.grad((found * outer).sum(), hidden)
-    expected = torch.nn.functional.cross_entropy(layer(hidden), targets, reduction="none") * weights
+    logits = layer(hidden) if finish == PLAIN else finish(layer(hidden))
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none") * weights
     [wanted] = torch.autograd.grad((expected * outer).sum(), hidden)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-6)
     assert gradient.dtype == dtype

@@ -55,7 +55,9 @@ def random_bank(model: Any) -> AdapterBank:
 def merged(model: Any, bank: AdapterBank, slot: int) -> Any:
     """A plain model with one slot's update added to its weights: W + B A alpha / r."""
     for name, layer in bank.layers.items():
-        model.get_submodule(name).weight += layer.b[slot].detach() @ layer.a[slot].detach() * 3
+        update = layer.b[slot].detach() @ layer.a[slot].detach() * 3
+        linear = model.get_submodule(name)
+        linear.weight += update if isinstance(linear, torch.nn.Linear) else update.T  # GPT-2's Conv1D
     return model
 
 

@@ -10,7 +10,9 @@ import pytest
 from kit.pipeline import run, write_params
 
 from spring.engine.device import ModelError
-from spring.engine.layers import check_positions, layers_of, read_layers
+from spring.engine.folders import read_config
+from spring.engine.layers import check_positions, layers_of, leaf
+from spring.engine.survey import survey_twin
 from tasks import model
 from tasks.steps.experiment import Experiment
 
@@ -33,8 +35,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_layers_are_those_of_the_loaded_model(tiny_model_folder: Path, tiny: Any) -> None:
-    assert read_layers(tiny_model_folder) == layers_of(tiny) == LLAMA
+def test_layers_are_those_of_the_twin(tiny_model_folder: Path, tiny: Any) -> None:
+    assert sorted(survey_twin(read_config(tiny_model_folder)).layers) == LLAMA
+    assert sorted({leaf(name) for name in layers_of(tiny)}) == LLAMA
 
 
 def test_a_misspelt_layer_beside_a_good_one_stops_the_stage(

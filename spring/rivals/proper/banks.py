@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from spring.engine.layers import widths
 from spring.engine.lora import AdapterBank, tensor_name
-from spring.engine.lowrank import BankedLinear, Route
+from spring.engine.lowrank import BankedLinear, Route, least
 from spring.engine.packing import Pack
 from spring.engine.settings import Lora
 from spring.rivals.proper.files import ROUTER, USER, USERS, shared_name
@@ -97,9 +98,10 @@ class GroupLinear(BankedLinear):
         """sum_i g_i B_i A_i dropout(x) of the single lesson in the bank."""
         if route.masks is None:
             return mixture(x[0].float(), self.a[0], self.b[0], gates)
-        mask = torch.cat([self._keep(x, rows) for rows in route.masks])
-        kept = x[0] * F.pad(mask, (0, 0, 0, x.shape[1] - len(mask)))
-        return mixture(kept.float() / (1 - self.bank[0].config.dropout), self.a[0], self.b[0], gates)
+        p = self.bank[0].config.dropout
+        kept = torch.cat([self.drawn(x, rows) for rows in route.masks]) >= least(p)
+        kept = F.pad(kept, (0, 0, 0, x.shape[1] - len(kept)))
+        return mixture(x[0].float() * kept / (1 - p), self.a[0], self.b[0], gates)
 
 
 class _Group(AdapterBank):
@@ -126,7 +128,8 @@ class _Group(AdapterBank):
         gates = user_aware(self.router, text, self._users(pack))
         known = covered(pack)
         row = F.pad(pack.row, (0, pack.tail))
-        return GroupRoute(route.runs, route.masks, route.steps, covered=known, gates=gates, row=row)
+        said = (route.runs, route.masks, route.steps, route.tokens)
+        return GroupRoute(*said, covered=known, gates=gates, row=row)
 
     def _pool(self, prompt: tuple[int, ...]) -> Tensor:
         """t: the mean of a prompt's input embeddings [D], of unit length."""
@@ -161,8 +164,8 @@ class GroupLessons(_Group):
         rank, n, e = self.config.r * self.experts.count, self.experts.count, self.experts.user_embedding
         shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self.layers.items():
-            shapes[shared_name(name, "experts", "A")] = (rank, layer.base.in_features)
-            shapes[shared_name(name, "experts", "B")] = (layer.base.out_features, rank)
+            shapes[shared_name(name, "experts", "A")] = (rank, widths(layer.base)[0])
+            shapes[shared_name(name, "experts", "B")] = (widths(layer.base)[1], rank)
         shapes[ROUTER] = (len(self.layers), n, self.embed.embedding_dim + e)
         shapes[USERS] = (self.users, e)
         return shapes
@@ -267,7 +270,8 @@ class UserBank(AdapterBank):
 
     def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
         route = super()._plan(pack, seeds)
-        return SharedRoute(route.runs, route.masks, route.steps, covered=covered(pack))
+        said = (route.runs, route.masks, route.steps, route.tokens)
+        return SharedRoute(*said, covered=covered(pack))
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """The slot's own tensors, B_u and W_l apart."""

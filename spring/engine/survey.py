@@ -1,0 +1,122 @@
+"""Finding a model's road by trying (trials.py): nothing is assumed from its name.
+
+The first road that gives what each row alone gives is taken. It is looked for on a small float32 model: a
+large one has the road of its twin (twins.py), where neither size nor bfloat16 hides a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spring.engine.forward import use_attention
+from spring.engine.heads import Finish, find_finish
+from spring.engine.layers import decoded, leaf, reached
+from spring.engine.roads import Road, Steps, find_rope, road_of, set_road
+from spring.engine.trials import LENGTHS, REFUSED, STRICT, Row, alone, compare, rows_of, score, told
+from spring.engine.twins import TwinError, twin
+from spring.engine.weights import ModelError
+
+COARSE = (
+    0.1  # mean difference in bfloat16, as a share of the logits' spread: a wrong model is off by all of it
+)
+SHORT = (9, 5)  # tokens of the rows that a model itself is tried with, once its twin has been
+
+
+class RefusedError(ModelError):
+    """No road gives what the model alone gives."""
+
+
+def survey(model: Any, *, asked: str = "auto") -> Road:
+    """Looks for the road of a small float32 model, on the model itself, and keeps it there.
+
+    asked: `auto`, `packed` or `padded`. Raises `RefusedError` with what was tried and what came of it.
+    """
+    use_attention(model, packed=False)
+    road, names = _beginning(model)
+    tried = dict[str, str]()
+    for way in _ways(road, asked):
+        set_road(model, way, names)
+        said = compare(model)
+        if said is None:
+            return road_of(model)
+        tried.setdefault(said, str(way))
+    told_ = "; ".join(f"{way}: {said}" for said, way in tried.items())
+    raise RefusedError(f"{type(model).__name__} gives other numbers in batches than alone: {told_}")
+
+
+def survey_twin(config: Any, *, asked: str = "auto") -> Road:
+    """The road of all models of a configuration, found on a small random one of the same making."""
+    try:
+        model = twin(config)
+    except TwinError as error:
+        raise RefusedError(f"no small model of {config.model_type} can be made to try it: {error}") from error
+    return survey(model, asked=asked)
+
+
+def adopt(model: Any, road: Road) -> None:
+    """Keeps a road that was found on a twin, once two short texts of the model itself agree with it."""
+    use_attention(model, packed=False)
+    rows, bound = rows_of(model, SHORT), STRICT if model.dtype == torch.float32 else COARSE
+    expected = [alone(model, row) for row in rows]
+    finish = _finish(model, rows[0], expected[0], bound)
+    names = list(reached(model))
+    layers = road.layers & set(map(leaf, names))
+    set_road(model, replace(road, finish=finish, layers=layers, rope=find_rope(model)), names)
+    try:
+        found = torch.cat(score(model, rows, [-1] * len(rows)))
+        off = float((found - torch.cat(expected)).square().mean().sqrt() / torch.cat(expected).std())
+        said = None if off < bound else f"its logits are off by {off:.2g} of their spread"
+    except REFUSED as error:
+        said = told(error)
+    if said is not None:
+        other = "model.road: auto" if road.padded else "model.road: padded"
+        raise RefusedError(
+            f"{type(model).__name__} cannot be read {road}, as its small twin can: {said}; take {other}, or "
+            f"another model"
+        )
+
+
+def _finish(model: Any, row: Row, logits: Tensor, bound: float) -> Finish:
+    """What the model does to its logits, which it has for a row."""
+    with torch.inference_mode():
+        ids = torch.tensor([row], device=model.device)
+        hidden = decoded(model, input_ids=ids, use_cache=False).last_hidden_state[0]
+        raw = model.get_output_embeddings()(hidden)
+    finish = find_finish(model.config, raw, logits, bound)
+    if finish is None:
+        raise RefusedError(f"{type(model).__name__} changes its logits in a way that is not known")
+    return finish
+
+
+def _beginning(model: Any) -> tuple[Road, list[str]]:
+    """What all roads of a model have in common, and the layers that texts come through."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise RefusedError(f"{type(model).__name__} has an encoder; only decoder-only models can be used")
+    try:
+        row = rows_of(model, LENGTHS[2:3])[0]
+        logits, names = alone(model, row), list(reached(model))
+        off = (alone(model, row[:-2]) - logits[:-2]).abs().max() / logits.std()
+        finish = _finish(model, row, logits, STRICT) if off < COARSE else None
+    except REFUSED as error:
+        raise RefusedError(f"{type(model).__name__} cannot be called as a decoder: {told(error)}") from error
+    if finish is None:
+        raise RefusedError(f"{type(model).__name__} looks at tokens that come later: it is no causal model")
+    return Road(rope=find_rope(model), finish=finish, layers=frozenset(map(leaf, names))), names
+
+
+def _ways(road: Road, asked: str) -> Iterator[Road]:
+    """Roads to try, the fastest first."""
+    if asked in ("auto", "packed"):
+        yield road
+    if asked in ("auto", "padded"):
+        caches: tuple[Steps, ...] = ("reorder", "unmasked", "select")
+        for alone_ in (False, True):
+            for equal in (False, True):
+                for steps in caches:
+                    yield replace(road, padded=True, steps=steps, equal=equal, alone=alone_)
+            yield replace(road, padded=True, steps="again", alone=alone_)

@@ -1,0 +1,223 @@
+"""Models of many families, each by the road that suits it, against the plain model one row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kit.decoding import LORA, decode, merged, reference
+from kit.training import recipe
+
+from spring.engine.budget import Room
+from spring.engine.decoding import generate
+from spring.engine.lessons import Lesson
+from spring.engine.lora import AdapterBank
+from spring.engine.queries import Query
+from spring.engine.roads import Road, road_of
+from spring.engine.scoring import token_logps
+from spring.engine.settings import Lora
+from spring.engine.survey import RefusedError, survey
+from spring.engine.texts import Text
+from spring.engine.training import train
+
+Make = Callable[..., Any]
+WINDOW = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+LINEAR = {"layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4}
+LINEAR |= {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "head_dim": 16}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_expand": 2}
+SPARSE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16, "factor": 32.0}
+LONG |= {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
+PACKED: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 5},
+    "qwen2": {"use_sliding_window": True, **WINDOW},
+    "qwen3": {"head_dim": 16},
+    "gemma3_text": {"head_dim": 8, **WINDOW},
+    "phi3": {},
+    "olmo2": {},
+    "gpt_neox": {},
+    "gpt2": {},
+    "cohere": {},
+    "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.2},
+    "qwen3_moe": {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2},
+}
+PADDED: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 8, "final_logit_softcapping": 2.0, "attn_logit_softcapping": 1.0, **WINDOW},
+    "gpt_oss": {
+        "head_dim": 8,
+        **SPARSE,
+        **WINDOW,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "stablelm": {},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+    "bloom": {},
+    "qwen2_moe": {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+    | {"shared_expert_intermediate_size": 16, "use_sliding_window": True, **WINDOW},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_5_text": LINEAR,
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], **MAMBA, "num_local_experts": 0}
+    | {"shared_intermediate_size": 32},
+    "mamba": {"state_size": 8},
+    "mamba2": {"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "expand": 2},
+    "recurrent_gemma": {
+        "lru_width": 32,
+        "attention_window_size": 8,
+        "block_types": ["recurrent", "attention"],
+    },
+    "rwkv": {"attention_hidden_size": 32},
+}
+GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
+    "longrope": ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 16}),
+    "dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 16}),
+}
+
+
+def built(kind: str, make_model: Make) -> Any:
+    name, changes = GROUPED.get(kind, (kind, PACKED.get(kind, PADDED.get(kind, {}))))
+    return make_model(name, **changes)
+
+
+def lora_of(model: Any, *, dropout: float = 0.0) -> Lora:
+    layers = tuple(sorted(road_of(model).layers))
+    return LORA.model_copy(update={"target_modules": layers[:4], "dropout": dropout})
+
+
+def random_bank(model: Any) -> AdapterBank:
+    bank = AdapterBank(model, lora_of(model), slots=2)
+    bank.flat.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    return bank
+
+
+def plain_ones(kind: str, make_model: Make, bank: AdapterBank) -> dict[int, Any]:
+    """The plain model of every slot."""
+    plain = {slot: merged(plain_one(kind, make_model), bank, slot) for slot in range(bank.slots)}
+    return plain | {-1: plain_one(kind, make_model)}
+
+
+def plain_one(kind: str, make_model: Make) -> Any:
+    """The plain model; dynamic frequencies remember the longest text until a short one comes: here always."""
+    model = built(kind, make_model)
+    if kind == "dynamic":
+        at = torch.zeros(1, 1, dtype=torch.long)
+        model.register_forward_pre_hook(lambda model, _: model.model.rotary_emb(torch.zeros(1), at) and None)
+    return model
+
+
+def plain_logps(model: Any, prompt: tuple[int, ...], response: tuple[int, ...]) -> np.ndarray:
+    with torch.no_grad():
+        row = prompt + response[:-1]  # the last token is not read
+        logits = model(torch.tensor([row]), use_cache=False).logits[0].log_softmax(1)
+    at = torch.arange(len(prompt) - 1, len(prompt) + len(response) - 1)
+    return logits[at, torch.tensor(response)].numpy()
+
+
+def some_texts() -> list[Text]:
+    """Both sides of the window of 5 and the limit of 16, and neighbours beyond it of unequal lengths."""
+    generator = np.random.default_rng(3)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(generator.integers(1, 320, count).tolist())
+
+    sizes = [(3, 2), (20, 9), (1, 1), (9, 6), (30, 8), (16, 1), (4, 11), (25, 2)]
+    return [Text(tokens(p), tokens(r), slot=i % 3 - 1) for i, (p, r) in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+def test_scores_are_those_of_each_text_alone(kind: str, make_model: Make) -> None:
+    model = built(kind, make_model)
+    assert road_of(model).padded == (kind in PADDED)
+    assert (road_of(model).rope is not None) == (kind in GROUPED)
+    bank, texts = random_bank(model), some_texts()
+    plain = plain_ones(kind, make_model, bank)
+    expected = [plain_logps(plain[t.slot], t.prompt, t.response) for t in texts]
+    base = [plain_logps(plain[-1], t.prompt, t.response) for t in texts]
+    assert max(np.abs(e - b).max() for e, b in zip(expected, base, strict=True)) > 0.05, "adapters do nothing"
+    for budget in (10_000, 40):
+        found = token_logps(model, bank, texts, budget=budget)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
+    short = token_logps(model, bank, texts[:1], budget=100)  # after longer ones
+    np.testing.assert_allclose(short[0], expected[0], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+def test_answers_are_those_of_each_query_alone(kind: str, make_model: Make) -> None:
+    """Two paths, rows that leave and come, more queries than room; against the model without a cache."""
+    model = built(kind, make_model)
+    bank = random_bank(model)
+    plain = plain_ones(kind, make_model, bank)
+    queries = [
+        Query(t.prompt, (7, 8, 9, *t.prompt) if i % 3 else None, 0.4, t.slot, reference=t.response)
+        for i, t in enumerate(some_texts())
+    ]
+    settings = decode(most=8)
+    found = generate(model, bank, queries, settings, stop=frozenset({5}), room=Room(120), budget=60)
+    for query, answer in zip(queries, found, strict=True):
+        tokens, rows = reference(plain[query.slot], query, settings, {5})
+        assert answer.tokens == tokens and answer.row_steps == rows
+        if query.context_prompt is None:
+            wanted = plain_logps(plain[query.slot], query.prompt, query.reference)
+            np.testing.assert_allclose(answer.reference, wanted, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+def test_lessons_are_those_of_each_user_alone(kind: str, make_model: Make) -> None:
+    """One step of plain descent would do; two of AdamW show the loss behind the first."""
+    model = built(kind, make_model)
+    config = recipe(lora=lora_of(model), epochs=1, batch_size=4, warmup_ratio=0, grad_clip=None, lr=1e-3)
+    bank = AdapterBank(model, config.lora, slots=2)
+    texts = [Text(t.prompt, t.response) for t in some_texts()]
+    lessons = [Lesson(texts[:4], None, seed=1), Lesson(texts[4:], None, seed=2)]
+    together = train(model, bank, lessons, config, budget=10_000)
+    again = train(model, bank, lessons, config, budget=10_000, checkpoint=kind not in ("rwkv",))
+    for lesson, found, other in zip(lessons, together, again, strict=True):
+        assert found.loss == pytest.approx(plain_loss(plain_one(kind, make_model), lesson), abs=2e-4)
+        [single] = train(model, bank, [lesson], config, budget=10_000)
+        for name, value in single.state.items():
+            torch.testing.assert_close(found.state[name], value, rtol=0, atol=2e-4)
+            torch.testing.assert_close(other.state[name], value, rtol=0, atol=2e-4)
+
+
+def plain_loss(model: Any, lesson: Lesson) -> list[float]:
+    """The first step's loss: B is zero, so that it is the base model's."""
+    logps = [plain_logps(model, text.prompt, text.response) for text in lesson.texts]
+    return [-float(np.concatenate(logps).mean())]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "gemma3_text", "gpt2"])
+def test_the_padded_road_is_open_to_all(kind: str, make_model: Make) -> None:
+    model = built(kind, make_model)
+    bank, texts = random_bank(model), some_texts()
+    expected = token_logps(model, bank, texts, budget=1000)
+    bank.detach(model)
+    assert survey(model, asked="padded").padded
+    bank = random_bank(model)
+    for one, other in zip(token_logps(model, bank, texts, budget=1000), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("gemma2", "knows no softcap"), ("gpt_oss", "knows no s_aux"), ("gptj", "cannot be exchanged")],
+)
+def test_the_packed_road_is_not(kind: str, reason: str, make_model: Make) -> None:
+    with pytest.raises(RefusedError, match=f"gives other numbers in batches than alone: packed: .*{reason}"):
+        survey(built(kind, make_model), asked="packed")
+
+
+def test_an_encoder_is_refused(make_model: Make) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    with pytest.raises(RefusedError, match="has an encoder; only decoder-only models"):
+        survey(T5ForConditionalGeneration(T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)))
+
+
+def test_a_road_is_written_and_read() -> None:
+    for kind in (Road(), Road(padded=True, steps="again", alone=True, layers=frozenset({"a", "b"}))):
+        assert Road.from_json(kind.to_json()) == kind
