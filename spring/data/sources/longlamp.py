@@ -158,9 +158,9 @@ class _History:
         if self.source.order == "year":
             yield Skip("question's own item, which has no year")
             return
-        asked = self.task.question.search(row["input"] or "")
+        asked = self.task.question.search(str(row["input"] or ""))
         if asked is None:
-            yield self._damaged(where, Problem("input", Reason.MALFORMED, row["input"]))
+            yield self._damaged(where, Problem("input", Reason.MALFORMED, str(row["input"])))
         else:
             own = asked.groupdict() | {self.task.response: row["output"]}
             yield self._item(own, row, where, own=True)
