@@ -25,7 +25,8 @@ from bench import plain
 from bench.jobs import JOBS, TEXTS, USERS, Bench, Job, Weights, every, length
 from bench.machine import RESULTS, describe, limits, wait
 from bench.texts import SOURCES, texts
-from spring.engine.lora import AdapterBank, save_adapter
+from spring.engine.lora import AdapterBank
+from spring.engine.peft import save_adapter
 from spring.engine.queries import Query
 from tasks.files import write_json
 

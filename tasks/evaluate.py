@@ -207,6 +207,7 @@ def all_metrics(
         "chrf": CHRF_SETTING,
         "scored_by": scored_by(),
         "inapplicable": inapplicable(items),
+        "road": read_machine(params).get("road", "packed"),
         "settings": settings(params),
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
@@ -252,6 +253,13 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
             del interval["users"]
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
         found[metric] = interval | {"periods": periods}
+    return found
+
+
+def read_machine(params: Params) -> dict[str, Any]:
+    """What the answers of the last period were written on."""
+    file = DATA / f"generate/{max(params.periods)}/machine.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 

@@ -91,13 +91,14 @@ def main() -> None:
 
 
 def ran_on(bench: Experiment) -> dict[str, Any]:
-    """The processor, how much of it, and where and in which number format the model ran."""
+    """The processor, how much of it, and where, in which number format and on which road the model ran."""
     device, dtype, _ = bench.identity["run"]
     return {
         "processor": processor(),
         "cores": cores(),
         "device": device,
         "dtype": dtype.removeprefix("torch."),
+        "road": bench.road,
     }
 
 

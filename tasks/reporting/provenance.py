@@ -72,12 +72,13 @@ def described(params: Params, metrics: dict[str, Any], machine: dict[str, Any]) 
     plural, numbers = "s" if len(seeds) > 1 else "", ", ".join(map(str, seeds))
     settings = params.model_dump(mode="json", exclude={"report", "tracking"})
     device = f"{machine['device']}, {machine['dtype']}" if machine else UNKNOWN
+    road = f", {machine['road']} batches" if "road" in machine else ""
     return {
         "Experiment": f"{metrics['experiment']}, suite {params.suite}, seed{plural} {numbers}",
         "Settings": f"fingerprint {fingerprint(settings)}; all of them stand above",
         "Model": f"{params.model.id}{f', revision {params.model.revision}' if params.model.revision else ''}",
         "Machine": f"{machine['processor']}, {machine['cores']} cores" if machine else UNKNOWN,
-        "Device and number format": device,
+        "Device and number format": device + road,
         "Computing": f"{duration(total_seconds(params, metrics))}{' a seed' if plural else ''}: training, "
         "scoring and writing of all arms, adapters that arms share counted once; reading data, transfer and "
         "metrics not counted",
