@@ -24,6 +24,7 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
     """
     if Path(name).is_dir():
         return Path(name).resolve()
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -36,7 +37,7 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
             pass
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors
+    except (HFValidationError, HTTPError, OSError) as error:  # the last: the hub's own errors
         away = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
         why, remedy = one_line(error), "log in with `hf auth login`"
         if away:
