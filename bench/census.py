@@ -31,7 +31,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- census -->\n", "<!-- end -->"
 AT_ONCE = 2
 LIMIT = 90.0  # seconds for one architecture
-JOBS = ("scoring", "training", "answers")
+JOBS = ("scoring", "training", "answers", "saving")
 MEMORY = 8 << 30  # bytes
 
 
@@ -115,14 +115,15 @@ def cells(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
     end = outcome(row)
     if end in ("refused", "failed"):
-        return [row["name"], end, "", "", "", "", row[end].replace("|", "/")]
-    scored, learned, said = (row[job] for job in JOBS)
+        return [row["name"], end, *[""] * 5, row[end].replace("|", "/")]
+    scored, learned, said, saved = (row[job] for job in JOBS)
     answers = f"{said['answers'] - said['wrong']} of {said['answers']}" if "answers" in said else "-"
     notes = [f"{job}: {row[job]['error']}" for job in JOBS if "error" in row[job]]
     notes += [f"never called: {', '.join(row['unused'])}"] if row["unused"] else []
     return [
         *(row["name"], f"{end}, {row['road']}", number(scored.get("nats")), number(learned.get("weights"))),
-        *(answers, number(said.get("nats")), "; ".join(notes).replace("|", "/")),
+        *(answers, number(said.get("nats")), number(saved.get("nats"))),
+        "; ".join(notes).replace("|", "/"),
     ]
 
 
@@ -130,8 +131,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of what is a decoder, and the names of what is none."""
     none = [row["name"] for row in rows if row.get("refused") == NO_DECODER]
     lines = [
-        "| Model | Outcome, road | Scoring, nats | Training | Answers | Their references, nats | Reason |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| Model | Outcome, road | Scoring, nats | Training | Answers | References | Saved | Reason |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows if row["name"] not in none]
     return "\n".join(lines) + f"\n\nNo decoder-only language models: {', '.join(none)}."

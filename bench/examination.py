@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +26,7 @@ from spring.engine.fused import fuse
 from spring.engine.layers import leaf
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
+from spring.engine.peft import save_adapter
 from spring.engine.queries import Query
 from spring.engine.roads import adaptable
 from spring.engine.scoring import token_logps
@@ -106,8 +109,8 @@ def weaken(model: Any, by: float) -> None:
 
 
 def compare(model: Any, *, every: bool) -> dict[str, Any]:
-    """The road, and the differences of the three jobs."""
-    plain = deepcopy(model)
+    """The road, and the differences of the four jobs."""
+    plain, bare = deepcopy(model), deepcopy(model)
     fuse(model)
     found: dict[str, Any] = {"road": str(survey(model)), "targets": targets(model, every=every)}
     lora = Lora(r=4, alpha=8, dropout=0.0, target_modules=tuple(found["targets"]))
@@ -119,6 +122,7 @@ def compare(model: Any, *, every: bool) -> dict[str, Any]:
         "scoring": lambda: scoring(model, bank, alone),
         "answers": lambda: answering(model, bank, alone),
         "training": lambda: training(model, bank, alone),
+        "saving": lambda: saving(bare, lora, alone),
     }
     for name, job in jobs.items():
         try:
@@ -210,6 +214,20 @@ def training(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
         for one, own in zip(lessons, learned, strict=True)
     ]
     return {"weights": max(ways)}
+
+
+def saving(bare: Any, lora: Lora, alone: Alone) -> dict[str, Any]:
+    """Largest difference of a log p once PEFT has loaded an adapter's folder."""
+    from peft import PeftModel
+
+    row = tokens(np.random.default_rng(3), 14)
+    with TemporaryDirectory() as folder:
+        save_adapter(alone.states[0], lora, Path(folder), base_model="twin", model=bare)
+        loaded = PeftModel.from_pretrained(bare, folder).eval()
+    with torch.no_grad():
+        found = loaded(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+        both = [logits.log_softmax(-1).numpy() for logits in (found.float(), alone.logits(row, 0))]
+    return {"nats": apart(both[:1], both[1:])}
 
 
 def way(one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
