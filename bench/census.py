@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -162,21 +163,32 @@ def main() -> None:
             bar.update()
     order = [one.name for one in chosen]
     rows.sort(key=lambda row: order.index(row["name"]))
-    counts = Counter(map(outcome, rows))
-    print(dict(counts))
+    print(dict(Counter(map(outcome, rows))))
     if options.types or options.every_layer:
         print(table(rows))
-    if options.every_layer:
-        return
-    if options.types:
-        rows = merged(rows)
-        counts = Counter(map(outcome, rows))
-    about = describe(torch.device("cpu"), torch.float32)
+    if not options.every_layer:
+        write(merged(rows) if options.types else rows)
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """The JSON, and sums and table in docs/models.md."""
+    counts, about = Counter(map(outcome, rows)), describe(torch.device("cpu"), torch.float32)
     write_result("census", about, outcomes=dict(counts), rows=rows)
+    none = sum(row.get("refused") == NO_DECODER for row in rows)
+    roads = Counter(
+        "padded" if row["road"].startswith("padded") else "packed" for row in rows if "road" in row
+    )
+    said = (
+        f"{datetime.now(UTC):%Y-%m-%d}, transformers {about['transformers']}, PEFT {about['peft']}, torch "
+        f"{about['torch']}: of {len(rows)} architectures and special forms {counts['right']} right "
+        f"({roads['packed']} packed, {roads['padded']} padded), {counts['wrong']} wrong, "
+        f"{counts['refused'] - none} refused, {counts['failed']} that PEFT or transformers would not run, {none} "
+        f"no decoder-only language models.\n\n"
+    )
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table(rows)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}{said}{table(rows)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
