@@ -182,8 +182,8 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, transformers {about['transformers']}, PEFT {about['peft']}, torch "
         f"{about['torch']}: of {len(rows)} architectures and special forms {counts['right']} right "
         f"({roads['packed']} packed, {roads['padded']} padded), {counts['wrong']} wrong, "
-        f"{counts['refused'] - none} refused, {counts['failed']} that PEFT or transformers would not run, {none} "
-        f"no decoder-only language models.\n\n"
+        f"{counts['refused'] - none} refused, {counts['failed']} that PEFT or transformers would not run, "
+        f"{none} no decoder-only language models.\n\n"
     )
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
