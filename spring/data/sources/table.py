@@ -18,8 +18,8 @@ from spring.data.sources.formats.record import Content, Part
 from spring.data.values import MISSING, fold_words, is_missing, parse_number
 from spring.engine.strict import Name, Strict, added
 
-_COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating")
-_OPTIONAL = ("month", "rating")  # a row may lack them
+_COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating", "arrived")
+_OPTIONAL = ("month", "rating", "arrived")  # a row may lack them
 _IDS = ("user_id", "interaction_id")
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # 1.23457E+17: many ids, to a spreadsheet, are this one
 _WHOLE = re.compile(r"(-?\d+)\.0")  # an id in a column of floats, as pandas has it beside a missing one
@@ -41,6 +41,8 @@ class TableSource(Strict):
     month: str | None
     query: dict[str, str]  # name in the prompt -> column
     rating: str | None
+    # when a text came here, a column as `timestamp`: what calendar periods go by; null: with its own date
+    arrived: Annotated[str | None, added(None)]
     missing: Annotated[tuple[str, ...], added(MISSING)]  # words that stand for no value; [] if none does
 
 
@@ -128,6 +130,7 @@ def _row(
         query={name: texts.get(f"query.{name}") for name in source.query},
         response=texts.get("response"),
         rating=texts.get("rating", "").strip() or None,
+        arrived=texts.get("arrived", "") if source.arrived else None,
         damage=damage,
     )
 

@@ -1,0 +1,197 @@
+"""Periods of the calendar on a tiny model: users who come, stay away and write late; closed periods stay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from kit.pipeline import WORDS, cells, run, write_params
+
+from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
+from tasks.reporting import page, summary
+from tasks.steps.experiment import Experiment
+
+START, DAYS = datetime(2024, 1, 1, tzinfo=UTC), 10  # of a period
+ARMS: dict[str, Any] = {
+    "base": {"train": None, "memory": None},
+    "spring": {"retrieve": {"sigma": "q2"}},
+    "history": {"train": {"data": "current"}, "memory": {"scope": "history"}},
+}
+
+
+def write_rows(path: Path, batches: list[dict[str, int]], seed: int = 0) -> None:
+    """Batch t: how many texts of each user arrive in period t; every third after the first comes late."""
+    random, rows = np.random.default_rng(seed), []
+    for t, batch in enumerate(batches):
+        for user, count in batch.items():
+            for n in range(count):
+                arrived = START + timedelta(days=DAYS * t + (n + 0.5) * DAYS / count)
+                late = timedelta(days=DAYS + 3 if t > 0 and n % 3 == 2 else 0)
+                words = random.choice(WORDS, 5 + n % 3)
+                rows.append(
+                    {
+                        "who": user,
+                        "when": (arrived - late).isoformat(),
+                        "came": arrived.isoformat(),
+                        "subject": f"{words[0]} {words[1]} {t} {n}",
+                        "body": " ".join(words),
+                    }
+                )
+    pl.DataFrame(rows).write_csv(path)
+
+
+def by_calendar(folder: Path, model_folder: Path, *, periods: int, **changes: object) -> None:
+    """params.yaml for `write_rows`."""
+    dated: dict[str, object] = {
+        "split__by": "calendar",
+        "split__every": f"{DAYS}d",
+        "split__start": "2024-01-01",
+    }
+    plain = {"ingest__table__arrived": "came", "arms": ARMS, "ingest__min_interactions": 1}
+    write_params(folder, model_folder, periods=periods, **{**dated, **plain, **changes})
+
+
+def learn(patch: pytest.MonkeyPatch, periods: int, *, after: int = 0) -> None:
+    """The stages as DVC runs them: those of periods before `after` have nothing to do."""
+    for stage in (ingest, split, *(() if after else (model,)), score_base):
+        run(stage, patch)
+    for t in range(after, periods):
+        for stage in (adapt, consolidate, generate):
+            run(stage, patch, t)
+
+
+def finish(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What comes behind the periods; the numbers."""
+    for stage in (transfer, evaluate):
+        run(stage, patch)
+    with pytest.MonkeyPatch.context() as inner:
+        inner.setattr(summary, "sheet", lambda *_, **__: "<svg></svg>")
+        inner.setattr(page, "library", lambda: "")
+        run(report, patch)
+    found: dict[str, Any] = json.loads(Path("data/metrics.json").read_text())
+    return found
+
+
+def closed(folder: Path, periods: int) -> dict[str, str]:
+    """Every file of the periods, by digest."""
+    names = [f"{room}/{t}{end}" for t in range(periods) for room, end in PLACES]
+    files = [file for name in names for file in sorted((folder / "data").glob(name)) if file.is_file()]
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+PLACES = [("split", ".parquet"), ("score_base", ".parquet")]
+PLACES += [(room, "/**/*") for room in ("adapt", "consolidate", "generate")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPRING_CELLS", raising=False)
+    return tmp_path
+
+
+BATCHES = [
+    {"ann": 4, "bob": 5},
+    {"ann": 3, "cem": 4},  # bob is away, cem is new
+    {"bob": 1, "dee": 1},  # single texts: learned, not asked
+    {"ann": 6, "cem": 2, "dee": 3},
+]
+
+
+def test_users_who_come_and_stay_away(folder, monkeypatch, tiny_model_folder):
+    write_rows(folder / "table.csv", BATCHES)
+    by_calendar(folder, tiny_model_folder, periods=4, evaluate__confidence=0.9)
+    learn(monkeypatch, 4)
+    rows = pl.concat(pl.read_parquet(f"data/split/{t}.parquet") for t in range(4))
+    there = {(u, t): n for t, batch in enumerate(BATCHES) for u, n in batch.items()}
+    assert {(u, t): n for u, t, n in rows.group_by("user_id", "period").len().iter_rows()} == there
+    # an absent user keeps the cell and the place; nothing is copied, trained or paid
+    index = {t: pl.read_parquet(f"data/adapt/{t}/index.parquet") for t in range(4)}
+    own = {t: {(r["recipe"], r["user_id"]): r for r in index[t].to_dicts()} for t in range(4)}
+    for (recipe, user), row in own[1].items():
+        if user == "bob":
+            assert row["cell"] == own[0][recipe, "bob"]["cell"] and row["folder"].startswith("../0/adapters/")
+            assert row["seconds"] == row["tokens"] == row["steps"] == 0
+            assert (Path("data/adapt/1") / row["folder"] / "adapter_model.safetensors").exists()
+    assert not list(Path("data/adapt/1/adapters").glob("*/bob-*"))
+    assert {user for _, user in own[1]} == {"ann", "bob", "cem"}
+    # a first lesson holds everything, whenever it comes; a lesson counts the user's own
+    chosen = {(user, t): set(row["chosen"]) for t in own for (_, user), row in own[t].items()}
+    trained = rows.filter(pl.col("part") == "train")
+    for user, first in (("ann", 0), ("cem", 1), ("dee", 2)):
+        mine = trained.filter((pl.col("user_id") == user) & (pl.col("period") == first))
+        assert chosen[user, first] == set(mine["interaction_id"])
+        assert {row["lesson"] for (_, who), row in own[first].items() if who == user} == {0}
+    assert {row["lesson"] for (_, user), row in own[3].items() if user == "ann"} == {2}
+    # buffers of the absent stay, and cost nothing
+    memory = Experiment().params.arms["spring"].memory_id
+    held = {t: pl.read_parquet(f"data/consolidate/{t}/buffers.parquet").filter(memory=memory) for t in (1, 2)}
+    before, after = (held[t].filter(user_id="cem").drop("seconds") for t in (1, 2))
+    assert before.equals(after) and before.height and held[2].filter(user_id="cem")["seconds"].sum() == 0
+    metrics = finish(monkeypatch)
+    answered = pl.concat(pl.read_parquet(f"data/generate/{t}/generations.parquet") for t in (1, 2, 3))
+    assert answered.group_by("period").agg(pl.col("user_id").unique().sort()).sort("period").rows() == [
+        (1, ["ann", "cem"]),
+        (3, ["ann", "cem", "dee"]),
+    ]
+    assert metrics["users"] == 4 and metrics["arms"]["spring"]["rouge1"]["periods"]["2"] is None
+    # ann and cem have tests in two periods or more, dee in one: no transfer of hers, and of bob none after 0
+    measured = pl.read_parquet("data/evaluate/transfer.parquet").filter(arm="spring", metric="logp_per_token")
+    assert set(measured.drop_nulls("backward")["user_id"]) == {"ann", "cem"}
+    matrix = metrics["transfer"]["spring"]["matrix"]
+    assert matrix["0"]["2"] is None and matrix["1"]["0"] is not None
+
+
+def test_nothing_asked_learns_from_or_sees_what_is_later(folder, monkeypatch, tiny_model_folder):
+    """Late texts are learned in the period they came in, under their own date, and are never asked."""
+    write_rows(folder / "table.csv", BATCHES)
+    by_calendar(folder, tiny_model_folder, periods=4)
+    learn(monkeypatch, 4)
+    rows = pl.concat(pl.read_parquet(f"data/split/{t}.parquet") for t in range(4))
+    late = rows.filter(pl.col("timestamp") < pl.col("arrived"))
+    assert late.height and set(late["part"]) == {"train"}
+    assert (
+        late["arrived"] >= START + pl.Series(late["period"] * DAYS).cast(pl.Int64) * timedelta(days=1)
+    ).all()
+    when = dict(rows.select("interaction_id", "timestamp").iter_rows())
+    seen = 0
+    for t in (1, 2, 3):
+        said = pl.read_parquet(f"data/generate/{t}/generations.parquet")
+        for item, contexts in said.select("interaction_id", "contexts").iter_rows():
+            seen += len(contexts)
+            assert all(when[one] <= when[item] for one in contexts)
+        learned = pl.read_parquet(f"data/adapt/{t}/index.parquet").explode("chosen")
+        asked = dict(said.group_by("user_id").agg(pl.col("interaction_id").first()).iter_rows())
+        for user, one in learned.select("user_id", "chosen").iter_rows():
+            assert user not in asked or when[one] <= when[asked[user]]
+    assert seen > 0
+
+
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_closed_periods_stay_as_they_are_whatever_arrives(folder, monkeypatch, tiny_model_folder, seed):
+    """Random batches: every file of closed periods is the same, and running them again adds no cell."""
+    random = np.random.default_rng(seed)
+    batches = [{"ann": 4, "bob": int(random.integers(1, 4))}]
+    for _ in range(3):
+        users = random.permutation(["ann", "bob", "cem", "dee"])[: random.integers(0, 4)]
+        batches.append({str(user): int(random.integers(1, 6)) for user in users})
+    minimum = int(random.integers(1, 3))
+    before: dict[str, str] = {}
+    for t in range(len(batches)):
+        write_rows(folder / "table.csv", batches[: t + 1], seed)
+        by_calendar(folder, tiny_model_folder, periods=max(2, t + 1), split__min_train=minimum)
+        learn(monkeypatch, t + 1, after=t)
+        assert closed(folder, t) == before
+        known = cells(folder)
+        for stage, s in ((stage, s) for s in range(t) for stage in (adapt, consolidate, generate)):
+            run(stage, monkeypatch, s)  # again, though DVC would not
+        assert cells(folder) == known and closed(folder, t) == before
+        before = closed(folder, t + 1)
