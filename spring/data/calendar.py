@@ -123,7 +123,7 @@ def hold_out(frame: pl.DataFrame, starts: list[datetime], share: float) -> pl.Da
     """Marks the most recent `share` of each user's period as test, the rest as train (`split_calendar`)."""
     inside = ["user_id", "period"]
     groups = _sizes(frame, starts, "period")
-    tests = [tests_of(size, on_time, share) for size, on_time in groups.select("size", "on_time").iter_rows()]
+    tests = [held_out(size, on_time, share) for size, on_time in groups.select("size", "on_time").iter_rows()]
     counted = groups.select(*inside, "size", tests=pl.Series(tests, dtype=pl.Int64))
     rows = frame.join(counted, on=inside, how="left", maintain_order="left")
     train = pl.int_range(pl.len()).over(inside) < pl.col("size") - pl.col("tests")
@@ -131,7 +131,7 @@ def hold_out(frame: pl.DataFrame, starts: list[datetime], share: float) -> pl.Da
     return rows.with_columns(part=parts).drop("size", "tests")
 
 
-def tests_of(size: int, on_time: int, share: float) -> int:
+def held_out(size: int, on_time: int, share: float) -> int:
     """How many of `size` interactions are test, `on_time` of them not dated before their period."""
     return min(max(1, floor(size * share + 0.5)), size - 1, on_time)
 
@@ -157,7 +157,7 @@ def _learned_in(
             waiting, held, user = 0, 0, name
         waiting, held = waiting + 1, held + size
         periods.append(None)
-        if held - tests_of(held, on_time, test_share) >= min_train:
+        if held - held_out(held, on_time, test_share) >= min_train:
             periods[-waiting:] = [came] * waiting
             waiting = held = 0
     return groups.select("user_id", "came", period=pl.Series(periods, dtype=pl.Int32))
@@ -165,17 +165,18 @@ def _learned_in(
 
 def _check_range(ordered: pl.DataFrame, starts: list[datetime]) -> None:
     last, what = len(starts) - 2, arrival(ordered)
+    first_came, last_came = str(ordered[what].min()), str(ordered[what].max())
     late, early = ordered.filter(pl.col("came") > last), ordered.filter(pl.col("came") < 0)
     if early.height:
         raise SplitError(
             f"{early.height} interaction(s) of {_users(early)} are earlier than period 0, which begins at "
-            f"{starts[0]:%Y-%m-%d %H:%M} UTC (first {what}: {early[what].min()}): set split.start to "
+            f"{starts[0]:%Y-%m-%d %H:%M} UTC (first {what}: {first_came}): set split.start to "
             f"that day or an earlier one, or to null"
         )
     if late.height:
         raise SplitError(
             f"{late.height} interaction(s) of {_users(late)} are later than period {last}, which ends at "
-            f"{starts[-1]:%Y-%m-%d %H:%M} UTC (last {what}: {late[what].max()}): add entries to periods, set "
+            f"{starts[-1]:%Y-%m-%d %H:%M} UTC (last {what}: {last_came}): add entries to periods, set "
             f"a longer split.every, or take these interactions out of the source"
         )
 

@@ -49,11 +49,12 @@ def carried_on(learned: set[Place], recipes: Iterable[str], period: int) -> pl.D
     rows = rows.filter(pl.col("recipe").is_in(list(recipes)))
     beside = pl.col("folder").str.starts_with("../")
     nothing = {"items": 0, "steps": 0, "tokens": 0, "seconds": 0.0, "seconds_score": 0.0}
-    return rows.with_columns(
+    listed = rows.with_columns(
         period=pl.lit(period),
         folder=pl.when(beside).then("folder").otherwise(pl.format("../{}/{}", pl.lit(period - 1), "folder")),
         **{name: pl.lit(value) for name, value in nothing.items()},
-    ).cast(INDEX)
+    )
+    return listed.select(pl.col(name).cast(kind) for name, kind in INDEX.items())
 
 
 def read_chosen(period: int) -> dict[Place, set[str]]:
