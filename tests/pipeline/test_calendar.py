@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from kit.calendar import DAYS, START, by_calendar, closed, finish, learn, write_rows
-from kit.pipeline import cells, run
+from kit.pipeline import ROOT, cells, run
 
 from tasks import adapt, consolidate, generate
 from tasks.steps.experiment import Experiment
@@ -128,3 +131,29 @@ def test_closed_periods_stay_as_they_are_whatever_arrives(folder, monkeypatch, t
             run(stage, monkeypatch, s)  # again, though DVC would not
         assert cells(folder) == known and closed(folder, t) == before
         before = closed(folder, t + 1)
+
+
+@pytest.mark.slow
+def test_dvc_runs_no_closed_period_again(tmp_path, monkeypatch, tiny_model_folder, warm_python):
+    """A batch more, with late texts, and a period more: no stage of a closed one has anything to do."""
+    for name in ("spring", "tasks", "suites", "dvc.yaml", ".dvcignore"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    path = f"{warm_python.folder}{os.pathsep}{os.environ['PATH']}"  # where stages find `python`
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+    def call(*words: str) -> str:
+        done = warm_python.run("-m", "dvc", *words, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call("init", "--no-scm", "--quiet")
+    ran: list[set[str]] = []
+    for periods in (3, 4):
+        write_rows(tmp_path / "table.csv", BATCHES[:periods])
+        by_calendar(tmp_path, tiny_model_folder, arms=ARMS, periods=periods)
+        ran.append(set(re.findall(r"Running stage '(.*?)'", call("--wait-for-lock", "repro"))))
+    of_periods = {stage for stage in ran[1] if "@" in stage}
+    assert of_periods == {"adapt@3", "consolidate@3", "generate@3"} and "adapt@2" in ran[0]
+    assert "split" in ran[1] and "report" in ran[1]
