@@ -1,234 +1,95 @@
-"""One architecture under the engine against PEFT alone: log-likelihoods, training, answers.
-
-Texts are of mixed length, some beyond the window and the limit of the positions, of the base model and three
-adapters in one batch. Differences are of a random twin in float32, where a right engine is off by rounding.
-"""
+"""All sides of `bench.engine` compute the same, in float32: asserted before anything is timed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from time import perf_counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bench.alone import Alone, Choice
-from bench.architectures import Architecture
-from spring.engine.budget import Room
-from spring.engine.decoding import generate
-from spring.engine.fused import fuse
-from spring.engine.layers import leaf
-from spring.engine.lessons import Lesson
-from spring.engine.lora import AdapterBank
+from bench import plain
+from bench.baselines import Baseline, learning, llama
+from bench.jobs import TEXTS, every, length
+from bench.sides import Bench, Weights
+from bench.texts import texts
 from spring.engine.queries import Query
-from spring.engine.roads import adaptable
-from spring.engine.scoring import token_logps
-from spring.engine.settings import Decoding, Learning, Lora
-from spring.engine.survey import RefusedError, survey
-from spring.engine.texts import Text
-from spring.engine.training import train
-from spring.engine.twins import TwinError, twin
-from spring.method.mixing import Mixture
 
-SLOTS, TARGETS = 3, 4
-NATS, WEIGHTS, TIE = (
-    2e-3,
-    0.02,
-    1e-3,
-)  # differences beyond these are no rounding; tokens as near as TIE are equal
-PROMPTS = (1, 30, 3, 12, 20, 6, 34, 9, 2, 15, 26, 11)  # tokens; the window is 8, the limit of positions 16
-RESPONSES = (4, 12, 7, 2, 9, 5, 3, 8, 10, 1, 6, 4)
-LAMBDAS = (0.5, 0.3, 0.9, 0.0, 1.0)
-ATTENTION = ("attn", "attention", "mixer", "mamba", "conv", "time_mix")  # in names of modules that mix tokens
+NATS = 1e-3  # of one token's log-likelihood
+WAY = 0.01  # of the way that training went
+FEW = 4  # rows of a baseline's batch, so that there are several
 
 
-NO_DECODER = "no decoder-only language model"
-
-
-def examine(one: Architecture) -> dict[str, Any]:
-    """What became of an architecture: the road it took and the differences, or why there are none."""
-    began = perf_counter()
-    row: dict[str, Any] = {"name": one.name, "type": one.kind}
-    try:
-        config = one.config()
-        check_decoder(config)
-        model = twin(config)
-        row["class"] = type(model).__name__
-        weaken(model, one.sinks)
-        row |= compare(model)
-    except (RefusedError, TwinError) as error:
-        row["refused"] = str(error)
-    except Exception as error:  # a class may raise anything, and that is what is looked for
-        row["failed"] = described(error)
-    return {**row, "seconds": round(perf_counter() - began, 1)}
-
-
-def described(error: Exception) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def check_decoder(config: Any) -> None:
-    """Refuses what does not read a text from left to right by itself."""
-    encoder = getattr(config, "is_decoder", None) is False or getattr(config, "attn_type", None) == "bi"
-    if config.is_encoder_decoder or encoder or getattr(config, "causal", None) is False:
-        raise RefusedError(NO_DECODER)
-
-
-def weaken(model: Any, by: float) -> None:
-    """Adds to the attention sinks."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("sinks"):
-                weight.add_(by)
-
-
-# --- both sides -------------------------------------------------------------------------------------------
-
-
-def compare(model: Any) -> dict[str, Any]:
-    """The road, and the differences of the three jobs."""
-    plain = deepcopy(model)
-    fuse(model)
-    found: dict[str, Any] = {"road": str(survey(model)), "targets": targets(model)}
-    lora = Lora(r=4, alpha=8, dropout=0.0, target_modules=tuple(found["targets"]))
-    bank = AdapterBank(model, lora, slots=SLOTS)
-    bank.flat.normal_(std=0.15, generator=torch.Generator().manual_seed(1))
-    states = [bank.state(slot) for slot in range(SLOTS)]
-    alone = Alone(plain, lora, list(bank.layers), states)
-    jobs: dict[str, Callable[[], dict[str, Any]]] = {
-        "scoring": lambda: scoring(model, bank, alone),
-        "answers": lambda: answering(model, bank, alone),
-        "training": lambda: training(model, bank, alone),
-    }
-    for name, job in jobs.items():
-        try:
-            found[name] = job()
-        except Exception as error:
-            found[name] = {"error": described(error)}
-    return {**found, "right": all(is_right(found[name]) for name in jobs)}
-
-
-def targets(model: Any) -> list[str]:
-    """Up to four kinds of linear layers for adapters: those of what mixes tokens, if there are any."""
-    paths = adaptable(model)
-    inside = [path for path in paths if any(word in path.lower() for word in ATTENTION)]
-    return sorted({leaf(path) for path in inside or paths})[:TARGETS]
-
-
-def is_right(found: Mapping[str, Any]) -> bool:
-    """Whether a job's differences are those of rounding."""
-    return (
-        "error" not in found
-        and found.get("nats", 0.0) <= NATS
-        and found.get("weights", 0.0) <= WEIGHTS
-        and found.get("wrong", 0) == 0
+def check(device: str, source: str, *, baselines: bool = True) -> dict[str, float]:
+    """Asserts that all sides compute the same; gives the largest differences."""
+    bench = Bench(device, "float32")
+    rows = every(texts(bench.prompter, source, TEXTS), 60, len)
+    ours = bench.score(rows)
+    logp = apart_in_logp(ours, plain.score(bench.plain, rows))
+    if baselines:
+        logp = max(logp, *(apart_in_logp(ours, found) for found in work(bench.scorers(rows, rows=(FEW,)))))
+    lora = bench.recipe.lora.model_copy(update={"dropout": 0.0})  # masks are drawn in different ways
+    recipe = bench.recipe.model_copy(update={"lora": lora, "lr": 1e-3})
+    lessons = bench.lessons(source)[:2]
+    states = bench.train(lessons, recipe)
+    sides = [plain.train(bench.plain, lessons, recipe)]
+    if baselines:
+        sides.append(learning.learn(bench.plain, lessons, recipe))
+    weights = max(
+        apart(mine, theirs, lesson.start or {})
+        for side in sides
+        for lesson, mine, theirs in zip(lessons, states, side, strict=True)
     )
-
-
-def tokens(generator: np.random.Generator, count: int) -> tuple[int, ...]:
-    """So many tokens, none of them special."""
-    return tuple(generator.integers(16, 160, count).tolist())
-
-
-def texts(seed: int) -> list[Text]:
-    """Twelve texts of the base model and every slot; two of each of two slots begin alike."""
-    generator = np.random.default_rng(seed)
-    sizes = zip(PROMPTS, RESPONSES, strict=True)
-    found = [
-        Text(tokens(generator, p), tokens(generator, r), i % (SLOTS + 1) - 1)
-        for i, (p, r) in enumerate(sizes)
-    ]
-    start = tokens(generator, 12)
-    return found + [Text(start + tokens(generator, 1 + i), tokens(generator, 5), i % 2) for i in range(4)]
-
-
-def scoring(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
-    """Largest difference of a response token's log p, and what the adapters change in it (nats)."""
-    asked = texts(0)
-    found = token_logps(model, bank, asked, budget=4096)
-    expected = [alone.score(text).numpy() for text in asked]
-    without = [alone.score(Text(text.prompt, text.response)).numpy() for text in asked]
-    effect = min(
-        max(
-            float(np.abs(b - a).max())
-            for text, a, b in zip(asked, expected, without, strict=True)
-            if text.slot == s
+    assert weights < WAY, f"trained weights differ by {weights} of the way they went"
+    asked = [replace(q, slot=i % 2) for i, q in enumerate(every(bench.queries(source), 16, length))]
+    check_answers(bench, asked, states, baselines=baselines)
+    if baselines:
+        check_answers(bench, [replace(q, context_prompt=None) for q in asked], states, baselines=True)
+        owned = [replace(row, slot=i % 3 - 1) for i, row in enumerate(rows)]
+        own = bench.score(owned, states)
+        logp = max(
+            logp, *(apart_in_logp(own, got) for got in work(bench.scorers(owned, states, rows=(FEW,))))
         )
-        for s in range(SLOTS)
-    )
-    return {"nats": apart(found, expected), "adapters_nats": effect}
+    assert logp < NATS, f"log-likelihoods differ by {logp} nats"
+    return {"logp_nats": logp, "weights_relative": weights}
 
 
-def apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """Largest difference; what is no number is infinitely far."""
-    most = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
-    return most if math.isfinite(most) else 1e9
+def check_answers(
+    bench: Bench, asked: Sequence[Query], states: Sequence[Weights], *, baselines: bool
+) -> None:
+    """Asserts that all sides generate the same tokens."""
+    short = bench.decode.model_copy(update={"max_new_tokens": 24})
+    answers = [answer.tokens for answer in bench.generate(asked, states, short)]
+    assert len({tuple(tokens) for tokens in answers}) == len(answers), "answers must differ, or this is empty"
+    assert answers == bench.generate_plainly(asked, states, short), "generated tokens differ"
+    if not baselines:
+        return
+    others = bench.mixed_decoders(asked, states, short, rows=(FEW,))
+    if bench.takes_llama(asked):
+        others += llama.decoding(bench.plain, bench.recipe.lora, states, asked, short, bench.stop, exact=True)
+    for other, found in zip(others, work(others), strict=True):
+        assert answers == found, f"generated tokens differ: {other.name}"
 
 
-def training(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
-    """How far trained adapters are apart, over how far they went; two lessons of two steps at once."""
-    config = Learning(
-        lora=bank.config, lr=0.01, weight_decay=0.1, warmup_ratio=0.0, epochs=1, batch_size=3, grad_clip=1.0,
-        replay_share=0.0,
-    )  # fmt: skip
-    all_texts = [Text(text.prompt, text.response) for text in texts(1)]
-    lessons = [Lesson(all_texts[6 * i : 6 * i + 6], alone.states[i], seed=i) for i in range(2)]
-    learned = train(model, bank, lessons, config, budget=4096)
-    ways = [
-        way(alone.train(one, config), own.state, one.start or {})
-        for one, own in zip(lessons, learned, strict=True)
-    ]
-    return {"weights": max(ways)}
-
-
-def way(one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """How far two adapters are apart, over how far the first went from its start."""
-    between = sum(float((one[name] - other[name]).square().sum()) for name in one)
-    gone = sum(float((one[name] - start[name]).square().sum()) for name in one)
-    return math.sqrt(between / gone) if gone > 0 and math.isfinite(between) else 1e9
-
-
-def answering(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
-    """Greedy answers of one and two paths that end at different times, and their references' log p."""
-    asked = queries()
-    settings = Decoding(repetition_penalty=1.2, max_new_tokens=12, join=Mixture())
-    free = [alone.answer(query, settings, ()) for query in asked]
-    stop = {choices[i % 7].token for i, choices in enumerate(free) if i % 2}
-    found = generate(model, bank, asked, settings, stop=stop, room=Room(300), budget=200)
-    judged = [agree(answer.tokens, choices, stop) for answer, choices in zip(found, free, strict=True)]
-    expected = [alone.reference(query).numpy() for query in asked]
-    return {
-        "answers": len(asked),
-        "wrong": judged.count("wrong"),
-        "ties": judged.count("tie"),
-        "lengths": sorted({len(answer.tokens) for answer in found}),
-        "nats": apart([answer.reference for answer in found], expected),
-    }
-
-
-def queries() -> list[Query]:
-    """Prompts of 1 to 14 tokens, most with a context of 4 to 30 before it."""
-    generator = np.random.default_rng(2)
+def work(baselines: Sequence[Baseline]) -> list[Any]:
+    """What baselines give."""
     found = []
-    for i in range(10):
-        prompt = tokens(generator, 1 + (5 * i) % 14)
-        context = tokens(generator, 4 + (7 * i) % 27) + prompt
-        own = context if i % 4 else None
-        found.append(Query(prompt, own, LAMBDAS[i % 5], i % (SLOTS + 1) - 1, tokens(generator, 5)))
+    for baseline in baselines:
+        with baseline.ready() as go:
+            found.append(go())
     return found
 
 
-def agree(found: Sequence[int], choices: Sequence[Choice], stop: set[int]) -> str:
-    """Whether an answer is the expected one up to the first stop token, or differs where two were as good."""
-    for place, choice in enumerate(choices):
-        token = found[place] if place < len(found) else None
-        if token != (None if choice.token in stop else choice.token):
-            return "tie" if choice.ahead < TIE else "wrong"
-        if token is None:
-            return "equal"
-    return "equal" if len(found) == len(choices) else "wrong"
+def apart_in_logp(ours: Sequence[np.ndarray], theirs: Sequence[Any]) -> float:
+    """The largest difference of a token's log p, nats."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((torch.from_numpy(a) - torch.as_tensor(b)).abs().max()) for a, b in pairs)
+
+
+def apart(one: Weights, other: Weights, start: Weights) -> float:
+    """How far two trained adapters are apart, over how far the first went from its start."""
+    between = sum(float((one[name] - other[name]).square().sum()) for name in one)
+    way = sum(float((one[name] - start[name]).square().sum()) for name in one)
+    return math.sqrt(between / way)

@@ -1,4 +1,4 @@
-"""A PEFT model that reads one row at a time, without padding, batches or caches: what all else must equal."""
+"""A model under PEFT's LoRA that reads one row at a time, without padding, batches or caches."""
 
 from __future__ import annotations
 
@@ -32,26 +32,35 @@ class Alone:
     """A model under PEFT's LoRA with the adapter of one slot at a time; slot -1: without any."""
 
     def __init__(self, model: Any, lora: Lora, layers: Sequence[str], states: Sequence[State]) -> None:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, LoraModel
 
         self.states = states
+        self.unused: list[str] = []  # layers that no text went through while training
         config = LoraConfig(
             r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=list(layers), bias="none"
         )
-        self.wrapped: Any = get_peft_model(model, config).eval()
+        self.wrapped: Any = LoraModel(model, config, "default").eval()
+        self.weights = {  # by the name in a state
+            f"base_model.{name.replace('.default.weight', '.weight')}": weight
+            for name, weight in self.wrapped.named_parameters()
+            if weight.requires_grad
+        }
 
     def put(self, state: State) -> None:
         """Loads one adapter."""
-        from peft import set_peft_model_state_dict
-
-        result: Any = set_peft_model_state_dict(self.wrapped, dict(state))
-        assert not result.unexpected_keys, f"PEFT does not know {result.unexpected_keys[:3]}"
+        odd = sorted(state.keys() ^ self.weights.keys())
+        assert not odd, f"PEFT puts adapters elsewhere: {len(odd)} names, {odd[0]}"
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(state[name])
 
     def logits(self, row: Sequence[int], slot: int) -> Tensor:
         """Logits [T, V] of a row."""
         if slot < 0:
-            with self.wrapped.disable_adapter():
-                return self.read(row)
+            self.wrapped.disable_adapter_layers()
+            logits = self.read(row)
+            self.wrapped.enable_adapter_layers()
+            return logits
         self.put(self.states[slot])
         return self.read(row)
 
@@ -75,11 +84,9 @@ class Alone:
 
     def train(self, lesson: Lesson, config: Learning) -> dict[str, Tensor]:
         """The adapter after a lesson, by torch's AdamW; a batch's gradients add up row by row."""
-        from peft import get_peft_model_state_dict
-
         assert lesson.start is not None
         self.put(lesson.start)
-        weights = [weight for weight in self.wrapped.parameters() if weight.requires_grad]
+        weights = list(self.weights.values())
         optimizer = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
         batches = plan_batches(lesson, config)
         for step, batch in enumerate(batches):
@@ -87,10 +94,18 @@ class Alone:
             total = sum(len(text.response) for text in batch)
             for text in batch:
                 (-self._logps(text, self.read(_read(text))).sum() / total).backward()
+            self._fill()
             torch.nn.utils.clip_grad_norm_(weights, config.grad_clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
-        return {k: v.detach().clone() for k, v in get_peft_model_state_dict(self.wrapped).items()}
+        return {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    def _fill(self) -> None:
+        """Layers that are never called have a gradient of zero, and are named."""
+        unused = {name: weight for name, weight in self.weights.items() if weight.grad is None}
+        self.unused = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in unused})
+        for weight in unused.values():
+            weight.grad = torch.zeros_like(weight)
 
     @torch.no_grad()
     def answer(self, query: Query, settings: Decoding, stop: Collection[int]) -> list[Choice]:

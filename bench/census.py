@@ -2,7 +2,7 @@
 
 Each is a random twin (spring/engine/twins.py) in a process of its own with a time limit, two at a time, so
 that one that crashes or hangs is a row of the result like any other. Written to bench/results/census.json and
-into docs/models.md; with types, printed only.
+into docs/models.md; with types, theirs are printed and take the place of the older rows there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.agreement import NO_DECODER, examine
 from bench.architectures import Architecture, architectures
-from bench.machine import describe, write_result
+from bench.examination import NO_DECODER, examine
+from bench.machine import RESULTS, describe, write_result
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- census -->\n", "<!-- end -->"
 AT_ONCE = 2
 LIMIT = 90.0  # seconds for one architecture
+JOBS = ("scoring", "training", "answers", "saving")
 MEMORY = 8 << 30  # bytes
 
 
@@ -43,17 +45,19 @@ class _Run:
     ends: float
 
 
-def _work(one: Architecture, answer: Connection) -> None:
+def _work(one: Architecture, answer: Connection, every: bool) -> None:
     """In the child: says nothing but its row."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(1)
-    answer.send_bytes(json.dumps(examine(one)).encode())
+    answer.send_bytes(json.dumps(examine(one, every=every)).encode())
 
 
-def census(chosen: Sequence[Architecture], *, limit: float = LIMIT) -> Iterator[dict[str, Any]]:
+def census(
+    chosen: Sequence[Architecture], *, limit: float = LIMIT, every: bool = False
+) -> Iterator[dict[str, Any]]:
     """A row for each architecture, in the order in which they end."""
     context = multiprocessing.get_context("fork")
     waiting = list(chosen)[::-1]
@@ -62,7 +66,7 @@ def census(chosen: Sequence[Architecture], *, limit: float = LIMIT) -> Iterator[
         while waiting and len(running) < AT_ONCE:
             one = waiting.pop()
             here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(one, there), daemon=True)
+            process = context.Process(target=_work, args=(one, there, every), daemon=True)
             process.start()
             there.close()
             running[here] = _Run(one, process, time.monotonic() + limit)
@@ -112,15 +116,15 @@ def cells(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
     end = outcome(row)
     if end in ("refused", "failed"):
-        return [row["name"], end, "", "", "", "", row[end].replace("|", "/")]
-    scored, learned, said = (row[job] for job in ("scoring", "training", "answers"))
+        return [row["name"], end, *[""] * 5, row[end].replace("|", "/")]
+    scored, learned, said, saved = (row[job] for job in JOBS)
     answers = f"{said['answers'] - said['wrong']} of {said['answers']}" if "answers" in said else "-"
-    errors = [
-        f"{job}: {row[job]['error']}" for job in ("scoring", "training", "answers") if "error" in row[job]
-    ]
+    notes = [f"{job}: {row[job]['error']}" for job in JOBS if "error" in row[job]]
+    notes += [f"never called: {', '.join(row['unused'])}"] if row["unused"] else []
     return [
         *(row["name"], f"{end}, {row['road']}", number(scored.get("nats")), number(learned.get("weights"))),
-        *(answers, number(said.get("nats")), "; ".join(errors).replace("|", "/")),
+        *(answers, number(said.get("nats")), number(saved.get("nats"))),
+        "; ".join(notes).replace("|", "/"),
     ]
 
 
@@ -128,37 +132,63 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of what is a decoder, and the names of what is none."""
     none = [row["name"] for row in rows if row.get("refused") == NO_DECODER]
     lines = [
-        "| Model | Outcome, road | Scoring, nats | Training | Answers | Their references, nats | Reason |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| Model | Outcome, road | Scoring, nats | Training | Answers | References | Saved | Reason |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows if row["name"] not in none]
     return "\n".join(lines) + f"\n\nNo decoder-only language models: {', '.join(none)}."
+
+
+def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows in the place of older ones of the last census."""
+    known = json.loads((RESULTS / "census.json").read_text(encoding="utf-8"))["rows"]
+    fresh = {row["name"]: row for row in rows}
+    return [fresh.get(row["name"], row) for row in known]
 
 
 def main() -> None:
     """Examines, prints and, if it was everything, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("types", nargs="*", metavar="TYPE")
+    parser.add_argument(
+        "--every-layer", action="store_true", help="adapters on all linear layers; printed only"
+    )
     options = parser.parse_args()
     chosen = architectures(options.types)
     rows = []
     with tqdm(total=len(chosen), unit="model") as bar:
-        for row in census(chosen):
+        for row in census(chosen, every=options.every_layer):
             rows.append(row)
             bar.set_postfix_str(f"{row['name']}: {outcome(row)}")
             bar.update()
     order = [one.name for one in chosen]
     rows.sort(key=lambda row: order.index(row["name"]))
-    counts = Counter(map(outcome, rows))
-    print(table(rows) if options.types else dict(counts))
-    if options.types:
-        return
-    about = describe(torch.device("cpu"), torch.float32)
+    print(dict(Counter(map(outcome, rows))))
+    if options.types or options.every_layer:
+        print(table(rows))
+    if not options.every_layer:
+        write(merged(rows) if options.types else rows)
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """The JSON, and sums and table in docs/models.md."""
+    counts, about = Counter(map(outcome, rows)), describe(torch.device("cpu"), torch.float32)
     write_result("census", about, outcomes=dict(counts), rows=rows)
+    none = sum(row.get("refused") == NO_DECODER for row in rows)
+    roads = Counter(
+        "padded" if row["road"].startswith("padded") else "packed" for row in rows if "road" in row
+    )
+    said = (
+        f"{datetime.now(UTC):%Y-%m-%d}, transformers {about['transformers']}, PEFT {about['peft']}, torch "
+        f"{about['torch']}: of {len(rows)} architectures and special forms {counts['right']} right "
+        f"({roads['packed']} packed, {roads['padded']} padded), {counts['wrong']} wrong, "
+        f"{counts['refused'] - none} refused, {counts['failed']} that PEFT or transformers would not run, "
+        f"{none} no decoder-only language models.\n\n"
+    )
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table(rows)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}{said}{table(rows)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

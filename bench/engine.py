@@ -1,19 +1,17 @@
-"""The engine against plain loops and against the machine: `python -m bench.engine`.
+"""The engine against plain loops, the strongest baselines and the machine: `python -m bench.engine`.
 
-Both sides do the same jobs with the same model, texts, batches and settings. First they must agree (in
+All sides do the same jobs with the same model, texts, batches and settings. First they must agree (in
 float32, to rounding); then they are timed by turns in the model's own dtype, and the median of the rounds
 counts. A plain loop's cost per item does not depend on the other items, so it is timed on every k-th item of
-the list sorted by length; the engine does the whole job. Rates are of useful tokens: those of the texts, or
-those generated. Written to bench/results/engine.json.
+the list sorted by length; the engine and the baselines (bench/baselines) do the whole job. Rates are of
+useful tokens: those of the texts, or those generated. Written to bench/results/engine.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,55 +20,24 @@ from typing import Any
 import torch
 
 from bench import plain
-from bench.jobs import JOBS, TEXTS, USERS, Bench, Job, Weights, every, length
+from bench.agreement import check
+from bench.baselines import Baseline
+from bench.jobs import JOBS, Job
 from bench.machine import RESULTS, describe, limits, wait
-from bench.texts import SOURCES, texts
-from spring.engine.lora import AdapterBank, save_adapter
+from bench.sides import USERS, Bench
+from bench.texts import SOURCES
+from spring.engine.lora import AdapterBank
+from spring.engine.peft import save_adapter
 from spring.engine.queries import Query
 from tasks.files import write_json
-
-# --- both sides agree -------------------------------------------------------------------------------------
-
-
-def check(device: str, source: str) -> dict[str, float]:
-    """Asserts that both sides compute the same, in float32; gives the differences."""
-    bench = Bench(device, "float32")
-    rows = every(texts(bench.prompter, source, TEXTS), 60, len)
-    pairs = zip(bench.score(rows), plain.score(bench.plain, rows), strict=True)
-    logp = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in pairs)
-    assert logp < 1e-3, f"log-likelihoods differ by {logp} nats"
-    lora = bench.recipe.lora.model_copy(update={"dropout": 0.0})  # masks are drawn in different ways
-    recipe = bench.recipe.model_copy(update={"lora": lora, "lr": 1e-3})
-    lessons = bench.lessons(source)[:2]
-    states = bench.train(lessons, recipe)
-    weights = max(
-        apart(ours, theirs, lesson.start or {})
-        for lesson, ours, theirs in zip(
-            lessons, states, plain.train(bench.plain, lessons, recipe), strict=True
-        )
-    )
-    assert weights < 0.01, f"trained weights differ by {weights} of the way they went"
-    asked = [replace(q, slot=i % 2) for i, q in enumerate(every(bench.queries(source), 16, length))]
-    short = bench.decode.model_copy(update={"max_new_tokens": 24})
-    answers = [answer.tokens for answer in bench.generate(asked, states, short)]
-    assert answers == bench.generate_plainly(asked, states, short), "generated tokens differ"
-    assert len({tuple(tokens) for tokens in answers}) == len(answers), "answers must differ, or this is empty"
-    return {"logp_nats": logp, "weights_relative": weights}
-
-
-def apart(one: Weights, other: Weights, start: Weights) -> float:
-    """How far two trained adapters are apart, over how far the first went from its start."""
-    between = sum(float((one[name] - other[name]).square().sum()) for name in one)
-    way = sum(float((one[name] - start[name]).square().sum()) for name in one)
-    return math.sqrt(between / way)
-
 
 # --- timed ------------------------------------------------------------------------------------------------
 
 
-def timed(job: Job, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Both sides by turns."""
+def timed(job: Job, device: torch.device, rounds: int, *, baselines: bool) -> dict[str, Any]:
+    """All sides by turns."""
     ours, theirs, share, seconds = [], [], [], []
+    others: dict[str, list[float]] = {one.name: [] for one in job.baselines if baselines}
     for number in range(rounds):
         began = perf_counter()
         useful = job.plain()
@@ -87,6 +54,9 @@ def timed(job: Job, device: torch.device, rounds: int) -> dict[str, Any]:
             f"{share[-1]:.0%} of the limit",
             flush=True,
         )
+        for one in job.baselines if baselines else ():
+            others[one.name].append(rate(one, job, device))
+            print(f"    {one.name}: {others[one.name][-1]:.0f} tok/s", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {
         "job": job.name,
@@ -99,7 +69,24 @@ def timed(job: Job, device: torch.device, rounds: int) -> dict[str, Any]:
         "ratios": ratios,
         "of_limit": median(share),
         "of_limits": share,
+        "baselines": {name: compared(ours, rates) for name, rates in others.items()},
     }
+
+
+def rate(baseline: Baseline, job: Job, device: torch.device) -> float:
+    """Useful tokens per second of a baseline; what it prepares does not count."""
+    with baseline.ready() as work:
+        began = perf_counter()
+        found = work()
+        wait(device)
+        seconds = perf_counter() - began
+    return job.useful(found) / seconds
+
+
+def compared(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """A baseline's median rate, and how many times faster the engine was in each round."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"tokens_per_second": median(theirs), "ratio": median(ratios), "ratios": ratios}
 
 
 def switching(bench: Bench, rounds: int) -> dict[str, float]:
@@ -167,6 +154,22 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def strongest(found: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of the baselines."""
+    lines = [
+        "| job | texts | baseline | baseline, tok/s | engine, tok/s | times faster |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for row in found:
+        for name, one in row["baselines"].items():
+            spread = f"{min(one['ratios']):.1f} to {max(one['ratios']):.1f}"
+            lines.append(
+                f"| {row['job']} | {row['source']} | {name} | {one['tokens_per_second']:.0f} "
+                f"| {row['tokens_per_second']:.0f} | {one['ratio']:.1f} ({spread}) |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Checks, times, prints and writes everything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -174,10 +177,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--baselines", default=True, action=argparse.BooleanOptionalAction)
     parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
     options = parser.parse_args()
-    agreed = check(options.device, options.sources[0])
-    print(f"Both sides agree in float32: {agreed}", flush=True)
+    agreed = check(options.device, options.sources[0], baselines=options.baselines)
+    print(f"All sides agree in float32: {agreed}", flush=True)
     bench = Bench(options.device, "auto")
     device, dtype = bench.base.device, bench.model.dtype
     machine = limits(device, dtype)
@@ -186,9 +190,12 @@ def main() -> None:
     for source in options.sources:
         for name in options.jobs:
             print(f"{name} {source}", flush=True)
-            found.append(timed(JOBS[name](bench, source, machine), device, options.rounds))
+            job = JOBS[name](bench, source, machine)
+            found.append(timed(job, device, options.rounds, baselines=options.baselines))
     switched = switching(bench, options.rounds)
     print(table(found))
+    if options.baselines:
+        print(strongest(found))
     print("Switching, milliseconds:", {key: round(value, 3) for key, value in switched.items()})
     result = {
         "about": {**describe(device, dtype), "limits": vars(machine), "rounds": options.rounds},

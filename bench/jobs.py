@@ -1,122 +1,34 @@
-"""The jobs of `bench.engine`, each on both sides: with the engine and in plain loops."""
+"""The jobs of `bench.engine`, on all sides: with the engine, in plain loops, and the strongest baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from bench import plain, work
+from bench.baselines import Baseline, learning, llama
 from bench.machine import Limits
-from bench.texts import lessons, texts
-from spring.engine.budget import decoding_room, scoring_tokens, training_tokens
-from spring.engine.decoding import generate
+from bench.sides import QUERIES, USERS, Bench
+from bench.texts import texts
 from spring.engine.lessons import Lesson, plan_batches
-from spring.engine.lora import AdapterBank
-from spring.engine.model import BaseModel, load
-from spring.engine.queries import Answer, Query
-from spring.engine.scoring import token_logps
-from spring.engine.settings import Decoding
+from spring.engine.queries import Query
 from spring.engine.texts import Text
-from spring.engine.training import train
-from spring.method.prompts import Prompter
-from spring.settings.train import Train
-from tasks.files import DATA
-from tasks.params import load_params
 
-MODEL = DATA / "model"
-TEXTS, USERS, ITEMS, QUERIES, NEW_TOKENS = 400, 32, 3, 64, 64
-Weights = Mapping[str, Tensor]
+TEXTS = 400
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job on both sides. A side does its work and tells how many useful tokens it was."""
+    """One job on all sides. A side does its work and tells how many useful tokens it was."""
 
     name: str
     source: str
     size: str
     plain: Callable[[], int]
     engine: Callable[[], tuple[int, float]]  # useful tokens; seconds that the machine needs at least
-
-
-class Bench:
-    """The model on both sides, the prompts, and the settings of the default experiment."""
-
-    def __init__(self, device: str, dtype: str) -> None:
-        self.params = load_params()
-        self.base: BaseModel = load(MODEL, device=device, dtype=dtype)
-        self.model = self.base.model
-        self.plain = plain.load(MODEL, self.model.dtype, self.base.device)
-        self.prompter = Prompter(self.base.tokenizer, self.params.prompts, self.params.model.max_length)
-        recipe, decode = self.params.arms["spring"].train, self.params.arms["spring"].decode
-        assert recipe is not None
-        self.recipe: Train = recipe
-        self.decode = decode.decoding.model_copy(update={"max_new_tokens": NEW_TOKENS})
-        self.shape = work.shape_of(self.model, recipe.lora)
-        self.stop = {self.prompter.end, self.base.tokenizer.eos_token_id}
-
-    def score(self, rows: Sequence[Text]) -> list[Any]:
-        """The engine's log-likelihoods."""
-        budget = scoring_tokens(self.model, self.params.model.memory_gb)
-        return token_logps(self.model, None, rows, budget=budget)
-
-    def train(self, lessons: Sequence[Lesson], recipe: Train, *, slots: int = 16) -> list[Weights]:
-        """The engine's adapters, `slots` at a time as in the stages."""
-        bank = AdapterBank(self.model, recipe.lora, slots=min(slots, len(lessons)))
-        budget = training_tokens(self.model, self.params.model.memory_gb)
-        learned = train(self.model, bank, lessons, recipe, budget=budget)
-        bank.detach(self.model)
-        return [one.state for one in learned]
-
-    def generate(self, queries: Sequence[Query], states: Sequence[Weights], decode: Decoding) -> list[Answer]:
-        """The engine's answers; slot i is `states[i]`."""
-        bank = AdapterBank(self.model, self.recipe.lora, slots=len(states))
-        for slot, state in enumerate(states):
-            bank.load_state(slot, state)
-        gigabytes = self.params.model.memory_gb
-        answers = generate(
-            self.model,
-            bank,
-            queries,
-            decode,
-            stop=self.stop,
-            room=decoding_room(self.model, gigabytes),
-            budget=scoring_tokens(self.model, gigabytes),
-        )
-        bank.detach(self.model)
-        return answers
-
-    def generate_plainly(
-        self, queries: Sequence[Query], states: Sequence[Weights], decode: Decoding
-    ) -> list[list[int]]:
-        """The same, query by query."""
-        named = {str(slot): state for slot, state in enumerate(states)}
-        wrapped = plain.with_adapters(self.plain, self.recipe.lora, named)
-        found = plain.generate(wrapped, queries, decode, stop=self.stop)
-        wrapped.unload()
-        return found
-
-    def lessons(self, source: str) -> list[Lesson]:
-        """What each user learns; all start from one fresh adapter."""
-        bank = AdapterBank(self.model, self.recipe.lora, slots=1)
-        bank.initialise(0, seed=0)
-        start = bank.state(0)
-        bank.detach(self.model)
-        sets = lessons(self.prompter, source, USERS, ITEMS)
-        return [Lesson(own, start, seed=i) for i, own in enumerate(sets)]
-
-    def queries(self, source: str) -> list[Query]:
-        """Two queries a user with an open gate: the context is two other texts, of any writer."""
-        rows = texts(self.prompter, source, 3 * QUERIES)
-        found = []
-        for i in range(QUERIES):
-            first, second, third = rows[3 * i : 3 * i + 3]
-            context = second.prompt + second.response + third.prompt + third.response + first.prompt
-            found.append(Query(first.prompt, context, 0.5, i % USERS))
-        return found
+    baselines: Sequence[Baseline]
+    useful: Callable[[Any], int]  # tokens in what a baseline gives
 
 
 def every(items: Sequence[Any], step: int, size: Callable[[Any], int]) -> list[Any]:
@@ -129,7 +41,7 @@ def length(query: Query) -> int:
     return sum(len(prompt) for prompt, _ in query.paths)
 
 
-# --- the three jobs ----------------------------------------------------------------------------------------
+# --- the jobs ----------------------------------------------------------------------------------------------
 
 
 def scoring_job(bench: Bench, source: str, machine: Limits) -> Job:
@@ -145,7 +57,34 @@ def scoring_job(bench: Bench, source: str, machine: Limits) -> Job:
         plain.score(bench.plain, some)
         return sum(map(len, some))
 
-    return Job("score", source, f"{TEXTS} responses", by_one, engine)
+    others = bench.scorers(rows)
+    return Job("score", source, f"{TEXTS} responses", by_one, engine, others, lambda _: sum(map(len, rows)))
+
+
+def own_scoring_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """400 responses, each under the adapter of one of 32 users."""
+    states = bench.train(bench.lessons(source), bench.recipe)
+    rows = [replace(text, slot=i % USERS) for i, text in enumerate(texts(bench.prompter, source, TEXTS))]
+    some = every(rows, 8, len)
+
+    def engine() -> tuple[int, float]:
+        bench.score(rows, states)
+        lora = 2 * bench.shape.lora * sum(len(row) - 1 for row in rows)
+        return sum(map(len, rows)), (work.scoring(bench.shape, rows) + lora) / machine.flops
+
+    def by_one() -> int:
+        used = sorted({text.slot for text in some})
+        named = {str(slot): states[slot] for slot in used}
+        wrapped = plain.with_adapters(bench.plain, bench.recipe.lora, named)
+        for text in some:
+            wrapped.set_adapter(str(text.slot))
+            plain.score(wrapped, [text])
+        wrapped.unload()
+        return sum(map(len, some))
+
+    others = bench.scorers(rows, states)
+    size = f"{TEXTS} responses, {USERS} adapters"
+    return Job("score-own", source, size, by_one, engine, others, lambda _: sum(map(len, rows)))
 
 
 def training_job(bench: Bench, source: str, machine: Limits) -> Job:
@@ -156,23 +95,25 @@ def training_job(bench: Bench, source: str, machine: Limits) -> Job:
         return [text for one in chosen for batch in plan_batches(one, bench.recipe) for text in batch]
 
     some = every(all_lessons, 8, lambda one: sum(map(len, read([one]))))
+    seen = read(all_lessons)
 
     def engine() -> tuple[int, float]:
         bench.train(all_lessons, bench.recipe)
-        seen = read(all_lessons)
         return sum(map(len, seen)), work.training(bench.shape, seen) / machine.flops
 
     def by_user() -> int:
         plain.train(bench.plain, some, bench.recipe)
         return sum(map(len, read(some)))
 
-    return Job("train", source, f"{USERS} users", by_user, engine)
+    others = learning.training(bench, source, all_lessons)
+    return Job("train", source, f"{USERS} users", by_user, engine, others, lambda _: sum(map(len, seen)))
 
 
-def decoding_job(bench: Bench, source: str, machine: Limits) -> Job:
-    """64 queries of 32 users, each mixed from two paths under the user's adapter."""
+def answering(
+    bench: Bench, source: str, machine: Limits, *, name: str, kind: str, queries: Sequence[Query]
+) -> Job:
+    """64 queries of 32 users, each under its user's adapter."""
     states = bench.train(bench.lessons(source), bench.recipe)
-    queries = bench.queries(source)
     some = every(queries, 16, length)
 
     def engine() -> tuple[int, float]:
@@ -191,11 +132,35 @@ def decoding_job(bench: Bench, source: str, machine: Limits) -> Job:
         found = bench.generate_plainly(asked, [states[slot] for slot in used], bench.decode)
         return sum(map(len, found))
 
-    return Job("generate", source, f"{QUERIES} two-path queries", by_query, engine)
+    others = bench.mixed_decoders(queries, states, bench.decode)
+    if bench.takes_llama(queries):
+        others += llama.decoding(bench.plain, bench.recipe.lora, states, queries, bench.decode, bench.stop)
+    return Job(name, source, f"{QUERIES} {kind}", by_query, engine, others, lambda got: sum(map(len, got)))
+
+
+def decoding_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """Each mixed from two paths, one with two texts as context."""
+    queries = bench.queries(source)
+    return answering(bench, source, machine, name="generate", kind="two-path queries", queries=queries)
+
+
+def long_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """Each mixed from two paths, one with four long texts as context: prompts of some 1,500 tokens."""
+    queries = bench.long_queries(source)
+    return answering(bench, source, machine, name="long", kind="long two-path queries", queries=queries)
+
+
+def single_job(bench: Bench, source: str, machine: Limits) -> Job:
+    """Each of one path, the query alone."""
+    queries = [replace(query, context_prompt=None) for query in bench.queries(source)]
+    return answering(bench, source, machine, name="single", kind="one-path queries", queries=queries)
 
 
 JOBS: dict[str, Callable[[Bench, str, Limits], Job]] = {
     "score": scoring_job,
+    "score-own": own_scoring_job,
     "train": training_job,
     "generate": decoding_job,
+    "long": long_job,
+    "single": single_job,
 }

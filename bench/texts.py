@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import cycle, islice
 
 from spring.data.quarantine import check_rows, leave_out
 from spring.engine.texts import Text
@@ -43,6 +44,14 @@ def texts(prompter: Prompter, source: str, count: int) -> list[Text]:
     pairs = [user[i] for i in range(max(map(len, own))) for user in own if i < len(user)]
     assert len(pairs) >= count, f"{source} has {len(pairs)} texts, {count} are asked for"
     return [prompter.text(*pair) for pair in pairs[:count]]
+
+
+def retrieved(prompter: Prompter, source: str, count: int, size: int) -> list[tuple[int, ...]]:
+    """`count` contexts of `size` tokens, cut out of what all have written, which comes round and round."""
+    written = [token for text in texts(prompter, source, 192) for token in text.response]
+    assert len(written) > size, f"{source} has {len(written)} tokens, contexts of {size} are asked for"
+    endless = cycle(written)
+    return [tuple(islice(endless, size)) for _ in range(count)]
 
 
 def lessons(prompter: Prompter, source: str, count: int, size: int) -> list[list[Text]]:

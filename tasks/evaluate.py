@@ -236,6 +236,9 @@ def settings(params: Params) -> dict[str, str]:
     """Fingerprints of what shapes numbers, save the seed: runs that are pooled must have them in common."""
     plain = params.model_dump(mode="json", exclude={"report", "tracking", "evaluate", "seed"})
     plain["prompts"] = plain["prompts"].get(params.ingest.task)  # those of other tasks shape nothing
+    plain["ingest"] = {
+        name: value for name, value in plain["ingest"].items() if name not in params.ingest.unused
+    }
     if params.transfer is None:  # of seeds that are pooled, some may go without
         del plain["transfer"]
     return {name: fingerprint(value) for name, value in plain.items()}

@@ -6,13 +6,17 @@ import logging
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from spring.code import code_digest
+from spring.engine.device import device_name, dtype_name
 from spring.engine.encoder import read_encoder
-from spring.engine.layers import check_positions
+from spring.engine.layers import check_positions, described, read_outline
 from spring.engine.model import load_tokenizer, prepare, read_place, weights_digest, write_road
 from spring.engine.packaged import PACKAGED
+from spring.engine.roads import Road
 from spring.engine.settings import Model
+from spring.engine.template import Template
 from spring.settings.targets import check_targets
 from spring.store import fingerprint
 from tasks.files import DATA, write_json, write_text
@@ -33,16 +37,33 @@ def main() -> None:
     model = params.model
     make_ready(model, DATA / "model")
     place = read_place(DATA / "model")
-    _, template = load_tokenizer(place, model_id=model.id, date=model.date)
-    log.info("%s", template)
+    outline = read_outline(place)
+    _, template = load_tokenizer(
+        place, model_id=model.id, date=model.date, chat_template_kwargs=model.chat_template_kwargs
+    )
     if Path(model.embedding).is_dir():
         read_encoder(Path(model.embedding))
     check_positions(place, model.max_length)
     road = write_road(DATA / "model", model.road)
-    log.info("road: %s", road)
     check_targets(params.arms, road.layers, model_id=model.id)
+    for line in facts(model, outline, road, template):
+        log.info("%s", line)
     for stage in ("adapt", "consolidate"):
         write_json({"model": model.id, "revision": model.revision}, DATA / stage / "base" / "start.json")
+
+
+def facts(model: Model, outline: Any, road: Road, template: Template) -> list[str]:
+    """What the model is and how it will be run, a line each."""
+    device = device_name(model.device)
+    dtype = dtype_name(model.dtype, model.device).removeprefix("torch.")
+    at = f" at {model.revision}" if model.revision else ""
+    return [
+        f"model: {model.id}{at}, {described(outline)}",
+        f"runs: on {device} in {dtype}, texts of up to {model.max_length} tokens",
+        f"road: {road}",
+        f"adapters: may lie on {', '.join(sorted(road.layers))}",
+        str(template),
+    ]
 
 
 def make_ready(model: Model, folder: Path) -> None:

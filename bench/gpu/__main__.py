@@ -17,14 +17,14 @@ import torch
 
 from bench import work
 from bench.gpu import beside, checks, inside, jobs, report
-from bench.gpu.models import KINDS, PAPER, TARGETS, TINY, Kind, adapters, make
+from bench.gpu.models import KINDS, PAPER, ROADS, TARGETS, TINY, Kind, adapters, make
 from bench.gpu.pace import Pace
-from bench.gpu.sides import ROADS, Sides
+from bench.gpu.sides import Sides
 from bench.gpu.timing import Job, timed
 from bench.machine import RESULTS, limits
 from spring.engine.budget import TooLargeError
 from spring.engine.device import pick_device, pick_dtype
-from spring.engine.layers import layers_of
+from spring.engine.roads import road_of
 from spring.engine.settings import Lora
 from tasks.files import write_json
 
@@ -45,6 +45,7 @@ class Run:
         self.sizes, self.roads = TINY if self.tiny else PAPER, options.roads
         self.dtype = pick_dtype("auto", self.device)
         self.result: dict[str, Any] = {"about": report.about(self.device, self.dtype), "tiny": self.tiny}
+        self.result["about"]["timed_road"] = self.roads[0]
         self.result |= {"checks": [], "jobs": [], "inside": {}, "left_out": [], "failed": []}
         # by a job's name, seconds of the engine for each user and of PEFT
         self.took: dict[str, tuple[float, float]] = {}
@@ -53,7 +54,7 @@ class Run:
     def _parts(self) -> dict[str, float]:
         """What there is to do, and about how long each takes next to the others."""
         parts = {"limits": 1.0, "beside the model": 3.0}
-        parts |= {f"{kind.name}: checks": 3.0 * len(self.roads) for kind in KINDS}
+        parts |= {f"{kind.name}: {road} checks": 3.0 for kind in KINDS for road in self.roads}
         for kind in KINDS:
             parts |= {f"{kind.name}: {name}": weight for name, weight in LOADS}
             parts |= {f"{kind.name}: {name}": weight for name, _, _, weight in self._jobs()}
@@ -70,6 +71,9 @@ class Run:
         ):
             found += [(f"{name}, {users}", job, users, weight) for users in self.sizes.users]
         found.append((f"score long, {most}", jobs.scoring_long, most, 3.0))
+        if self.roads[0] != "padded":
+            for name, job, weight in (("score", jobs.scoring, 2.0), ("generate", jobs.answering, 5.0)):
+                found.append((f"{name} padded, {most}", partial(jobs.padded, job), most, weight))
         found.append((f"train all, {most}", jobs.training, most, 6.0))
         return found
 
@@ -107,7 +111,8 @@ class Run:
         self.part("limits", self._limits)
         self.part("beside the model", self._beside)
         for kind in KINDS:
-            self.part(f"{kind.name}: checks", partial(self._check, kind))
+            for road in self.roads:
+                self.part(f"{kind.name}: {road} checks", partial(self._check, kind, road))
         for kind in KINDS:
             self._measure(kind)
         self.pace.close()
@@ -121,19 +126,19 @@ class Run:
         self.told(beside.retrieval(), *beside.dropout(self.device), beside.encoder(self.device))
         self.result["inside"]["vocabulary"] = inside.vocabulary(self.device) or {}
 
-    def _check(self, kind: Kind, _: float) -> None:
-        for road in self.roads:
-            for dtype in TYPES:
-                case = checks.case(kind, self.device, dtype, road=road)
-                for check in checks.CHECKS:
-                    self.told(*check(case))
+    def _check(self, kind: Kind, road: str, _: float) -> None:
+        for dtype in TYPES:
+            case = checks.case(kind, self.device, dtype, road=road)
+            for check in checks.CHECKS:
+                self.told(*check(case))
 
     def _measure(self, kind: Kind) -> None:
         """All that is timed of one model, which is let go after it."""
         held: list[jobs.Bench] = []
 
         def load(_: float) -> None:
-            model = make(kind.type, kind.small if self.tiny else kind.full, self.device, self.dtype)
+            changes, road = kind.small if self.tiny else kind.full, self.roads[0]
+            model = make(kind.type, changes, self.device, self.dtype, road=road)
             self._hold(kind, held, model, TARGETS, "q, v")
 
         self.part(f"{kind.name}: load", load)
@@ -152,7 +157,7 @@ class Run:
         some, users = adapters(model, lora, ALIKE), max(self.sizes.users)
         states = [some[i % ALIKE] for i in range(users)]
         gigabytes = 0.5 * inside.free_gb(self.device)
-        sides = Sides(model, lora, states, memory_gb=gigabytes, road=self.roads[0], plain=jobs.PLAIN)
+        sides = Sides(model, lora, states, memory_gb=gigabytes, plain=jobs.PLAIN)
         bench = jobs.Bench(kind.name, layers, sides, self.sizes, shape, self.machine)
         agreed = list(jobs.agreement(bench))
         self.told(*agreed)
@@ -164,7 +169,7 @@ class Run:
         held.clear()
         bench.sides.close()
         model = bench.sides.model
-        self._hold(kind, held, model, layers_of(model), "all linear")
+        self._hold(kind, held, model, sorted(road_of(model).layers), "all linear")
 
     def _jobs_of(self, kind: Kind, held: list[jobs.Bench]) -> None:
         """Times every job of a model: those with adapters on all layers last, and before what is inside."""
@@ -197,9 +202,12 @@ class Run:
 
     def _inside(self, bench: jobs.Bench, _: float) -> None:
         users = max(self.sizes.users)
+        found = self.result["inside"].setdefault(bench.kind, {})
         bench.sides.seat(users)
-        found = {**inside.step(bench, users), "attention": inside.attention(bench)}
-        self.result["inside"][bench.kind] = found
+        found["decoding"] = inside.decoding(bench, users)
+        found["attention"] = inside.attention(bench)
+        bench.sides.seat(min(inside.LEARNERS, users))
+        found["training"] = inside.training(bench, min(inside.LEARNERS, users))
         found["memory"] = inside.kept(bench)
         bench.sides.load()
         found["graph"] = inside.graph(bench)
@@ -210,7 +218,9 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="small models; so it is where no GPU is seen")
     parser.add_argument("--minutes", type=float, default=7.5, help="what all may take")
-    parser.add_argument("--roads", nargs="+", default=list(ROADS), choices=list(ROADS))
+    parser.add_argument(
+        "--roads", nargs="+", default=list(ROADS), choices=ROADS, help="to check; the first is timed"
+    )
     parser.add_argument("--out", type=Path, help="default: bench/results/gpu.json, or gpu-tiny.json")
     return parser.parse_args(words)
 

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.gpu.models import TARGETS, TINY, Kind, Writer, adapters, make
+from bench.gpu.models import ROADS, TARGETS, TINY, Kind, Writer, adapters, make
 from bench.gpu.sides import Sides, State, Watched, widened
-from spring.engine.attention import head, hidden_states, runs_packed
+from spring.engine import trials
 from spring.engine.lessons import Lesson
-from spring.engine.packing import KeyValueCache, pack_rows
 from spring.engine.queries import Query
 from spring.engine.settings import Decoding, Learning, Lora
 from spring.engine.texts import Text
@@ -30,7 +29,7 @@ NATS = {
     torch.float32: 1e-3,
     torch.bfloat16: 0.1,
 }  # a chosen token may be less likely than the best by so much
-SLOTS = 3
+SLOTS, DROPOUT = 3, 0.2
 LORA = Lora(r=8, alpha=16, dropout=0.0, target_modules=TARGETS)
 LEARNING = Learning(
     lora=LORA,
@@ -42,7 +41,7 @@ LEARNING = Learning(
     grad_clip=1.0,
     replay_share=0.0,
 )
-DECODING = Decoding(repetition_penalty=1.2, max_new_tokens=16, join=Mixture())
+DECODING = Decoding(repetition_penalty=1.2, max_new_tokens=12, join=Mixture())
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ class Case:
     texts: list[Text]
     queries: list[Query]
 
+    @property
+    def rounding(self) -> float:
+        """How far two ways of computing the same may be apart."""
+        return FLOAT32 if self.dtype == torch.float32 else 8 * torch.finfo(self.dtype).eps
+
     def found(self, check: str, error: float, bound: float, peft: float | None = None) -> Check:
         """A comparison under this case's name."""
         return Check(check, self.kind, _name(self.dtype), self.road, error, bound, peft)
@@ -98,15 +102,15 @@ def case(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    road: str = "packed",
+    road: str = ROADS[0],
     spoil: Callable[[State], State] | None = None,
 ) -> Case:
     """A case with mixed adapters; `spoil` changes what the engine gets of the last one."""
-    model = make(kind.type, kind.small, device, dtype)
+    model = make(kind.type, kind.small, device, dtype, road=road)
     exact = widened(model)
     states = adapters(model, LORA, SLOTS)
     given = [*states[:-1], spoil(states[-1])] if spoil else None
-    sides = Sides(model, LORA, states, memory_gb=1.0, road=road, given=given)
+    sides = Sides(model, LORA, states, memory_gb=1.0, given=given)
     writer = Writer(kind.small["vocab_size"])
     texts = writer.texts([0, 2, -1, 1, 0, 2], TINY)
     return Case(
@@ -116,7 +120,7 @@ def case(
         sides,
         Sides(exact, LORA, states, memory_gb=1.0),
         texts,
-        writer.queries([0, 2, -1 % SLOTS, 1], TINY),
+        writer.queries([0, 2, 1], TINY),
     )
 
 
@@ -127,13 +131,6 @@ def apart(one: Any, other: Any) -> float:
 
 
 # --- what is checked --------------------------------------------------------------------------------------
-
-
-def loads(case: Case) -> list[Check]:
-    """`model` accepts it: rows in a pack come out as alone, as transformers has them."""
-    return [
-        case.found("rows of a pack as transformers alone", 0.0 if runs_packed(case.sides.model) else 1.0, 0.0)
-    ]
 
 
 def scoring(case: Case) -> list[Check]:
@@ -147,10 +144,7 @@ def scoring(case: Case) -> list[Check]:
 
 def training(case: Case) -> list[Check]:
     """The first step's gradient and loss of several lessons at once; in float32 the weights after it."""
-    lessons = [
-        Lesson([text for text in case.texts if text.slot == slot], state, seed=slot)
-        for slot, state in enumerate(case.sides.given)
-    ]
+    lessons = lessons_of(case)
     theirs = [replace(x, start=s) for x, s in zip(lessons, case.sides.states, strict=True)]
     watched = Watched()
     ours = case.sides.learn(lessons, LEARNING.model_copy(update={"rule": watched}))
@@ -171,6 +165,34 @@ def training(case: Case) -> list[Check]:
         ]
         found.append(case.found("weights after a training step", apart(*ways), 100 * FLOAT32))
     return found
+
+
+def lessons_of(case: Case) -> list[Lesson]:
+    """The texts of every slot, to be learned from where the engine's adapter is."""
+    return [
+        Lesson([text for text in case.texts if text.slot == slot], state, seed=slot)
+        for slot, state in enumerate(case.sides.given)
+    ]
+
+
+def dropping(case: Case) -> list[Check]:
+    """One lesson's gradient under dropout: among three, alone, and with activations computed again."""
+    lessons = lessons_of(case)
+
+    def gradient(some: list[Lesson], p: float, *, checkpoint: bool = False) -> list[torch.Tensor]:
+        watched = Watched()
+        with case.sides.dropout(p):
+            case.sides.learn(some, LEARNING.model_copy(update={"rule": watched}), checkpoint=checkpoint)
+        return [watched.seen[0].cpu()]
+
+    among, bound = gradient(lessons, DROPOUT), case.rounding
+    assert apart(gradient(lessons, 0.0), among) > 2 * bound, "dropout must matter, or this is empty"
+    alone, again = gradient(lessons[:1], DROPOUT), gradient(lessons, DROPOUT, checkpoint=True)
+    case.sides.load()
+    return [
+        case.found("dropout: gradient among others, against alone", apart(among, alone), bound),
+        case.found("dropout: gradient of activations computed again", apart(again, among), bound),
+    ]
 
 
 def _way(state: State, start: State) -> torch.Tensor:
@@ -197,28 +219,16 @@ def answering(case: Case) -> list[Check]:
     return found
 
 
-@torch.inference_mode()
 def caching(case: Case) -> list[Check]:
-    """The same rows read at once and token by token behind a cache."""
-    rows, slots = [text.prompt + text.response for text in case.texts], [text.slot for text in case.texts]
-    model, bank, device = case.sides.model, case.sides.bank, case.sides.model.device
-    steps = 4
-
-    def logits(pack: Any) -> np.ndarray:
-        with case.sides.road(), bank.routed(pack):
-            return np.asarray(head(model)(hidden_states(model, pack)).float().cpu())
-
-    at_once = logits(pack_rows(rows, slots, device=device))
-    ends = np.cumsum([len(row) for row in rows])
-    cache = KeyValueCache()
-    logits(pack_rows([row[:-steps] for row in rows], slots, device=device, cache=cache))
-    found = []
-    for step in range(steps):
-        last = [row[len(row) - steps + step :][:1] for row in rows]
-        found.append(logits(pack_rows(last, slots, device=device, cache=cache)))
-    expected = [at_once[ends - steps + step] for step in range(steps)]
-    bound = FLOAT32 if case.dtype == torch.float32 else 8 * torch.finfo(case.dtype).eps
-    return [case.found("token by token behind a cache, against at once", apart(found, expected), bound)]
+    """The same rows read at once and token by token behind a cache, which one row leaves early."""
+    rows, slots = [[*text.prompt, *text.response] for text in case.texts], [text.slot for text in case.texts]
+    model, bank = case.sides.model, case.sides.bank
+    found = trials.answer(model, rows, slots, bank)
+    at_once = trials.score(model, rows, slots, bank)
+    behind = zip(found, at_once, rows, strict=True)
+    wanted = [logits[len(row) - trials.NEW - 1 :][: len(steps)] for steps, logits, row in behind]
+    error = apart([x.cpu() for x in found], [x.cpu() for x in wanted])
+    return [case.found("token by token behind a cache, against at once", error, case.rounding)]
 
 
 def neighbours(case: Case) -> list[Check]:
@@ -250,9 +260,9 @@ def twice(case: Case) -> list[Check]:
 
 
 CHECKS: Sequence[Callable[[Case], list[Check]]] = (
-    loads,
     scoring,
     training,
+    dropping,
     answering,
     caching,
     neighbours,

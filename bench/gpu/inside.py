@@ -1,15 +1,14 @@
-"""What a decoding step is made of, and what memory goes to: numbers that only a GPU has.
+"""What a step of decoding or training is made of, and where memory goes: numbers that only a GPU has.
 
-A step is the difference between generating a few tokens and some more, over their number, so that prompts
-do not count. Times are of the whole step, of the GPU's own work in it, and of reading what it must read.
+A step is a difference between two runs, so that what surrounds it does not count. Its time stands beside the
+card's own work in it (what is missing is waiting for the program) and beside what the card needs at least.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,50 +17,72 @@ from typing import Any
 
 import torch
 
+from bench import work
 from bench.gpu.checks import DECODING, LORA
 from bench.gpu.jobs import Bench
 from bench.gpu.models import KINDS, TINY, Writer, adapters, make
 from bench.gpu.sides import Sides
 from bench.gpu.timing import peak, seconds
-from spring.engine.attention import head, hidden_states
 from spring.engine.budget import GIGABYTE, training_tokens
+from spring.engine.forward import hidden_states
 from spring.engine.packing import pack_rows
 from spring.engine.queries import Query
+from spring.engine.roads import head, road_of
 
-FEW, MANY, TIMES = 2, 10, 3  # tokens; repetitions
+TIMES = 3
+FEW, MANY = 2, 10  # tokens
+LEARNERS = 8  # users of a training step: every launch is traced, and there are many
 TOLD = "called a synchronizing CUDA operation"  # torch's words
+PLACES = 12  # lines that make the program wait the most
 ROWS = 64  # of one decoding step
+Run = Callable[[int], Callable[[], object]]
 
 
-def step(bench: Bench, users: int) -> dict[str, Any]:
-    """One decoding step of two-path queries: milliseconds, launches, waits for the GPU and where they are."""
+def decoding(bench: Bench, users: int) -> dict[str, Any]:
+    """One step of two-path queries: the difference between generating a few tokens and some more."""
     queries = bench.writer.queries(range(users), bench.sizes)
-    device = bench.sides.model.device
 
     def run(tokens: int) -> Callable[[], object]:
         settings = bench.decoding.model_copy(update={"max_new_tokens": tokens})
         return lambda: bench.sides.answer(queries, settings)
 
-    def each(few: float, many: float) -> float:
-        return (many - few) / (MANY - FEW)
+    found = one(run, FEW, MANY, bench.sides.model.device)
+    return {"rows": 2 * users, "least_ms": 1e3 * least(bench, queries), **found}
 
-    run(FEW)()
-    pairs = [[seconds(run(n), device) for n in (FEW, MANY)] for _ in range(TIMES)]
-    found: dict[str, Any] = {"rows": 2 * users, "step_ms": 1e3 * median(each(*pair) for pair in pairs)}
-    found["least_ms"] = 1e3 * least(bench, queries)
+
+def training(bench: Bench, users: int) -> dict[str, Any]:
+    """One optimizer step of all users' lessons: the difference between two epochs and one."""
+    lessons = bench.lessons(users)
+
+    def run(epochs: int) -> Callable[[], object]:
+        config = bench.learning.model_copy(update={"epochs": epochs})
+        return lambda: bench.sides.learn(lessons, config)
+
+    texts = [text for lesson in lessons for text in lesson.texts]
+    seconds_at_least = max(work.training(bench.shape, texts) / bench.machine.flops, 2 * bench.weights)
+    found = one(run, 1, 2, bench.sides.model.device)
+    return {"users": users, "least_ms": 1e3 * seconds_at_least, **found}
+
+
+def one(run: Run, few: int, many: int, device: torch.device) -> dict[str, Any]:
+    """One of `many` steps: milliseconds; on a GPU also launches, copies to it, and waits for it, by line."""
+
+    def each(less: float, more: float) -> float:
+        return (more - less) / (many - few)
+
+    run(few)()
+    pairs = [[seconds(run(n), device) for n in (few, many)] for _ in range(TIMES)]
+    found: dict[str, Any] = {"step_ms": 1e3 * median(each(*pair) for pair in pairs)}
     if device.type != "cuda":
         return found
-    few, many = (launched(run(n)) for n in (FEW, MANY))
-    found["launches"] = each(few[0], many[0])
-    found["busy_ms"] = 1e3 * each(few[1], many[1])
-    found["idle"] = 1 - found["busy_ms"] / found["step_ms"]
-    waits = [waited(run(n)) for n in (FEW, MANY)]
-    found["waits"] = each(*(sum(counter.values()) for counter in waits))
-    found["waits_at"] = {
-        place: each(waits[0][place], count)
-        for place, count in waits[1].most_common(12)
-        if count > waits[0][place]
-    }
+    less, more = (launched(run(n)) for n in (few, many))
+    if more["launches"]:  # else nobody may trace here
+        found |= {name: each(less[name], more[name]) for name in more}
+        found["idle"] = 1 - found["busy_ms"] / found["step_ms"]
+    less_waits, more_waits = (waited(run(n)) for n in (few, many))
+    places = {place: each(less_waits[place], count) for place, count in more_waits.items()}
+    found["waits"] = sum(places.values())
+    found["waits_at"] = dict(sorted(places.items(), key=lambda pair: -pair[1])[:PLACES])
     return found
 
 
@@ -73,37 +94,32 @@ def least(bench: Bench, queries: Sequence[Query]) -> float:
     return bench.weights + cached * tokens / bench.machine.bytes
 
 
-def launched(work: Callable[[], object]) -> tuple[int, float]:
-    """Kernels and copies that the GPU was given, and the seconds that they took of it."""
+def launched(job: Callable[[], object]) -> dict[str, float]:
+    """Kernels and copies that the card was given, copies to it, and the milliseconds that all took of it."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        work()
+        job()
         torch.cuda.synchronize()
     events = [event for event in seen.events() or [] if event.device_type == DeviceType.CUDA]
-    return len(events), sum(event.time_range.elapsed_us() for event in events) / 1e6
+    return {
+        "launches": float(len(events)),
+        "copies_in": float(sum(event.name.startswith("Memcpy HtoD") for event in events)),
+        "busy_ms": sum(event.time_range.elapsed_us() for event in events) / 1e3,
+    }
 
 
-def waited(work: Callable[[], object]) -> Counter[str]:
-    """How often the program waited for the GPU, by the line that made it."""
-    with waits() as found:
-        work()
-    return found
-
-
-@contextmanager
-def waits() -> Iterator[Counter[str]]:
-    """Inside the block torch tells of most operations that wait for the GPU."""
-    found: Counter[str] = Counter()
+def waited(job: Callable[[], object]) -> Counter[str]:
+    """How often the program waited for the card, by the line that made it; torch tells of most."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield found
+            job()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    found.update(f"{Path(one.filename).name}:{one.lineno}" for one in told if TOLD in str(one.message))
+    return Counter(f"{Path(w.filename).name}:{w.lineno}" for w in told if TOLD in str(w.message))
 
 
 @torch.inference_mode()
@@ -113,24 +129,24 @@ def graph(bench: Bench) -> dict[str, float] | None:
     What a graph of a whole step could save is about the difference.
     """
     model = bench.sides.model
-    if model.device.type != "cuda":
+    if model.device.type != "cuda" or road_of(model).padded:
         return None
     pack = pack_rows([[9]] * ROWS, [-1] * ROWS, device=model.device)
 
-    def work() -> Any:
+    def once() -> Any:
         return head(model)(hidden_states(model, pack))
 
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(beside):
         for _ in range(3):
-            work()
+            once()
     torch.cuda.current_stream().wait_stream(beside)
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured):
-        work()
+        once()
     eager, replayed = (
-        median(seconds(run, model.device) for _ in range(20)) for run in (work, captured.replay)
+        median(seconds(run, model.device) for _ in range(20)) for run in (once, captured.replay)
     )
     return {"one_by_one_ms": 1e3 * eager, "as_a_graph_ms": 1e3 * replayed}
 

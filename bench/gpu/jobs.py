@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from bench.gpu.sides import Sides, Watched
 from bench.gpu.timing import Job
 from bench.machine import Limits
 from spring.engine.lessons import Lesson, plan_batches
+from spring.engine.roads import road_of, set_road
 from spring.engine.settings import Decoding, Learning
 from spring.engine.texts import Text
 from spring.method.mixing import Mixture
@@ -91,7 +92,7 @@ def agreement(bench: Bench) -> Iterator[Check]:
     yield found(f"{bench.layers}: scores", apart(scores, sides.score_plainly(some)), SHARE[dtype])
     watched = Watched()
     lessons, once = bench.lessons(1), bench.learning.model_copy(update={"epochs": 1})
-    with sides.without_dropout():
+    with sides.dropout(0.0):
         sides.learn(lessons, once.model_copy(update={"rule": watched}))
         [steps] = sides.learn_plainly(lessons, once)
     sides.load()
@@ -173,3 +174,18 @@ def answering(bench: Bench, users: int) -> Job:
         bench.sizes.new,
         work.decoding_seconds(bench.shape, bench.machine, rows),
     )
+
+
+def padded(make: Callable[[Bench, int], Job], bench: Bench, users: int) -> Job:
+    """The same job on the engine's other road, which most models do not need: rows with padding."""
+    job, model = make(bench, users), bench.sides.model
+
+    def engine() -> None:
+        before = road_of(model)
+        set_road(model, replace(before, padded=True))
+        try:
+            job.engine()
+        finally:
+            set_road(model, before)
+
+    return replace(job, name=f"{job.name}, padded road", engine=engine)

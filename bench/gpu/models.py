@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor
 from bench.projection import ABSTRACTS
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Query
+from spring.engine.roads import Road
 from spring.engine.settings import Lora
+from spring.engine.survey import adopt, survey_twin
 from spring.engine.texts import Text
 
 Changes = Mapping[str, Any]
+ROADS = ("packed", "padded")  # how the engine may read rows (spring/engine/roads.py)
 TARGETS = ("q_proj", "v_proj")
 STRENGTH = 0.1  # of the B of random adapters: an update is a third of what the layer gives by itself
 
@@ -33,7 +38,7 @@ class Kind:
 # A window that texts exceed, heads that share keys, norms of queries and keys: all that the large ones have.
 SMALL: Changes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 64}
 SMALL = {**SMALL, "num_key_value_heads": 2, "vocab_size": 1024, "initializer_range": 0.1}
-WINDOWS = ["sliding_attention", "sliding_attention", "full_attention"]
+WINDOWS = ["sliding_attention", "full_attention"]
 
 KINDS = (
     Kind(
@@ -41,7 +46,7 @@ KINDS = (
         "gemma3_text",
         {
             **SMALL,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "layer_types": WINDOWS,
             "sliding_window": 24,
             "query_pre_attn_scalar": 64,
@@ -76,8 +81,10 @@ KINDS = (
 )
 
 
-def make(kind: str, changes: Changes, device: torch.device, dtype: torch.dtype) -> Any:
-    """A frozen model with random weights; equal arguments, equal weights."""
+def make(
+    kind: str, changes: Changes, device: torch.device, dtype: torch.dtype, *, road: str = ROADS[0]
+) -> Any:
+    """A frozen model with random weights, read by a road; equal arguments, equal weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -86,7 +93,16 @@ def make(kind: str, changes: Changes, device: torch.device, dtype: torch.dtype) 
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     model.to(device).requires_grad_(False).eval()
     _turn(model.get_decoder().norm.weight)
+    adopt(model, _road(kind, json.dumps(changes), road))
     return model
+
+
+@cache
+def _road(kind: str, changes: str, asked: str) -> Road:
+    """Found on a small model on the processor, as when a model is prepared."""
+    from transformers import AutoConfig
+
+    return survey_twin(AutoConfig.for_model(kind, **json.loads(changes)), asked=asked)
 
 
 def _turn(norm: Tensor) -> None:

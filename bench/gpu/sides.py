@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -28,8 +28,6 @@ from spring.engine.texts import Text
 from spring.engine.training import train
 
 State = Mapping[str, Tensor]
-# How the engine may lay out a batch: inside each block it does so.
-ROADS: dict[str, Callable[[], AbstractContextManager[None]]] = {"packed": nullcontext}
 
 
 class Sides:
@@ -46,12 +44,11 @@ class Sides:
         states: Sequence[State],
         *,
         memory_gb: float,
-        road: str = "packed",
         plain: int | None = None,
         given: Sequence[State] | None = None,
     ) -> None:
         self.model, self.lora, self.states, self.memory_gb = model, lora, states, memory_gb
-        self.road, self.given, self.dropping = ROADS[road], given or states, lora.dropout > 0
+        self.given, self.dropping = given or states, lora.dropout > 0
         first = {str(i): state for i, state in enumerate(states[:plain])}
         self.peft = with_adapters(twin(model), lora, first)
         self.bank = AdapterBank(model, lora, slots=len(states))
@@ -72,10 +69,10 @@ class Sides:
         set_peft_model_state_dict(self.peft, dict(self.states[0]), adapter_name="0")
 
     @contextmanager
-    def without_dropout(self) -> Iterator[None]:
-        """Inside the block neither side draws masks, which each draws in its own way."""
+    def dropout(self, p: float) -> Iterator[None]:
+        """Inside the block adapters train with dropout p; for p > 0 each side draws in its own way."""
         before = self.bank.config, self.dropping
-        self.bank.config, self.dropping = self.lora.model_copy(update={"dropout": 0.0}), False
+        self.bank.config, self.dropping = self.lora.model_copy(update={"dropout": p}), p > 0
         try:
             yield
         finally:
@@ -90,23 +87,25 @@ class Sides:
 
     def score(self, texts: Sequence[Text]) -> list[np.ndarray]:
         """log p of every response token."""
-        with self.road():
-            budget = scoring_tokens(self.model, self.memory_gb)
-            return token_logps(self.model, self.bank, texts, budget=budget)
+        budget = scoring_tokens(self.model, self.memory_gb)
+        return token_logps(self.model, self.bank, texts, budget=budget)
 
-    def learn(self, lessons: Sequence[Lesson], config: Learning) -> list[Learned]:
-        """One adapter for each lesson, all at once; those of the bank are gone after it."""
+    def learn(
+        self, lessons: Sequence[Lesson], config: Learning, *, checkpoint: bool = False
+    ) -> list[Learned]:
+        """One adapter for each lesson, all at once; those of the bank are gone after it.
+
+        checkpoint: activations are computed again for the backward pass, as where memory is short.
+        """
         longest = max(len(text) for lesson in lessons for text in lesson.texts)
-        checkpoint = needs_checkpoints(self.model, self.memory_gb, longest=longest)
+        checkpoint |= needs_checkpoints(self.model, self.memory_gb, longest=longest)
         budget = training_tokens(self.model, self.memory_gb, checkpoint=checkpoint)
-        with self.road():
-            return train(self.model, self.bank, lessons, config, budget=budget, checkpoint=checkpoint)
+        return train(self.model, self.bank, lessons, config, budget=budget, checkpoint=checkpoint)
 
     def answer(self, queries: Sequence[Query], settings: Decoding) -> list[Answer]:
         """Responses to all queries; no token ends one."""
         room, budget = decoding_room(self.model, self.memory_gb), scoring_tokens(self.model, self.memory_gb)
-        with self.road():
-            return generate(self.model, self.bank, queries, settings, stop=(), room=room, budget=budget)
+        return generate(self.model, self.bank, queries, settings, stop=(), room=room, budget=budget)
 
     # --- PEFT alone ---------------------------------------------------------------------------------------
 

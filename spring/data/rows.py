@@ -39,6 +39,8 @@ class Reason(StrEnum):
     NOT_TEXT = "not a text or number"
     ROUNDED = "an id written as a rounded number"
     MISSING_WORD = "a word for a missing value"
+    NO_PRODUCT = "unknown product"
+    IMPOSSIBLE_RATING = "rating outside 1 to 5"
     MISSING_USER = "missing user id"
     MISSING_ID = "missing interaction id"
     MISSING_TIME = "missing time"

@@ -19,6 +19,7 @@ MISSING = (
     ".", "..", "...", "_", "*",
 )  # fmt: skip
 
+_WORD = 100  # letters: what has more is no word, and long texts are many
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ZONE = re.compile(r"\s*(?:UTC|GMT|Z)$", re.I)  # times without an offset are taken as UTC anyway
 _BEFORE_OFFSET = re.compile(r"\s+(?=[+-]\d{2}:?\d{2}$)")
@@ -78,6 +79,8 @@ def name_user(text: str) -> str:
 
 def is_missing(text: str, words: frozenset[str], *, prose: bool) -> bool:
     """Whether `text` is one of the `words` for no value; in prose only those with a letter in them are."""
+    if len(text.strip()) > _WORD:
+        return False
     word = _fold(text)
     return word in words and not (prose and not any(character.isalpha() for character in word))
 

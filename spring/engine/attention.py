@@ -52,7 +52,10 @@ def packed_attention(
             return _step(
                 pack.cache, module.layer_idx, query[0], key[0], value[0], scaling, sliding_window
             ), None
-        pack.cache.fill(module.layer_idx, key[0], value[0], pack.spans())
+        if query.device.type == "cpu":
+            pack.cache.fill(module.layer_idx, key[0], value[0], pack.spans())
+        else:  # one copy for all rows
+            pack.cache.put(module.layer_idx, *(pack.pad(x).contiguous() for x in (key, value)))
     if query.device.type == "cpu":
         spans = list(zip(pack.spans(), pack.beginnings(), strict=True))
         out = RowAttention.apply(query[0], key[0], value[0], spans, scaling, sliding_window)
@@ -62,8 +65,9 @@ def packed_attention(
     mask = None
     if sliding_window is not None and pack.longest > sliding_window:
         mask = _unseen(pack.longest, sliding_window, q) == 0
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))  # masks allow no groups
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=mask is None
     )
     return pack.unpad(out), None
 

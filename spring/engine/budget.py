@@ -45,7 +45,7 @@ class Shape:
             said = max(said, default=None) if isinstance(said, list | tuple) else said  # one for each layer
             return int(said) if isinstance(said, int | float) and said > 0 else usual
 
-        width = field("hidden_size", model.get_input_embeddings().embedding_dim)
+        width = field("hidden_size", 0) or model.get_input_embeddings().embedding_dim
         heads = field("num_attention_heads", max(1, width // 64))
         kept = field("num_key_value_heads", heads) * field("head_dim", width // heads)
         layers = field("num_hidden_layers", 1)

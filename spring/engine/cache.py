@@ -156,6 +156,12 @@ class KeyValueCache:
             v[i, :, : stop - start] = values[:, start:stop]
         block.layers[layer] = k, v
 
+    def put(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """The same of keys and values as they stand in a block, [R, K, T, d]."""
+        [block] = self.blocks
+        assert isinstance(block, PackedBlock) and keys.shape[2] == block.capacity
+        block.layers[layer] = keys, values
+
     def keep(self, rows: Collection[int]) -> None:
         """Lets all other rows go."""
         kept = []

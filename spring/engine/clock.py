@@ -60,14 +60,20 @@ def source_of(tokenizer: Any, model_id: str) -> str:
         raise ModelError(f"{model_id} has no chat template; choose an instruction-tuned model") from error
 
 
-def names_in(source: str) -> set[str]:
-    """Variables, functions and filters that a template names."""
-    import jinja2
-    from jinja2 import nodes
+def tree_of(source: str) -> Any:
+    """The template as transformers' own Jinja parses it."""
+    from jinja2.exceptions import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        tree = _compile_jinja_template(source).environment.parse(source)
-    except jinja2.exceptions.TemplateError as error:
+        return _compile_jinja_template(source).environment.parse(source)
+    except TemplateError as error:
         raise ModelError(f"the chat template cannot be read: {error}") from None
+
+
+def names_in(source: str) -> set[str]:
+    """Variables, functions and filters that a template names."""
+    from jinja2 import nodes
+
+    tree = tree_of(source)
     return {node.name for kind in (nodes.Name, nodes.Filter) for node in tree.find_all(kind)}

@@ -90,10 +90,10 @@ class Embedder:
         folder = _folder(name)
         self.how = read_encoder(folder)
         check_folder(self.how.weights, key="model.embedding")
-        if read_config(self.how.weights).is_encoder_decoder:
+        if read_config(self.how.weights, key="model.embedding").is_encoder_decoder:
             raise ModelError(f"model.embedding: {folder} has a decoder too, which is not known here")
         self.device, self.batch_size = pick_device(device), batch_size
-        self.tokenizer = read_tokenizer(self.how.weights)
+        self.tokenizer = read_tokenizer(self.how.weights, key="model.embedding")
         self.tokenizer.padding_side = "right"  # what stands behind a text cannot move its positions
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         if self.how.lower:

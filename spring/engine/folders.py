@@ -13,6 +13,7 @@ from typing import Any
 from spring.engine.weights import ModelError
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # of the hub: no code, no pickles
+SAID = 200  # characters of a library's own words that a message keeps
 POINTER = b"version https://git-lfs"
 
 
@@ -23,8 +24,9 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
     """
     if Path(name).is_dir():
         return Path(name).resolve()
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if kept:
         try:
@@ -35,10 +37,15 @@ def locate(name: str, *, key: str, revision: str | None = None, kept: bool = Fal
             pass
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors
+    except (HFValidationError, HTTPError, OSError) as error:  # the last: the hub's own errors
+        away = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
+        why, remedy = one_line(error), "log in with `hf auth login`"
+        if away:
+            why = "it cannot be reached, and no copy is on this machine"
+            remedy = "start again with a connection"
         raise ModelError(
-            f"{key} is {name!r}: neither a folder here nor a model that the hub gives ({error}); "
-            f"use {packaged!r}, a folder with config.json and safetensors, or log in with `hf auth login`"
+            f"{key} is {name!r}: neither a folder here nor a model that the hub gives ({why}); "
+            f"use {packaged!r}, a folder with config.json and safetensors, or {remedy}"
         ) from error
 
 
@@ -87,30 +94,56 @@ def read_json(file: Path, *, key: str) -> dict[str, Any]:
     return found
 
 
-def read_config(folder: Path) -> Any:
-    """The configuration of a folder, as a class that transformers itself has."""
-    from transformers import AutoConfig
+def read_config(folder: Path, *, key: str = "model.id") -> Any:
+    """The configuration of a folder, as a class that transformers itself has; else `ModelError`."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__
 
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    family = read_json(folder / "config.json", key=key).get("model_type")
+    if family is not None and family not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{key}: {folder} is of the family {family!r}, which transformers {__version__} does not know; "
+            f"use another model, or a release that knows it (pip install --upgrade transformers)"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, LookupError, TypeError, StrictDataclassError) as error:
+        why = one_line(error) if family else "it names no model_type"
+        raise ModelError(f"{key}: {folder / 'config.json'} cannot be used ({why}); fetch it again") from None
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder."""
+def read_tokenizer(folder: Path, *, key: str = "model.id") -> Any:
+    """The tokenizer of a folder; `ModelError` where there is none that can be read."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises the bare class
+        raise ModelError(
+            f"{key}: {folder} has no tokenizer that can be read ({one_line(error)}); fetch its tokenizer "
+            f"files again, or save the tokenizer there with `save_pretrained`"
+        ) from None
+
+
+def one_line(error: Exception) -> str:
+    """What a library says, on one line, without its longer advice."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= SAID else f"{said[:SAID]}..."
 
 
 def read_weights(kind: Any, folder: Path, *, key: str, **settings: Any) -> Any:
     """A model of the auto class `kind`; `ModelError` if weights that it computes with would be random."""
-    model, told = kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-        **settings,
-    )
+    try:
+        model, told = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
+        )
+    except ImportError as error:  # of what a quantised model needs
+        raise ModelError(f"{key}: {folder} cannot be read here: {one_line(error)}") from None
     missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))  # never asked
     if missing:
         raise ModelError(

@@ -16,7 +16,7 @@ from spring.engine.folders import read_config
 def decoder_of(model: Any) -> Any:
     """What makes last hidden states of tokens."""
     found = model.get_decoder()
-    if found is not model:
+    if found is not model and hasattr(found, "get_input_embeddings"):
         return found
     inner = [part for part in model.children() if hasattr(part, "get_input_embeddings")]  # Llama 4 names none
     if not inner:
@@ -87,6 +87,27 @@ def reached(model: Any) -> dict[str, nn.Module]:
     odd = {leaf(name) for name, (other, _) in seen.items() if other}
     fit = {n: layer for n, layer in layers_of(model).items() if seen[n][1] and not leaf(n).isdigit()}
     return {name: layer for name, layer in fit.items() if leaf(name) not in odd}
+
+
+def read_outline(folder: Path, *, key: str = "model.id") -> Any:
+    """The model that a folder describes, without its weights; `ModelError` where transformers has none."""
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(folder, key=key)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError:
+        raise ModelError(
+            f"{key}: {folder} is of the family {config.model_type!r}, of which transformers has no model "
+            f"that goes on with a text (AutoModelForCausalLM); choose one of a family that does"
+        ) from None
+
+
+def described(model: Any) -> str:
+    """Class, family and size of a model: `LlamaForCausalLM (llama), 134,515,008 parameters`."""
+    size = sum(weights.numel() for weights in model.parameters())
+    return f"{type(model).__name__} ({model.config.model_type}), {size:,} parameters"
 
 
 def check_positions(folder: Path, max_length: int) -> None:

@@ -9,24 +9,23 @@ handful of operations; each layer's A [r, D] and B [D', r] are views of it.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spring.engine.layers import leaf, widths
 from spring.engine.lowrank import BankedLinear, Route, Steps
 from spring.engine.packing import Pack
+from spring.engine.peft import tensor_name
 from spring.engine.roads import adaptable
 from spring.engine.settings import Lora
+from spring.engine.spread import spread_out
 
 
 class AdapterBank:
@@ -188,7 +187,10 @@ class AdapterBank:
         if seeds is not None and self.config.dropout > 0:
             rows = groupby(zip(pack.slots, pack.lengths, seeds, strict=True), key=lambda row: row[0])
             masks = [[(length, seed) for _, length, seed in group] for slot, group in rows if slot >= 0]
-        return Route(runs, masks, None, pack.laid)
+        spread = None
+        if runs and self.flat.device.type != "cpu":
+            spread = spread_out(pack.lengths, pack.slots, seeds if masks else None, self.flat.device)
+        return Route(runs, masks, None, pack.laid, spread)
 
 
 def _steps(slots: Sequence[int], count: int, device: torch.device) -> Steps:
@@ -218,39 +220,3 @@ def token_runs(lengths: Sequence[int], slots: Sequence[int]) -> list[tuple[int, 
 def rank_of(state: Mapping[str, Tensor]) -> int:
     """The rank of an adapter under PEFT's names."""
     return next(value.shape[0] for name, value in state.items() if ".lora_A." in name)
-
-
-# --- PEFT's folder format ---------------------------------------------------------------------------------
-
-
-def tensor_name(layer: str, kind: str) -> str:
-    """PEFT's name of the A or B of a layer."""
-    return f"base_model.model.{layer}.lora_{kind}.weight"
-
-
-def save_adapter(state: Mapping[str, Tensor], config: Lora, folder: Path, *, base_model: str) -> None:
-    """Writes `adapter_model.safetensors` and `adapter_config.json` as `PeftModel.save_pretrained` does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    described: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
-        "r": config.r,
-        "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
-        "target_modules": list(config.target_modules),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-
-
-def load_adapter(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a PEFT folder (safetensors only, never pickle)."""
-    file = folder / "adapter_model.safetensors"
-    if not file.exists():
-        raise FileNotFoundError(f"{file} is missing; only adapters in safetensors format are read")
-    return load_file(file)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spring.engine.passes import add_scaled, narrow, widen
 from spring.engine.settings import Lora
+from spring.engine.spread import Spread, update
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Route:
     )  # per run: tokens and dropout seed of its rows; null: no dropout
     steps: Steps | None = None  # when every row is a single token (decoding)
     tokens: int = 0  # as many as a layer must be given, or its input is not one vector for each
+    spread: Spread | None = None  # the same tokens for a GPU
 
 
 class MisplacedError(ValueError):
@@ -93,6 +95,10 @@ class BankedLinear(nn.Module):
         if route.steps is not None:
             return self._step(x, y, route.steps)
         config, drawn = bank.config, None
+        if route.spread is not None:
+            a, b = (torch.stack([side[slot] for slot in route.spread.slots]) for side in (self.a, self.b))
+            p, scaling = config.dropout, bank.scaling
+            return update(x[0], y[0], route.spread, a, b, number=self.number, p=p, scaling=scaling)[None]
         if route.masks is not None:
             drawn = [self.drawn(x, rows) for rows in route.masks]
         weights = [w for slot, _, _ in route.runs for w in (self.a[slot], self.b[slot])]

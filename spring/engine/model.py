@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ PLACE = "place.txt"  # where the weights lie, if elsewhere; source.json is the s
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen causal language model, its tokenizer, and a digest that stands for its weights."""
+    """A frozen causal language model, its tokenizer and chat template, and a digest of its weights."""
 
     model: Any  # transformers.PreTrainedModel
     tokenizer: Any
     digest: str
+    template: Template
+    name: str  # what others load it by: a hub id, or an absolute path
+    revision: str | None = None  # of the hub's
 
     @property
     def device(self) -> torch.device:
@@ -87,15 +91,28 @@ def write_source(folder: Path, source: dict[str, Any]) -> None:
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
 
-def load_tokenizer(folder: Path, *, model_id: str, date: datetime.date = DATE) -> tuple[Any, Template]:
+def load_tokenizer(
+    folder: Path,
+    *,
+    model_id: str,
+    date: datetime.date = DATE,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Any, Template]:
     """The tokenizer of a folder, and what its chat template does; the template's clock stands at `date`."""
     tokenizer = read_tokenizer(folder)
     stop_clock(tokenizer, date, model_id=model_id)
-    return tokenizer, read_template(tokenizer, model_id=model_id)
+    return tokenizer, read_template(tokenizer, chat_template_kwargs, model_id=model_id)
 
 
-def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datetime.date = DATE) -> BaseModel:
-    """The frozen model of a prepared folder, on `device`, in evaluation mode; `date`: as there."""
+def load(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    date: datetime.date = DATE,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> BaseModel:
+    """The frozen model of a prepared folder, on `device`, in evaluation mode, with its chat template."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -106,9 +123,13 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", date: datet
         raise ModelError(f"{folder / PLACE} points to {path}, which is gone; run `dvc repro --force model`")
     check_folder(path, key="model.id")
     place = pick_device(device)
-    tokenizer, _ = load_tokenizer(path, model_id=source["id"], date=date)
+    tokenizer, template = load_tokenizer(
+        path, model_id=source["id"], date=date, chat_template_kwargs=chat_template_kwargs
+    )
     model: Any = read_weights(AutoModelForCausalLM, path, key="model.id", dtype=pick_dtype(dtype, place))
     model.requires_grad_(False).to(place).eval()
     fuse(model)
     adopt(model, Road.from_json(source["road"]) if "road" in source else survey_twin(model.config))
-    return BaseModel(model, tokenizer, source["digest"])
+    on_hub = f"models--{source['id'].replace('/', '--')}" in path.parts  # in the hub's own cache
+    name, revision = (source["id"], source["revision"]) if on_hub else (str(path.resolve()), None)
+    return BaseModel(model, tokenizer, source["digest"], template, name, revision)

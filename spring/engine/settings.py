@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 
 from spring.engine.queries import Join
 from spring.engine.rules import Method
@@ -13,6 +14,18 @@ from spring.engine.strict import PositiveInt, Share, Strict, added
 
 DATE = datetime.date(2026, 1, 1)
 Settings = TypeVar("Settings", bound=Strict)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has a word for; a date without quotes, say, is none."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("must be text, a number, true, false, null, or lists or blocks of these") from None
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
 
 
 class Model(Strict):
@@ -27,6 +40,7 @@ class Model(Strict):
     memory_gb: Annotated[float, Field(gt=0)]  # bounds the tokens of one batch
     road: Annotated[Literal["auto", "packed", "padded"], added("auto")]  # how its rows are read (roads.py)
     date: Annotated[datetime.date, added(DATE)]  # "today" to a chat template that reads the clock
+    chat_template_kwargs: Annotated[dict[str, Plain], added({})]  # what the chat template is given besides
 
 
 class Lora(Strict):

@@ -98,7 +98,8 @@ def _beginning(model: Any) -> tuple[Road, list[str]]:
     if getattr(model.config, "is_encoder_decoder", False):
         raise RefusedError(f"{type(model).__name__} has an encoder; only decoder-only models can be used")
     try:
-        row = rows_of(model, LENGTHS[2:3])[0]
+        rope = find_rope(model)
+        row = rows_of(model, [min(max(LENGTHS), rope.limit) if rope else max(LENGTHS)])[0]
         logits, names = alone(model, row), list(reached(model))
         off = (alone(model, row[:-2]) - logits[:-2]).abs().max() / logits.std()
         finish = _finish(model, row, logits, STRICT) if off < COARSE else None
@@ -106,7 +107,7 @@ def _beginning(model: Any) -> tuple[Road, list[str]]:
         raise RefusedError(f"{type(model).__name__} cannot be called as a decoder: {told(error)}") from error
     if finish is None:
         raise RefusedError(f"{type(model).__name__} looks at tokens that come later: it is no causal model")
-    return Road(rope=find_rope(model), finish=finish, layers=frozenset(map(leaf, names))), names
+    return Road(rope=rope, finish=finish, layers=frozenset(map(leaf, names))), names
 
 
 def _ways(road: Road, asked: str) -> Iterator[Road]:

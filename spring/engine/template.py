@@ -8,11 +8,13 @@ be followed are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spring.engine.clock import names_in, shown_date, source_of
+from spring.engine.given import kwargs_of
 from spring.engine.weights import ModelError
 
 # Conversations that are written out and looked at: system, user, answer.
@@ -35,11 +37,13 @@ class Template:
     merged: bool = False  # there is no system turn: its text stands before the user's
     cut: str = ""  # end of the generation prompt that no finished turn has
     opening: str = ""  # what a finished turn has before its text and the generation prompt has not
+    closed: str = ""  # a thought that the generation prompt opens and closes, and no finished turn has
     ahead: str = ""  # a word that prompts are read before: white space at the end is split otherwise alone
     lead: str = ""  # blanks that belong to an answer's first token
     tail: str = ""  # text behind which an answer is read; empty: answers are read by themselves
     closing: tuple[int, ...] = ()  # tokens behind an answer, the last of which ends the turn
     date: str | None = None  # what its clock says; null: it reads none
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)  # what it is given besides the turns
 
     def prompt(self, system: str, user: str) -> tuple[int, ...]:
         """Token ids of a conversation up to where the answer's text begins."""
@@ -62,9 +66,11 @@ class Template:
         system = "no system turn (its text stands before the user's)" if self.merged else "system turn"
         shown = self.tokenizer.convert_ids_to_tokens(self.end)
         clock = f"its clock stands at {self.date} (model.date)" if self.date else "no clock"
+        given = "".join(f", {name} is {json.dumps(value)}" for name, value in self.kwargs.items())
         begins = f", answers begin behind {self.opening!r}" if self.opening else ""
         begins += f", answers begin before {self.cut!r}" if self.cut else ""
-        return f"template: {system}, ends with {shown}, {clock}{begins}"
+        begins += f", answers begin behind {self.closed!r} (finished ones lack it)" if self.closed else ""
+        return f"template: {system}, ends with {shown}, {clock}{given}{begins}"
 
     def _write(self, system: str, user: str, answer: str | None = None) -> str:
         """The conversation as the template writes it; without an answer, up to its place."""
@@ -76,7 +82,7 @@ class Template:
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
         written = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer is None
+            turns, tokenize=False, add_generation_prompt=answer is None, **self.kwargs
         )
         return str(written)
 
@@ -87,15 +93,18 @@ class Template:
 # --- found out --------------------------------------------------------------------------------------------
 
 
-def read_template(tokenizer: Any, *, model_id: str = "the model") -> Template:
-    """What its chat template does; `ModelError` where it cannot be followed."""
+def read_template(
+    tokenizer: Any, kwargs: Mapping[str, Any] | None = None, *, model_id: str = "the model"
+) -> Template:
+    """What its chat template does, given `kwargs`; `ModelError` where it cannot be followed."""
     source = source_of(tokenizer, model_id)
     if found := CHANCE & names_in(source):
         raise ModelError(
             f"the chat template of {model_id} draws lots ({', '.join(sorted(found))}): prompts would differ "
             f"from run to run; put a template without it into the model's folder"
         )
-    plain = Template(tokenizer, date=shown_date(source))
+    given = kwargs_of(tokenizer, kwargs or {}, model_id=model_id)
+    plain = Template(tokenizer, date=shown_date(source), kwargs=given)
     for template in _ways(_with_system(plain, model_id), model_id):
         found_closing = [_closing(template, *probe) for probe in PROBES]
         if None not in found_closing and len(set(found_closing)) == 1:
@@ -137,7 +146,8 @@ def _keeps(template: Template, probe: tuple[str, str, str]) -> bool:
 def _ways(template: Template, model_id: str) -> Iterator[Template]:
     """Ways to put prompt and answer one behind the other, the plainest first.
 
-    The generation prompt as it is; up to where a finished turn has its text; the same, its last white space
+    The generation prompt as it is, also where it has more than a finished turn, if that is a thought that is
+    over before the answer; up to where a finished turn has its text; the same, its last white space
     read as before a word; with blanks read as part of the answer, as byte-level vocabularies have them; with
     the answer read behind what stands before it, as SentencePiece begins a text otherwise than a word.
     """
@@ -165,10 +175,19 @@ def _ways(template: Template, model_id: str) -> Iterator[Template]:
         )
     if len(found) == 1:
         whole, blank = found.pop()
+        if not whole.opening and _closes(template, whole.cut):
+            yield replace(template, closed=whole.cut)
         yield replace(whole, tail="")
         yield replace(whole, tail="", ahead=WORD)
         yield blank
         yield whole
+
+
+def _closes(template: Template, text: str) -> bool:
+    """Whether as many tokens of its own kind end something in a text as begin something."""
+    added = template.tokenizer.added_tokens_decoder
+    marks = [token for token in template._encode(text) if token in added and str(added[token]).strip()]
+    return len(marks) > 0 and len(marks) % 2 == 0
 
 
 def _shared(first: str, second: str) -> str:
@@ -182,7 +201,8 @@ def _closing(template: Template, system: str, user: str, answer: str) -> tuple[i
 
     Empty: the turn ends with no token of its own.
     """
-    whole = template._encode(template._write(system, user, answer))
+    turn, _, end = template._write(system, user, answer).rpartition(answer)
+    whole = template._encode(turn + template.closed + answer + end)
     begun = template.prompt(system, user) + template.answer(answer)
     if whole[: len(begun)] != begun:
         return None

@@ -250,7 +250,7 @@ def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Foun
     views = [view for views in own.values() for view in views]
     grads = iter(torch.autograd.grad(nll.sum(), views, allow_unused=True, materialize_grads=True))
     flat = {slot: torch.cat([next(grads).flatten() for _ in views]) for slot, views in own.items()}
-    losses = [x.sum().item() for x in nll.detach().split(counts)]
+    losses = torch.stack([x.sum() for x in nll.detach().split(counts)]).tolist()
     return [(loss, flat.pop(slot, None)) for loss, slot in zip(losses, slots, strict=True)]
 
 

@@ -26,6 +26,7 @@ LARGEST = 20_000_000  # parameters
 GAINS = (1.0, 1.4, 0.7, 2.0, 0.5)  # of matrices: weak layers add nothing, too sharp attention sees little
 LIFTS = (0.0, 7.0, 31.0)  # of the last norm: tied embeddings, as they are scaled, then are smaller
 PAIRS, TOKENS, CHANGED = 4, 24, 12  # texts by which a twin is scaled, and where the two of a pair differ
+LEARNED = ("bias", "layer_scalar")  # buffers that are learned; others are computed, as masks and decays are
 FIRST = 16  # tokens before it may be special
 
 
@@ -71,7 +72,7 @@ def _build(config: Any) -> Any:
 
 
 def _randomise(model: Any, generator: torch.Generator) -> None:
-    """Matrices of variance 1 / inputs; vectors and stored buffers about where the class begins them."""
+    """Matrices of variance 1 / inputs; vectors and learned buffers about where the class begins them."""
 
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator)
@@ -86,18 +87,9 @@ def _randomise(model: Any, generator: torch.Generator) -> None:
             )
         else:
             weight.nan_to_num_().add_(0.2 * noise(weight))
-    stored = model.state_dict().keys()
     for name, buffer in model.named_buffers():
-        if (
-            name in stored
-            and buffer.is_floating_point()
-            and "running" not in name
-            and buffer.isfinite().all()
-        ):
-            if buffer.any():
-                buffer.mul_(1 + 0.1 * noise(buffer))  # zeros may be a mask
-            else:
-                buffer.add_(0.1 * noise(buffer))
+        if name.endswith(LEARNED) and buffer.is_floating_point():
+            buffer.add_(0.1 * noise(buffer))
 
 
 def _lookups(model: Any) -> set[int]:

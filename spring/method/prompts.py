@@ -43,6 +43,7 @@ class Prompter:
     tokenizer: Any
     prompts: Mapping[str, Prompt]
     max_length: int
+    template: Template | None = None  # null: read from the tokenizer
 
     def request(self, task: str, query: str) -> str:
         """The user's turn for a query (a JSON object of prompt fields) of `task`."""
@@ -168,7 +169,7 @@ class Prompter:
     @cached_property
     def chat(self) -> Template:
         """The model's chat template, and where in it an answer stands."""
-        return read_template(self.tokenizer)
+        return self.template or read_template(self.tokenizer)
 
     @property
     def end(self) -> int:

@@ -60,6 +60,11 @@ class Ingest(Blocks):
         return task if isinstance(task, str) else task(self.block)
 
     @property
+    def unused(self) -> set[str]:
+        """Blocks of sources that came after results existed and are not in use: they shape nothing."""
+        return {name for name, source in SOURCES.items() if not source.required} - {self.source}
+
+    @property
     def seeded(self) -> bool:
         """Whether another seed gives other users."""
         return SOURCES[self.source].make is not None

@@ -96,7 +96,7 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done:
 def place(bank: AdapterBank | None, slot: int, adapter: Adapter | None) -> None:
     """Loads an adapter into a slot of the bank."""
     if adapter is not None:
-        from spring.engine.lora import load_adapter
+        from spring.engine.peft import load_adapter
 
         assert bank is not None
         bank.load_state(slot, load_adapter(adapter.folder))

@@ -91,7 +91,7 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     from safetensors.torch import load_file
 
     from spring.engine.lessons import Lesson
-    from spring.engine.lora import load_adapter
+    from spring.engine.peft import load_adapter
 
     users = job.over.users if job.over else ()
 
@@ -117,7 +117,7 @@ def _compute(
     from safetensors.torch import save_file
 
     from spring.engine.budget import needs_checkpoints, training_tokens
-    from spring.engine.lora import save_adapter
+    from spring.engine.peft import save_adapter
     from spring.engine.training import train as train_many
 
     how, over = shared
@@ -146,9 +146,16 @@ def _compute(
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
             folder = batch.cell(key)
             if over is not None:
-                over.save(one.state, folder, base_model=bench.settings.id)
+                over.save(one.state, folder, base_model=base.name)
             else:
-                save_adapter(one.state, how.lora, folder, base_model=bench.settings.id)
+                save_adapter(
+                    one.state,
+                    how.lora,
+                    folder,
+                    base_model=base.name,
+                    revision=base.revision,
+                    model=base.model,
+                )
             if one.carried:
                 save_file(one.carried, folder / CARRIED)
             if jobs[key].draw is not None:

@@ -97,7 +97,13 @@ class Workbench:
         from spring.engine.model import load, weights_digest
 
         asked, folder = self.settings, DATA / "model"
-        base = load(folder, device=asked.device, dtype=asked.dtype, date=asked.date)
+        base = load(
+            folder,
+            device=asked.device,
+            dtype=asked.dtype,
+            date=asked.date,
+            chat_template_kwargs=asked.chat_template_kwargs,
+        )
         # the hub's files never change; a folder of one's own may
         if Path(asked.id).is_dir() and weights_digest(folder) != base.digest:
             raise ModelError(
@@ -110,7 +116,7 @@ class Workbench:
     @cached_property
     def prompter(self) -> Prompter:
         """The one prompt format of all arms."""
-        return Prompter(self.base.tokenizer, self.prompts, self.settings.max_length)
+        return Prompter(self.base.tokenizer, self.prompts, self.settings.max_length, self.base.template)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -150,7 +156,7 @@ class Workbench:
                 dtype_name(asked.dtype, asked.device),
                 asked.max_length,
             ],
-            **asked.model_dump(mode="json", include={"date"}),  # nothing at the usual one
+            **asked.model_dump(mode="json", include={"date", "chat_template_kwargs"}),  # unless as usual
             **({} if self.road == "packed" else {"road": self.road}),
         }
 

@@ -1,18 +1,29 @@
-"""The benchmark: what it takes for the least work, and that both sides compute the same."""
+"""The benchmark: what it takes for the least work, what all sides compute, and how they are timed."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from bench import work
-from bench.engine import apart
-from bench.jobs import every
+from bench.agreement import apart
+from bench.baselines import Baseline
+from bench.engine import compared, rate, strongest, timed
+from bench.jobs import Job, every
 from bench.machine import Limits
+from bench.texts import retrieved, texts
 from spring.engine.settings import Lora
 from spring.engine.texts import Text
+from spring.method.prompts import Prompter
+from tasks.params import load_params
+
+ROOT = Path(__file__).parents[2]
 
 SHAPE = work.Shape(linear=100, head=10, layers=2, heads=4, kv_heads=2, head_dim=8, lora=6, itemsize=2)
 
@@ -61,11 +72,47 @@ def test_how_far_adapters_are_apart() -> None:
     assert apart(one, other, {"a": torch.zeros(2)}) == pytest.approx(0.2)
 
 
+def test_baselines_are_timed_beside_the_engine() -> None:
+    """Useful tokens over seconds, without what a baseline prepares; ratios round by round."""
+
+    @contextmanager
+    def ready() -> Iterator[Callable[[], list[list[int]]]]:
+        time.sleep(0.5)
+        yield lambda: [[1, 2, 3], [4]]
+
+    def count(found: list[list[int]]) -> int:
+        return sum(map(len, found))
+
+    other = Baseline("another", ready)
+    job = Job("generate", "personas", "2 queries", lambda: 1, lambda: (8, 0.0), [other], count)
+    assert rate(other, job, torch.device("cpu")) > 4 / 0.4
+    found = timed(job, torch.device("cpu"), 2, baselines=True)
+    assert found["baselines"].keys() == {"another"}
+    assert timed(job, torch.device("cpu"), 1, baselines=False)["baselines"] == {}
+    assert compared([8.0, 9.0, 20.0], [4.0, 3.0, 5.0]) == {
+        "tokens_per_second": 4.0,
+        "ratio": 3.0,
+        "ratios": [2.0, 3.0, 4.0],
+    }
+    row = found | {"tokens_per_second": 9.0, "baselines": {"another": compared([8.0, 9.0], [4.0, 3.0])}}
+    assert strongest([row]).splitlines()[-1] == "| generate | personas | another | 4 | 9 | 2.5 (2.0 to 3.0) |"
+
+
+def test_long_contexts_are_cut_out_of_what_all_wrote(tokenizer: Any) -> None:
+    params = load_params(ROOT / "params.yaml")
+    prompter = Prompter(tokenizer, params.prompts, params.model.max_length)
+    found = retrieved(prompter, "personas", 5, 350)
+    assert [len(context) for context in found] == [350] * 5
+    assert len(set(found)) == 5
+    first = texts(prompter, "personas", 1)[0].response
+    assert found[0][: len(first)] == first
+
+
 @pytest.mark.slow
 def test_both_sides_agree(real_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the default model: scores, adapters after some steps, tokens of two mixed paths."""
-    from bench import engine, jobs
+    from bench import agreement, sides
 
-    monkeypatch.setattr(jobs, "MODEL", real_folder)
-    found = engine.check("cpu", "personas")
+    monkeypatch.setattr(sides, "MODEL", real_folder)
+    found = agreement.check("cpu", "personas", baselines=False)
     assert found["logp_nats"] > 0, "two ways of computing never agree to the last bit"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from bench.agreement import NO_DECODER, agree, examine, is_right
 from bench.alone import Choice
 from bench.architectures import Architecture, architectures
 from bench.census import census, number, outcome, table
+from bench.examination import NO_DECODER, agree, examine, is_right
+
+
+class Deadly(Architecture):
+    """Ends the process that asks for its configuration, as a crash in a library does."""
+
+    def config(self) -> Any:
+        os._exit(7)
 
 
 def test_a_right_one() -> None:
@@ -31,8 +39,10 @@ def test_no_decoder_and_no_such_type() -> None:
 def test_processes_that_are_late_or_die() -> None:
     [late] = census([Architecture("llama", "llama")], limit=0.01)
     assert late == {"name": "llama", "type": "llama", "failed": "it did not end in time"}
-    [dead] = census([Architecture("none", "no-such-type")])
-    assert outcome(dead) == "failed" and "no-such-type" in dead["failed"]
+    [dead] = census([Deadly("llama", "llama")])
+    assert dead == {"name": "llama", "type": "llama", "failed": "the process ended with 7"}
+    [strange] = census([Architecture("none", "no-such-type")])
+    assert outcome(strange) == "refused" and "no-such-type" in strange["refused"]
 
 
 def test_answers_by_hand() -> None:

@@ -12,10 +12,10 @@ import torch
 
 from bench.gpu import checks, report
 from bench.gpu.__main__ import main
-from bench.gpu.models import KINDS
+from bench.gpu.models import KINDS, ROADS
 from bench.gpu.pace import Pace
-from bench.gpu.sides import ROADS
 from bench.gpu.timing import Job, timed
+from spring.engine.roads import road_of
 
 CPU = torch.device("cpu")
 NAMES = {kind.name for kind in KINDS}
@@ -48,11 +48,15 @@ def test_a_small_run_says_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
         "train q, v",
         "train all linear",
         "generate",
+        "score, padded road",
+        "generate, padded road",
     }
     for row in found["jobs"]:
         assert row["tokens_per_second"] > 0 and row["of_limit"] > 0 and row["rounds"] == 1
         assert row["peak_gb"] is None, "a processor counts no memory of a card"
-    assert all(found["inside"][name]["step_ms"] > 0 for name in NAMES)
+    for name in NAMES:
+        assert set(found["inside"][name]["decoding"]) == {"rows", "step_ms", "least_ms"}
+        assert set(found["inside"][name]["training"]) == {"users", "step_ms", "least_ms"}
     said = capsys.readouterr().out
     assert f"All {len(found['checks'])} checks hold." in said
     assert said.count("| gemma-3-4b | generate |") == 2
@@ -64,10 +68,12 @@ def spoiled(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**state, name: 1.01 * state[name]}
 
 
+@pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_an_adapter_that_is_a_little_off_is_found(kind: Any) -> None:
+def test_an_adapter_that_is_a_little_off_is_found(kind: Any, road: str) -> None:
     """float32: likelihoods and gradients tell; that the same case holds unspoiled, the test above says."""
-    case = checks.case(kind, CPU, torch.float32, spoil=spoiled)
+    case = checks.case(kind, CPU, torch.float32, road=road, spoil=spoiled)
+    assert road_of(case.sides.model).padded == (road == "padded")
     for check in (checks.scoring, checks.training):
         assert not check(case)[0].holds
     assert all(one.holds for one in checks.caching(case)), "this one asks the engine alone"

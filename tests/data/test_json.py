@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kit.sources import CASES, check, rows_in, said, skips_in, table_of
 
 from bench.sources import row, write_table
 from spring.data.rows import Problem, Reason, SourceError
 from spring.data.sources import table
+from spring.data.sources.formats import json_array, text
+from spring.data.sources.formats.record import Part
 
 
 def write(folder: Path, *lines: str, name: str = "t.jsonl") -> Path:
@@ -141,3 +147,40 @@ def test_reviews_with_optional_keys() -> None:
     )  # fmt: skip
     checked = check(table.read(source))
     assert (checked.interactions.height, checked.quarantine.height) == (100, 0)
+
+
+# --- as a stream ------------------------------------------------------------------------------------------
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(
+    items=st.lists(st.one_of(st.fixed_dictionaries({"who": values}), st.integers()), max_size=5),
+    indent=st.sampled_from([None, 2]),
+    chunk=st.integers(1, 9),
+)
+def test_an_array_read_in_chunks_is_the_array(items: list[Any], indent: int | None, chunk: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "_CHUNK", chunk)
+        path = write(Path(folder), json.dumps(items, indent=indent), name="t.json")
+        found = list(json_array.read(Part(path, "t.json", {}), ["who"], key="ingest.here"))
+    assert [where for where, _ in found] == [f"t.json[{n}]" for n in range(len(items))]
+    for (_, record), item in zip(found, items, strict=True):
+        if isinstance(item, dict):
+            assert record == item
+        else:
+            assert isinstance(record, Problem) and str(item) in str(record.value)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", "[{}", "[{},]", "[{} {}]", '[{"a"]', "[" * 100_000, "[1"])
+def test_a_stream_that_is_no_array_says_so(tmp_path: Path, text: str) -> None:
+    part = Part(write(tmp_path, text, name="t.json"), "t.json", {})
+    with pytest.raises(SourceError, match=r"^ingest\.here: .*t\.json is no JSON array: .* fetch it again"):
+        list(json_array.read(part, ["a"], key="ingest.here"))

@@ -55,12 +55,29 @@ def test_a_local_folder_is_pointed_to_and_loaded(
     assert (source["id"], place) == ("saved", f"{saved.resolve()}\n")
     base = load(tmp_path / "made" / "model", device="cpu", dtype="float32")
     assert base.digest == source["digest"] and len(base.digest) == 64
+    assert (base.name, base.revision) == (str(saved.resolve()), None)
     assert base.device == CPU and base.model.dtype == torch.float32
     assert not base.model.training
     assert not any(weight.requires_grad for weight in base.model.parameters())
     expected = dict(make_model().named_parameters())
     assert all(torch.equal(weight, expected[name]) for name, weight in base.model.named_parameters())
     assert base.tokenizer.chat_template is not None
+
+
+def test_a_model_from_the_hub_is_named_by_its_id(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the hub's cache lies on a disk; a folder of one's own is named by where it lies."""
+    commit = "0" * 40
+    cache = tmp_path / "models--owner--name"
+    shutil.copytree(saved, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    prepare("owner/name", revision=commit, folder=tmp_path / "model")
+    base = load(tmp_path / "model", device="cpu", dtype="float32")
+    assert (base.name, base.revision) == ("owner/name", commit)
 
 
 def test_dtype_is_as_asked(saved: Path, tmp_path: Path) -> None:

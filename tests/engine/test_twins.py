@@ -37,6 +37,17 @@ def test_logits_spread_and_know_what_came_before(kind: str) -> None:
     assert (others - logits)[:, 21:].square().mean().sqrt() > 0.1, "or wrong attention would not show"
 
 
+@pytest.mark.parametrize("kind", ["minimax", "deepseek_v3", "gemma4_text", "llama4_text"])
+def test_what_is_computed_stays(kind: str) -> None:
+    """Masks and decays are buffers too: a token changes nothing before it."""
+    model = twin(config_of(kind))
+    changed = ROWS.clone()
+    changed[:, 20] += 1
+    with torch.no_grad():
+        logits, others = (model(input_ids=rows, use_cache=False).logits for rows in (ROWS, changed))
+    assert (others - logits)[:, :20].abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_no_parameter_hides(kind: str) -> None:
     """Nowhere a vector of equal numbers: a norm of ones, a bias or sink of zeros."""
@@ -120,12 +131,36 @@ def test_flags_stay_and_sizes_follow() -> None:
     assert heads == [1, 2, 4]
 
 
-def test_as_published() -> None:
-    """What gpt-oss-120b's configuration has besides the default: bfloat16, quantised experts, two ends."""
-    quantised = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
-    whole = config_of("gpt_oss", dtype="bfloat16", quantization_config=quantised, eos_token_id=200002)
-    model = twin(whole)
-    assert not hasattr(model.config, "quantization_config") and model.config.eos_token_id == 319
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "gpt_oss": {  # gpt-oss-120b
+        "dtype": "bfloat16",
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
+        "eos_token_id": 200002,
+    },
+    "deepseek_v3": {  # DeepSeek-V3
+        "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096},
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        "first_k_dense_replace": 3,
+        "eos_token_id": 1,
+    },
+    "granite": {  # Granite 3.3: its embeddings are twelve times as large as what layers add to them
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 8.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.015625,
+        "tie_word_embeddings": True,
+    },
+    "falcon_h1": {"mamba_d_ssm": 3072, "mamba_n_heads": 48, "mamba_d_head": 64, "lm_head_multiplier": 0.02},
+    "nemotron_h": {"hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M", "num_hidden_layers": 24},
+    "qwen3_next": {"full_attention_interval": 4, "num_hidden_layers": 48, "rope_theta": 10000000},
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_as_published(kind: str) -> None:
+    """Fields of older files, and what a twin has no use for: bfloat16, how weights were quantised."""
+    model = twin(config_of(kind, **PUBLISHED[kind]))
+    assert not hasattr(model.config, "quantization_config") and model.config.eos_token_id in (319, 2, 1, None)
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
 
 

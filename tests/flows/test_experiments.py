@@ -75,7 +75,7 @@ def test_changed_keys_are_named() -> None:
 @pytest.mark.parametrize("left", experiment_names())
 @pytest.mark.parametrize("name", ["", "acl"])
 def test_what_an_experiment_left_is_taken_back(params: Path, left: str, name: str) -> None:
-    """`paper` has a rate that DVC writes as 3e-05, which is a string to PyYAML."""
+    """`paper-abstracts` has a rate that DVC writes as 3e-05, which is a string to PyYAML."""
     options = shlex.split((ROOT / "experiments" / left).read_text(encoding="utf-8"))[1::2]  # behind -S
     apply_overrides(params, [*options, "suite=lambda", "seed=7"])
     assert f"had left experiments/{left}" in start(name)

@@ -16,7 +16,8 @@ from kit.training import assert_close, collate, learn, lesson, moved, recipe, te
 from torch import Tensor
 
 from spring.engine.lessons import Learned, Lesson, plan_batches
-from spring.engine.lora import AdapterBank, rank_of, save_adapter
+from spring.engine.lora import AdapterBank, rank_of
+from spring.engine.peft import save_adapter
 from spring.engine.rules import Start
 from spring.engine.scoring import token_logps
 from spring.engine.texts import Text

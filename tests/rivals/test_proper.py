@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
 from spring.engine.lessons import Lesson
-from spring.engine.lora import AdapterBank, load_adapter
+from spring.engine.lora import AdapterBank
+from spring.engine.peft import load_adapter
 from spring.engine.queries import Query
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Lora

@@ -16,6 +16,21 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.benchmarks import (
+    article,
+    asked_article,
+    asked_paper,
+    asked_post,
+    asked_review,
+    bought,
+    paper,
+    post,
+    review,
+    sold,
+    write_lamp,
+    write_lines,
+    write_longlamp,
+)
 from kit.sources import Message, call_git, make_repository
 
 import tasks.ingest
@@ -458,6 +473,37 @@ def test_personas_bring_labels(project: Path) -> None:
     assert kept["user_id"].n_unique() == 2 and kept.height > 30
     assert labels["interaction_id"].to_list() == kept["interaction_id"].to_list()
     assert labels["drift"].null_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "block", "users"),
+    [
+        ("longlamp", {"id": "there"}, {"Ada": 8}),
+        ("longlamp", {"id": "there", "task": "review", "order": "file"}, {"A1": 5}),
+        ("longlamp", {"id": "there", "task": "topic", "order": "file"}, {"ada": 5}),
+        ("lamp", {"path": "there"}, {"train-1": 7}),
+        ("amazon", {"reviews": "r.jsonl.gz", "products": "p.jsonl", "min_reviews": 2}, {"ADA": 6}),
+    ],
+)
+def test_the_fields_own_data_needs_no_table(
+    project: Path, source: str, block: dict[str, Any], users: dict[str, int]
+) -> None:
+    """From the files as they are published to periods, under the prompts that are there."""
+    there = project / "there"
+    papers, reviews, posts = ([make(n) for n in range(1, count)] for make, count in
+                              ((paper, 9), (review, 5), (post, 5)))  # fmt: skip
+    write_longlamp(there, "abstract_generation_user", train=[asked_paper("Ada", 9, papers)])
+    write_longlamp(there, "product_review_user", test=[asked_review("A1", 9, reviews)])
+    write_longlamp(there, "topic_writing_user", val=[asked_post("ada", 9, posts)])
+    write_lamp(there / "LaMP_4", {"1": 9}, train=[asked_article("1", 9, [article(n) for n in range(1, 7)])])
+    write_lines(project / "r.jsonl.gz", [bought(n) for n in range(6)] + [bought(1, "BEN")])
+    write_lines(project / "p.jsonl", [sold(n) for n in range(6)])
+    configure(source=source, **{source: block})
+    tasks.ingest.main()
+    tasks.split.main()
+    kept = pl.read_parquet("data/ingest/interactions.parquet")
+    assert dict(kept["user_id"].value_counts().iter_rows()) == users
+    assert json.loads(Path("data/ingest.json").read_text())["opened"]
 
 
 # --- what is told -----------------------------------------------------------------------------------------

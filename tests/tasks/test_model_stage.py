@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import shutil
@@ -10,13 +11,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 from kit.encoders import MakeEncoder
+from kit.families import FORMS
 from kit.pipeline import run, write_params, write_table
+from kit.sources import CASES
 from kit.templates import DATED, DROPS_SYSTEM, NO_SYSTEM, PLAIN, THINKING, WITHOUT
 
+from bench.tiny import make_model
+from spring.engine.model import load_tokenizer
 from spring.engine.packaged import PACKAGED
 from spring.engine.settings import Model
 from spring.engine.weights import ModelError
+from spring.settings.params import ParameterError
 from tasks import ingest, model, score_base, split
+from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 
 
@@ -74,6 +81,71 @@ def test_a_template_that_cannot_be_followed_stops_the_first_stage_that_knows(
         run(model, monkeypatch)
 
 
+def test_what_is_said_of_a_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """36,000 = 320 x 32 once (tied) or twice, and 2 layers, counted by transformers itself."""
+    caplog.set_level(logging.INFO, logger="tasks.model")
+    write_params(Path(), folder, model__max_length=400)
+    run(model, monkeypatch)
+    size = make_model().num_parameters()
+    assert caplog.messages == [
+        f"model: {folder}, LlamaForCausalLM (llama), {size:,} parameters",
+        "runs: on cpu in float32, texts of up to 400 tokens",
+        "road: packed",
+        "adapters: may lie on down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+        "template: system turn, ends with <|im_end|>, no clock",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "told"),
+    [
+        ("config.json", {"model_type": "frobnicator"}, "of the family 'frobnicator', which transformers "),
+        ("config.json", {"model_type": None}, r"config\.json cannot be used \(it names no model_type\)"),
+        ("config.json", {"num_attention_heads": "many"}, r"cannot be used \(Validation error .*'many'"),
+        ("config.json", {"model_type": "t5"}, "of the family 't5', of which transformers has no model that"),
+        ("tokenizer.json", {"model": None, "added_tokens": 1}, "has no tokenizer that can be read"),
+    ],
+)
+def test_models_that_are_none_of_ours_are_refused_in_one_line(
+    file: str, keys: dict[str, object], told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads((folder / file).read_text()) | keys
+    kept = {key: value for key, value in described.items() if value is not None}
+    (folder / file).write_text(json.dumps(kept))
+    write_params(Path(), folder)
+    with pytest.raises(ModelError, match=told) as refusal:
+        run(model, monkeypatch)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_hub_that_cannot_be_reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at that port."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    write_params(Path(), folder, model__id="no-such-owner/no-such-model")
+    with pytest.raises(ModelError, match=r"\(it cannot be reached, and no copy is on this machine\); use"):
+        run(model, monkeypatch)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not here")
+@pytest.mark.parametrize(
+    ("case", "prompt"),
+    [
+        ("dated", "system\nToday is 2026-01-01.\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"),
+        ("thinking", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("no-system", "<|im_start|>user\nS\n\nU<|im_end|>\n"),
+        ("drops-system", "<|im_start|>user\nS\n\nU<|im_end|>\n"),
+    ],
+)
+def test_templates_from_the_field(case: str, prompt: str, folder: Path) -> None:
+    source = (CASES / f"chat-templates/{case}.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(source, encoding="utf-8")
+    tokenizer, template = load_tokenizer(folder, model_id=case)
+    assert prompt in tokenizer.decode(template.prompt("S", "U"))
+    assert str(template).startswith(f"template: {WITHOUT}") == ("system" in case)
+
+
 def test_an_encoder_that_cannot_be_followed_too(
     folder: Path, encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +169,42 @@ def test_the_date_is_in_every_key_once_it_is_not_the_usual_one(
     for bench, words in ((usual, "01 Jan 2026"), (other, "03 Feb 2024")):
         tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
         assert f"Today is {words}." in bench.base.tokenizer.decode(list(tokens))
+
+
+def test_what_the_template_is_given_is_in_every_key_once_it_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is said the keys are those of before; thinking is then off."""
+    (folder / "chat_template.jinja").write_text(FORMS["smollm3"].source, encoding="utf-8")
+    write_params(Path(), folder)
+    run(model, monkeypatch)
+    usual = Experiment()
+    assert sorted(usual.identity) == ["libraries", "model", "run"]
+    write_params(Path(), folder, model__chat_template_kwargs={"enable_thinking": True})
+    other = Experiment()
+    assert other.identity == {**usual.identity, "chat_template_kwargs": {"enable_thinking": True}}
+    for bench, words in ((usual, "/no_think"), (other, "/think")):
+        tokens = bench.prompter.prompt("commit", json.dumps({"SUBJECT": "a cup"}))
+        assert f"Reasoning Mode: {words}\n" in bench.base.tokenizer.decode(list(tokens))
+    write_params(Path(), folder, model__chat_template_kwargs={"thinking": True})
+    for refuse in (lambda: run(model, monkeypatch), lambda: Experiment().base):
+        with pytest.raises(ModelError, match=r"chat_template_kwargs has thinking, which .* enable_thinking"):
+            refuse()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"today": datetime.date(2026, 1, 1)}, r"today is datetime\.date.*: must be text, a number, true"),
+        ({"heat": float("inf")}, "heat is inf: must be text, a number"),
+        ({"deep": {"day": [datetime.date(2026, 1, 1)]}}, "deep must be text, a number"),
+        ([1], r"model\.chat_template_kwargs is \[1\]"),
+    ],
+)
+def test_what_json_has_no_word_for_is_refused(given: object, told: str, folder: Path) -> None:
+    write_params(Path(), folder, model__chat_template_kwargs=given)
+    with pytest.raises(ParameterError, match=told):
+        load_params()
 
 
 @pytest.mark.slow

@@ -454,3 +454,15 @@ def test_prompts_of_other_tasks_part_no_runs() -> None:
     )
     odd = settings(params.model_copy(update={"prompts": params.prompts | {"review": other}}))
     assert keeping.differences(odd, settings(params)) == "prompts"
+
+
+def test_blocks_of_sources_that_came_later_part_no_runs() -> None:
+    """Runs that were kept before them are pooled with new ones."""
+    params = load_params(ROOT / "params.yaml")
+    without = params.ingest.model_copy(update=dict.fromkeys(params.ingest.unused))
+    assert params.ingest.unused >= {"longlamp", "lamp", "amazon"} and without.longlamp is None
+    assert settings(params.model_copy(update={"ingest": without})) == settings(params)
+    used = [params.ingest.model_copy(update={"source": "longlamp", "longlamp": block}) for block in
+            (params.ingest.longlamp, params.ingest.longlamp.model_copy(update={"max_users": 7}))]  # fmt: skip
+    first, second = (settings(params.model_copy(update={"ingest": ingest})) for ingest in used)
+    assert keeping.differences(first, second) == "ingest"

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from spring.data.rows import Opened, RawRow, Skip
-from spring.data.sources import changelogs, git, table
+from spring.data.sources import amazon, changelogs, git, lamp, longlamp, table
 from spring.data.sources.personas import generate as personas
 from spring.engine.strict import Strict
 
@@ -37,4 +37,7 @@ SOURCES: dict[str, Source] = {
     "changelogs": Source(changelogs.ChangelogsSource, changelogs.TASK, changelogs.read, required=True),
     "git": Source(git.GitSource, git.TASK, git.read, required=True),
     "table": Source(table.TableSource, attrgetter("task"), table.read, required=True),
+    "longlamp": Source(longlamp.LongLampSource, longlamp.prompt_of, longlamp.read),
+    "lamp": Source(lamp.LampSource, lamp.prompt_of, lamp.read),
+    "amazon": Source(amazon.AmazonSource, amazon.TASK, amazon.read),
 }

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Collection, Iterator
-from datetime import date
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from spring.data.rows import Opened, Problem, RawRow, Reason, Skip, SourceError
+from spring.data.rows import Opened, Problem, RawRow, Skip, SourceError
+from spring.data.sources.fields import date_of, read_fields
 from spring.data.sources.formats import csv_files, json_files, parquet_files
 from spring.data.sources.formats.parts import find_parts
 from spring.data.sources.formats.record import Content, Part
-from spring.data.values import MISSING, fold_words, is_missing, parse_number
+from spring.data.values import MISSING, fold_words
 from spring.engine.strict import Name, Strict, added
 
 _COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating", "arrived")
-_OPTIONAL = ("month", "rating", "arrived")  # a row may lack them
-_IDS = ("user_id", "interaction_id")
-_ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # 1.23457E+17: many ids, to a spreadsheet, are this one
-_WHOLE = re.compile(r"(-?\d+)\.0")  # an id in a column of floats, as pandas has it beside a missing one
-_EXACT = 2**53  # whole numbers from which floats skip some
 _SHOWN = 50  # columns that a message names
-UNDATED_MONTH = 7.0  # a year without a month is taken as its middle: at most half a year off
 
 
 class TableSource(Strict):
@@ -105,21 +96,8 @@ def _named(problem: Problem, columns: dict[str, str]) -> Problem:
 def _row(
     source: TableSource, number: int, where: str, record: dict[str, Any], words: frozenset[str]
 ) -> RawRow:
-    texts: dict[str, str] = {}
-    damage = None
-    for name, column in _mapping(source).items():
-        value = record.get(column)
-        text = _text_of(value)
-        if text is None:
-            if value is not None and value == value:  # a NaN is no value
-                damage = damage or Problem(name, Reason.NOT_TEXT, repr(value))
-        elif name in _IDS and _is_rounded(text.strip()):
-            damage = damage or Problem(name, Reason.ROUNDED, text)
-        elif not is_missing(text, words, prose=name == "response" or name.startswith("query.")):
-            texts[name] = _plain_id(text) if name in _IDS else text
-        elif name not in _OPTIONAL:
-            damage = damage or Problem(name, Reason.MISSING_WORD, text)
-    timestamp = texts.get("timestamp") or _date_of(texts.get("year", ""), texts.get("month", ""))
+    texts, damage = read_fields(record, _mapping(source), words)
+    timestamp = texts.get("timestamp") or date_of(texts.get("year", ""), texts.get("month", ""))
     return RawRow(
         row=number,
         where=where,
@@ -133,42 +111,6 @@ def _row(
         arrived=texts.get("arrived", "") if source.arrived else None,
         damage=damage,
     )
-
-
-def _is_rounded(text: str) -> bool:
-    """Whether other ids may have become this one, in a spreadsheet or in a column of floats."""
-    whole = _WHOLE.fullmatch(text)
-    return bool(_ROUNDED.fullmatch(text) or (whole and abs(float(whole[1])) >= _EXACT))
-
-
-def _plain_id(text: str) -> str:
-    """An id without the .0 that it has got in a column of floats: elsewhere it is written without."""
-    whole = _WHOLE.fullmatch(text.strip())
-    return whole[1] if whole else text
-
-
-def _text_of(value: object) -> str | None:
-    """A value as text, or None if it is none: a list, an object, a truth value, a number without end."""
-    if isinstance(value, date):  # a datetime is one too
-        return value.isoformat()
-    if isinstance(value, bytes):  # text, to writers that do not say so
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
-        return None
-    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
-        return None
-    return str(value)
-
-
-def _date_of(year: str, month: str) -> str | None:
-    """First day of the month; both come as text, perhaps with the .0 of a float column."""
-    if not year.strip():
-        return None
-    in_year = parse_number(year)
-    in_month = parse_number(month) if month.strip() else UNDATED_MONTH
-    if in_year is None or in_month is None or in_year % 1 or in_month % 1:
-        return f"year {year}, month {month}"
-    return f"{int(in_year):04d}-{int(in_month):02d}-01"
 
 
 def _read_each(parts: list[Part], wanted: Collection[str], *, delimiter: str) -> Iterator[Content]:

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from spring.engine.layers import widths
-from spring.engine.lora import AdapterBank, tensor_name
+from spring.engine.lora import AdapterBank
 from spring.engine.lowrank import BankedLinear, Route, least
 from spring.engine.packing import Pack
+from spring.engine.peft import tensor_name
 from spring.engine.settings import Lora
 from spring.rivals.proper.files import ROUTER, USER, USERS, shared_name
 from spring.rivals.proper.levels import Proper, likeness, mixture, user_aware
@@ -128,7 +129,7 @@ class _Group(AdapterBank):
         gates = user_aware(self.router, text, self._users(pack))
         known = covered(pack)
         row = F.pad(pack.row, (0, pack.tail))
-        said = (route.runs, route.masks, route.steps, route.tokens)
+        said = (route.runs, route.masks, route.steps, route.tokens, route.spread)
         return GroupRoute(*said, covered=known, gates=gates, row=row)
 
     def _pool(self, prompt: tuple[int, ...]) -> Tensor:
@@ -270,7 +271,7 @@ class UserBank(AdapterBank):
 
     def _plan(self, pack: Pack, seeds: Sequence[int] | None) -> Route:
         route = super()._plan(pack, seeds)
-        said = (route.runs, route.masks, route.steps, route.tokens)
+        said = (route.runs, route.masks, route.steps, route.tokens, route.spread)
         return SharedRoute(*said, covered=covered(pack))
 
     def state(self, slot: int) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spring.engine.lora import tensor_name
+from spring.engine.peft import tensor_name
 
 ROUTER, USERS, USER = "router", "user_embeddings", "user_embedding"  # names of tensors
 EXPERTS = "experts.safetensors"

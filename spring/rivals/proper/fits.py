@@ -57,7 +57,7 @@ class Founding:
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank; there is a single lesson for all users."""
-        from spring.engine.lora import load_adapter
+        from spring.engine.peft import load_adapter
         from spring.rivals.proper.banks import GroupLessons
 
         assert slots == 1, "all users are in one lesson"
@@ -66,7 +66,7 @@ class Founding:
 
     def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
         """Writes the shared part, the population LoRA included."""
-        from spring.engine.lora import load_adapter
+        from spring.engine.peft import load_adapter
         from spring.rivals.proper.files import save_group
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}

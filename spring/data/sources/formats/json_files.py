@@ -15,12 +15,12 @@ from typing import Any
 
 from spring.data.rows import Problem, Reason, Skip, SourceError
 from spring.data.sources.formats.record import Content, Part, Record
-from spring.data.sources.formats.text import read_text
+from spring.data.sources.formats.text import read_lines, read_text
 
 _BEGIN = re.compile(r"[^ \t\r\n]")  # JSON's blanks
 
 
-class _Object(dict[str, Any]):
+class Object(dict[str, Any]):
     """A JSON object, and which of its keys stand there more than once."""
 
     twice: frozenset[str]
@@ -39,20 +39,29 @@ def read(parts: list[Part], wanted: Collection[str]) -> Iterator[Content]:
 
 
 def _records(part: Part, wanted: frozenset[str], keys: dict[str, None]) -> Iterator[Record]:
-    text = read_text(part.path)
-    for where, item in _items(part, text):
-        if isinstance(item, _Object):
+    for where, item in _items(part, read_text(part.path)):
+        if isinstance(item, Object):
             keys.update(dict.fromkeys(item))
-            if twice := sorted(item.twice & wanted):
-                problem = Problem(twice[0], Reason.TWICE, f"the last one is {item[twice[0]]!r}")
-                yield where, problem
-            else:
-                yield where, {key: item[key] for key in wanted & item.keys()}
-        elif isinstance(item, (Problem, Skip)):
-            yield where, item
-        else:
-            message = f"no object, {{...}}, but {json.dumps(item, ensure_ascii=False)}"
-            yield where, Problem("line", Reason.MALFORMED, message)
+        yield where, take(item, wanted)
+
+
+def read_large(part: Part, wanted: Collection[str], *, key: str) -> Iterator[Record]:
+    """An object per line, of a file that is too large to be held; `key` is the parameter that names it."""
+    keys = frozenset(wanted)
+    for where, item in _lines(part, read_lines(part.path, key=key)):
+        yield where, take(item, keys)
+
+
+def take(item: Any, wanted: frozenset[str]) -> dict[str, Any] | Problem | Skip:
+    """What is wanted of an item, if it is an object in which no such key stands twice."""
+    if isinstance(item, (Problem, Skip)):
+        return item
+    if not isinstance(item, Object):
+        message = f"no object, {{...}}, but {json.dumps(item, ensure_ascii=False)}"
+        return Problem("line", Reason.MALFORMED, message)
+    if twice := sorted(item.twice & wanted):
+        return Problem(twice[0], Reason.TWICE, f"the last one is {item[twice[0]]!r}")
+    return {key: item[key] for key in wanted & item.keys()}
 
 
 def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
@@ -68,7 +77,7 @@ def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
                 f"ingest.table.path: {part.path} is no JSON array: {error}. If it was cut off, fetch it "
                 f"again; if each line is an object of its own, name it .jsonl"
             ) from None
-    return _lines(part, text)
+    return _lines(part, io.StringIO(text, newline=None))
 
 
 def _is_value(text: str) -> bool:
@@ -80,14 +89,14 @@ def _is_value(text: str) -> bool:
 
 def _sequence(text: str) -> Iterator[Any]:
     """Values one behind the other; raises ValueError where one is none."""
-    decoder, place = json.JSONDecoder(object_pairs_hook=_object), 0
+    decoder, place = json.JSONDecoder(object_pairs_hook=as_object), 0
     while found := _BEGIN.search(text, place):
         item, place = decoder.raw_decode(text, found.start())
         yield item
 
 
-def _lines(part: Part, text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+def _lines(part: Part, lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         item: Any
         try:
             line = line.removeprefix("\ufeff")  # files that were put one behind the other
@@ -98,11 +107,12 @@ def _lines(part: Part, text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parse(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_object)
+    return json.loads(text, object_pairs_hook=as_object)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    found = _Object(pairs)
+def as_object(pairs: list[tuple[str, Any]]) -> Object:
+    """For `object_pairs_hook`."""
+    found = Object(pairs)
     counts = Counter(key for key, _ in pairs) if len(found) < len(pairs) else {}
     found.twice = frozenset(key for key, count in counts.items() if count > 1)
     return found

@@ -16,6 +16,7 @@ import polars as pl
 from spring.data.rows import SourceError
 from spring.data.sources.formats import unpack
 from spring.data.sources.formats.record import Content, Part, Record
+from spring.data.sources.formats.text import KEY
 
 # Beyond these Python has no date, or none in every time zone
 _DATES = date(2, 1, 1), date(9998, 12, 31)
@@ -23,22 +24,31 @@ _DATES = date(2, 1, 1), date(9998, 12, 31)
 
 def read(parts: list[Part], wanted: Collection[str]) -> Iterator[Content]:
     """Each part. Raises SourceError for the first that cannot be read, naming column and remedy."""
+    for part, (columns, frame) in zip(parts, read_frames(parts, wanted), strict=True):
+        _check_types(part, frame)
+        yield Content(columns, _records(part, frame))
+
+
+def read_frames(
+    parts: list[Part], wanted: Collection[str], *, key: str = KEY
+) -> Iterator[tuple[list[str], pl.DataFrame]]:
+    """The names of all columns of each part, and those that are wanted, of any type; none if one lacks.
+
+    key: the parameter that names the files.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         done = _unpack(out, [(str(part.path), sorted(set(wanted) - part.keys.keys())) for part in parts])
         for number, part in enumerate(parts):
             told = out / f"{number}.json"
             if not told.exists():  # the process ended at this file
-                raise _damaged(
-                    part, f"its reader ended with code {done.returncode}: {_last_line(done.stderr)}"
-                )
+                why = f"its reader ended with code {done.returncode}: {_last_line(done.stderr)}"
+                raise _damaged(part, why, key)
             found = json.loads(told.read_text(encoding="utf-8"))
             if found["error"] is not None:
-                raise _damaged(part, found["error"])
+                raise _damaged(part, found["error"], key)
             file = out / f"{number}.arrow"
-            frame = pl.read_ipc(file) if file.exists() else pl.DataFrame()
-            _check_types(part, frame)
-            yield Content(found["columns"], _records(part, frame))
+            yield found["columns"], pl.read_ipc(file) if file.exists() else pl.DataFrame()
 
 
 def _unpack(out: Path, files: list[tuple[str, list[str]]]) -> subprocess.CompletedProcess[bytes]:
@@ -47,9 +57,9 @@ def _unpack(out: Path, files: list[tuple[str, list[str]]]) -> subprocess.Complet
     return subprocess.run(command, input=json.dumps(files).encode(), capture_output=True)
 
 
-def _damaged(part: Part, why: str) -> SourceError:
+def _damaged(part: Part, why: str, key: str) -> SourceError:
     return SourceError(
-        f"ingest.table.path: {part.path} is no parquet file that can be read: {why}. If it is damaged or was "
+        f"{key}: {part.path} is no parquet file that can be read: {why}. If it is damaged or was "
         f"cut off, fetch or write it again; if a column holds what polars cannot read, write it in another "
         f"type"
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spring.data.rows import SourceError
@@ -16,6 +19,7 @@ _MARKS = {  # the longer one first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_CHUNK = 2**22
 _LOOK = 1000  # bytes in which UTF-16 without a mark shows: every second one of Latin text is 0
 # What is no text, whatever its name says, by its first bytes: (what it is, what to do)
 _OTHERS = {
@@ -35,32 +39,73 @@ _OTHERS = {
 }
 
 
-def read_text(path: Path) -> str:
+KEY = "ingest.table.path"  # the parameter that messages name
+
+
+def read_text(path: Path, *, key: str = KEY) -> str:
     """All of it. Bytes that are no text become replacement characters, which quarantine their row.
 
     Raises SourceError if the file cannot be read or unpacked to its end, is no text by its first bytes, or
     seems to be UTF-16 with no mark.
     """
-    try:
+    with _reading(path, key):
         data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
+        if _is_packed(path):
             data = gzip.decompress(data)
+    codec, skipped = _find_codec(data[:_LOOK], path, key)
+    return data[skipped:].decode(codec, errors="replace")
+
+
+def read_lines(path: Path, *, key: str = KEY) -> Iterator[str]:
+    """The same, line by line: in memory is one line."""
+    with _opened(path, key) as file:
+        yield from file
+
+
+def read_chunks(path: Path, *, key: str = KEY) -> Iterator[str]:
+    """The same, a few megabytes at a time."""
+    with _opened(path, key) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@contextmanager
+def _opened(path: Path, key: str) -> Iterator[io.TextIOWrapper]:
+    with _reading(path, key), gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+        codec, skipped = _find_codec(file.read(_LOOK), path, key)
+        file.seek(skipped)
+        yield io.TextIOWrapper(file, codec, errors="replace")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def _reading(path: Path, key: str) -> Iterator[None]:
+    """Tells what goes wrong with the file itself."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(
-            f"ingest.table.path: {path} cannot be read: {error}. If it is damaged or cut off, fetch it "
-            f"again; if it is not packed, take .gz from its name"
-            if path.suffix.lower() == ".gz"
-            else f"ingest.table.path: {path} cannot be read: {error}"
+            f"{key}: {path} cannot be read: {error}. If it is damaged or cut off, fetch it again; if it is "
+            f"not packed, take .gz from its name"
+            if _is_packed(path)
+            else f"{key}: {path} cannot be read: {error}"
         ) from None
+
+
+def _find_codec(first: bytes, path: Path, key: str) -> tuple[str, int]:
+    """The codec of a text and how long its mark is, by its first bytes."""
     for mark, codec in _MARKS.items():
-        if data.startswith(mark):
-            return data[len(mark) :].decode(codec, errors="replace")
-    for first, (what, remedy) in _OTHERS.items():
-        if data.startswith(first):
-            raise SourceError(f"ingest.table.path: {path} is {what}: {remedy}")
-    if 4 * data[:_LOOK].count(0) > len(data[:_LOOK]) or 0 in data[:2]:
+        if first.startswith(mark):
+            return codec, len(mark)
+    for begin, (what, remedy) in _OTHERS.items():
+        if first.startswith(begin):
+            raise SourceError(f"{key}: {path} is {what}: {remedy}")
+    if 4 * first.count(0) > len(first) or 0 in first[:2]:
         raise SourceError(
-            f"ingest.table.path: {path} is no UTF-8: every other byte is 0, as in UTF-16. Save it as UTF-8, "
-            f"or with a byte order mark"
+            f"{key}: {path} is no UTF-8: every other byte is 0, as in UTF-16. Save it as UTF-8, or with a "
+            f"byte order mark"
         )
-    return data.decode("utf-8", errors="replace")
+    return "utf-8", 0
