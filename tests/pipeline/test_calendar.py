@@ -16,6 +16,9 @@ from kit.calendar import DAYS, START, by_calendar, closed, finish, learn, write_
 from kit.pipeline import ROOT, cells, run
 
 from tasks import adapt, consolidate, generate
+from tasks.params import load_params
+from tasks.seeds.keeping import keep, read_kept
+from tasks.seeds.pooling import pool
 from tasks.steps.experiment import Experiment
 
 ARMS: dict[str, Any] = {
@@ -157,3 +160,22 @@ def test_dvc_runs_no_closed_period_again(tmp_path, monkeypatch, tiny_model_folde
     of_periods = {stage for stage in ran[1] if "@" in stage}
     assert of_periods == {"adapt@3", "consolidate@3", "generate@3"} and "adapt@2" in ran[0]
     assert "split" in ran[1] and "report" in ran[1]
+
+
+@pytest.mark.slow
+def test_two_seeds_are_pooled_and_runs_are_logged(folder, monkeypatch, tiny_model_folder):
+    """Of users who are asked in some periods only, and a period in which nobody is."""
+    shutil.copytree(ROOT / "suites", folder / "suites")
+    write_rows(folder / "table.csv", BATCHES)
+    for seed in (0, 1):
+        by_calendar(folder, tiny_model_folder, arms=ARMS, periods=4, seed=seed, tracking__mode="offline")
+        learn(monkeypatch, 4)
+        finish(monkeypatch)
+        keep(load_params())
+    params = load_params()
+    pooled = pool(params, read_kept(params, folder / f"data/seeds/{params.experiment}"))
+    assert pooled["users"] == 3 and pooled["seeds"] == [0, 1]
+    spring = pooled["arms"]["spring"]["rouge1"]["periods"]
+    assert spring["2"] is None and spring["3"] is not None
+    assert pooled["paired"]["spring"]["rouge1"]["difference"] is not None
+    assert len(list((folder / "wandb").glob("offline-run-*/*.wandb"))) >= len(ARMS)
