@@ -202,7 +202,7 @@ def all_metrics(
     detected = detect(params, scores)
     metrics = {
         "experiment": params.experiment,
-        "users": interactions["user_id"].n_unique(),
+        "users": users["user_id"].n_unique(),  # who were asked: what intervals and tests are over
         "interactions": interactions.height,
         "periods": stream(params),
         "seed": params.seed,
