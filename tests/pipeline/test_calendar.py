@@ -28,13 +28,6 @@ ARMS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPRING_CELLS", raising=False)
-    return tmp_path
-
-
 BATCHES = [
     {"ann": 4, "bob": 5},
     {"ann": 3, "cem": 4},  # bob is away, cem is new

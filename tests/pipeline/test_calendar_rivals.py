@@ -72,25 +72,21 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("family", list(ARMS))
-def test_every_kind_of_arm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path, family: str
-):
+def test_every_kind_of_arm(folder: Path, monkeypatch, tiny_model_folder: Path, family: str):
     """Each gives numbers of the same users, and closed periods stay when the last one comes."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SPRING_CELLS", raising=False)
     arms = BASE | ARMS[family]
-    write_rows(tmp_path / "table.csv", BATCHES[:3])
-    by_calendar(tmp_path, tiny_model_folder, periods=3, arms=arms)
+    write_rows(folder / "table.csv", BATCHES[:3])
+    by_calendar(folder, tiny_model_folder, periods=3, arms=arms)
     learn(monkeypatch, 3)
-    before = closed(tmp_path, 3)
-    write_rows(tmp_path / "table.csv", BATCHES)
-    by_calendar(tmp_path, tiny_model_folder, periods=4, arms=arms)
+    before = closed(folder, 3)
+    write_rows(folder / "table.csv", BATCHES)
+    by_calendar(folder, tiny_model_folder, periods=4, arms=arms)
     learn(monkeypatch, 4, after=3)
-    known = cells(tmp_path)
+    known = cells(folder)
     for t in range(3):
         for stage in (adapt, consolidate, generate):
             run(stage, monkeypatch, t)
-    assert closed(tmp_path, 3) == before and cells(tmp_path) == known
+    assert closed(folder, 3) == before and cells(folder) == known
     metrics = finish(monkeypatch)
     users = (
         pl.read_parquet("data/evaluate/users.parquet").group_by("arm").agg(pl.col("user_id").unique().sort())
@@ -99,3 +95,17 @@ def test_every_kind_of_arm(
     for arm in arms:
         assert metrics["arms"][arm]["logp_per_token"]["mean"] < 0
         assert metrics["transfer"][arm]["average"]["users"] == 2  # ann and cem
+
+
+def test_what_came_too_late_for_all_is_learned_next_though_its_user_is_away(
+    folder, monkeypatch, tiny_model_folder
+):
+    """Bob's texts after ann's query of period 0 are in the shared lesson of period 1, in which he is away."""
+    arms = BASE | {"population": ARMS["shared"]["population"]}
+    write_rows(folder / "table.csv", [{"ann": 2, "bob": 9}, {"ann": 3}])
+    by_calendar(folder, tiny_model_folder, periods=2, arms=arms)
+    learn(monkeypatch, 2)
+    rows = pl.read_parquet("data/split/0.parquet").filter(user_id="bob", part="train")
+    lessons = [pl.read_parquet(f"data/adapt/{t}/index.parquet").row(0, named=True) for t in (0, 1)]
+    late = set(rows.filter(pl.col("timestamp") > lessons[0]["until"])["interaction_id"])
+    assert late and not late & set(lessons[0]["chosen"]) and late <= set(lessons[1]["chosen"])
