@@ -36,7 +36,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    pack: Pack,
+    pack: Pack | None = None,
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -44,6 +44,8 @@ def packed_attention(
 
     Raises NotImplementedError for anything else that a model asks of its attention (sinks, caps, biases).
     """
+    if pack is None:
+        raise NotImplementedError("the model does not hand its batch on to attention")
     unknown = [name for name, value in others.items() if name not in KNOWN and value is not None]
     if unknown:
         raise NotImplementedError(f"packed attention knows no {', '.join(unknown)}")

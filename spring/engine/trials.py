@@ -88,7 +88,7 @@ class Trial:
 
     def keep_layers(self, expected: Sequence[Tensor]) -> str | None:
         """Keeps layers on which an adapter alone does what it does in the plain model, and does something."""
-        road, kept, said = road_of(self.model), set(), "there is no linear layer for them"
+        road, kept, said = road_of(self.model), set(), "no linear layer makes one vector for each token"
         for name in sorted(road.layers):
             with adapted(self.model, [name]) as bank:
                 found = score(self.model, self.rows, self.slots, bank)
