@@ -21,7 +21,7 @@ from tasks.cells.workbench import Adapter, Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import INDEX, by_user, user_folder
+from tasks.steps.index import INDEX, by_user, carried_on, user_folder
 from tasks.steps.levels import Placed, lay_levels, read_curve
 from tasks.steps.online import set_turns
 from tasks.steps.partners import check_partners
@@ -64,21 +64,40 @@ def main() -> None:
     period = parser.parse_args().period
     bench = Experiment()
     rows = read_parquet(DATA / "split" / f"{period}.parquet")
-    check_partners(bench.params.arms, rows["user_id"].unique().to_list())  # `split` may have had other arms
-    until = rows.filter(pl.col("part") == "test")["timestamp"].min()
-    assert isinstance(until, datetime), "every user has a test item in every period"
+    if bench.params.split.by == "count":  # `split` may have had other arms
+        check_partners(bench.params.arms, rows["user_id"].unique().to_list())
+    until = first_query(rows)
+    if until is None:
+        write(bench, [], period)
+        return
     cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)
     choose(bench, cases, period)
     cases = pool(cases, until=until, learned_until=bench.learned_until(period - 1))
     set_turns(bench, cases, period)
     if period == 0:
         cases = train_foundations(bench, cases, until) + cases
+    start_late(bench, cases)
     cases, placed = lay_levels(bench, cases, until=until, period=period)
     keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
     for case, key in zip(cases, keys, strict=True):
         folder = bench.store.path(key)
         placed.append(Placed(case, key, folder, read_curve(folder)))
-    write(placed, period)
+    write(bench, placed, period)
+
+
+def first_query(rows: pl.DataFrame) -> datetime | None:
+    """The time of the period's first test query, of its last text if it has none; null: nobody wrote."""
+    tests = rows.filter(pl.col("part") == "test")
+    found = rows["timestamp"].max() if tests.is_empty() else tests["timestamp"].min()
+    assert found is None or isinstance(found, datetime), "a column of times"
+    return found
+
+
+def start_late(bench: Experiment, cases: list[Case]) -> None:
+    """Sets `previous` of users who come after period 0 and start from what all learned in it."""
+    for case in cases:
+        if case.previous is None and case.train.foundation is not None and not case.past:
+            case.previous = bench.foundation(case.train.foundation)
 
 
 def train_foundations(bench: Experiment, cases: list[Case], until: datetime) -> list[Case]:
@@ -105,7 +124,7 @@ def job_of(bench: Experiment, case: Case, period: int) -> TrainJob:
     draw = sar_draw(bench, case, period) if drawn == "sar" else None
     replay = case.chosen if drawn == "own" and case.replay else case.replay
     seed = bench.seed(case.user, period)
-    how = case.train.at(period).learning
+    how = case.train.at(case.lesson).learning
     return TrainJob(how, case.chosen, replay, start, seed, case.turns, draw, case.over)
 
 
@@ -121,29 +140,35 @@ def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]
         folder = DATA / "consolidate" / str(period - 1)
         past = by_user(read_parquet(folder / "history.parquet"))
         buffers = read_parquet(folder / "buffers.parquet")
-    previous = bench.adapters(period - 1)
+    previous, lessons = bench.adapters(period - 1), bench.lessons(period - 1)
+    absent: dict[str, list[Row]] = {user: [] for user in past if user not in users}
     cases = []
     for recipe, arm in bench.recipes.items():
         how = recipe_of(arm)
-        for user, mine in users.items():
+        catches_up = how.shared and how.data in ("current", "cumulative")  # with what was too late before
+        for user, mine in (users | absent if catches_up else users).items():
             history = past.get(user, [])
             kept: set[str] = set()
             if how.replay_share > 0:
                 mask = (pl.col("memory") == arm.memory_id) & (pl.col("user_id") == user)
                 kept = set(buffers.filter(mask)["interaction_id"])
             replay = [row for row in history if row["interaction_id"] in kept]
-            cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user)))
+            lesson = lessons.get((recipe, None if how.shared else user), 0)
+            cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user), lesson))
     return cases
 
 
 def choose(bench: Experiment, cases: list[Case], period: int) -> None:
-    """Sets `chosen` of every case, and the scores of those that select by drift."""
+    """Sets `chosen` of every case, and the scores of those that select by drift.
+
+    Of a user who has learned nothing yet, in period 0 or later, everything is chosen.
+    """
     for case in cases:
         if case.train.data == "cumulative":
             case.chosen = case.past + case.rows
-        elif case.train.data == "current" or period == 0:
+        elif case.train.data == "current" or not case.past:
             case.chosen = case.rows
-    selecting = [case for case in cases if case.train.data == "drift" and period > 0]
+    selecting = [case for case in cases if case.train.data == "drift" and case.past]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
     for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
         reads = scorers.SCORERS[case.train.select.scorer].reads
@@ -158,13 +183,15 @@ def choose(bench: Experiment, cases: list[Case], period: int) -> None:
 def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
     """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA).
 
-    And `confidences`, which the next period asks for. In period 0 they are the base model's, and all is kept.
+    And `confidences`, which the next lesson asks for. In the first, they are the base model's; all is kept.
     """
-    if period == 0:
-        for case in cases:
+    for case in cases:
+        if not case.past:
             case.seconds_score = sum(row["seconds"] for row in case.rows)
             logp, tokens = (np.array([row[name] for row in case.rows]) for name in ("logp", "tokens"))
             note_confidences(case, cama.confidence(logp, tokens))
+    cases = [case for case in cases if case.past]
+    if not cases:
         return
     before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
     jobs = [ScoreJob(case.rows, case.previous) for case in cases]
@@ -225,8 +252,8 @@ def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) ->
     ]
 
 
-def write(placed: list[Placed], period: int) -> None:
-    """Lays the stage's output out from the cells."""
+def write(bench: Experiment, placed: list[Placed], period: int) -> None:
+    """Lays the stage's output out from the cells, and lists what is carried on."""
     out = DATA / "adapt" / str(period)
     shutil.rmtree(out, ignore_errors=True)
     index, curves = [], []
@@ -241,6 +268,7 @@ def write(placed: list[Placed], period: int) -> None:
         index.append(
             {
                 **common,
+                "lesson": case.lesson,
                 "cell": one.key,
                 "folder": folder,
                 "chosen": [row["interaction_id"] for row in case.chosen],
@@ -256,10 +284,16 @@ def write(placed: list[Placed], period: int) -> None:
             curves.append(
                 {**common, "step": step, **{k: curve[k][step] for k in ("loss", "lr", "grad_norm")}}
             )
-    write_parquet(pl.DataFrame(index, schema=INDEX), out / "index.parquet")
+    learned = {(one.case.recipe, one.case.user) for one in placed}
+    kept = carried_on(learned, bench.recipes, period)
+    write_parquet(pl.concat([pl.DataFrame(index, schema=INDEX), kept]), out / "index.parquet")
     write_parquet(pl.DataFrame(curves, schema=CURVES), out / "curves.parquet")
-    sure = [row for one in placed for row in one.case.confidences]
-    write_parquet(pl.DataFrame(sure, schema=CONFIDENCES), out / "confidences.parquet")
+    sure = pl.DataFrame([row for one in placed for row in one.case.confidences], schema=CONFIDENCES)
+    if period > 0:
+        before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+        before = before.filter(pl.col("recipe").is_in(list(bench.recipes)))
+        sure = pl.concat([sure, before.join(sure, on=["recipe", "user_id"], how="anti")])
+    write_parquet(sure, out / "confidences.parquet")
     scores = [row for one in placed for row in one.case.scores]
     write_parquet(pl.DataFrame(scores, schema=SCORES), out / "scores.parquet")
 

@@ -76,7 +76,7 @@ def main() -> None:
         profiles = read_parquet(before / "profiles.parquet")
         library = Library(bench, earlier, buffers, period - 1)
         pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], Profiles(profiles), period)
-        history = pl.concat([earlier, history]).sort("user_id", maintain_order=True)
+        history = pl.concat([earlier, history]).sort("user_id", "timestamp", maintain_order=True)
     buffers, candidates = update_buffers(bench, history, buffers, period)
     if period == max(bench.params.periods):
         tell_what_decided_nothing(bench.memories, buffers)
@@ -92,20 +92,27 @@ def main() -> None:
     write_parquet(buffers, out / "buffers.parquet")
     write_parquet(candidates, out / "candidates.parquet")
     write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")
-    write_parquet(write_profiles(bench, by_user(history), profiles, period), out / "profiles.parquet")
+    written = write_profiles(bench, by_user(history), profiles, period, news=set(train["user_id"]))
+    write_parquet(written, out / "profiles.parquet")
     for name, rows in fresh.items():
         write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
 
 
 def move_profiles(bench: Experiment, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
-    """Every profile of every user after the train rows of the period."""
+    """Every profile of every user after the train rows of the period; of who has none, as it was."""
     before = read_profile_vectors(period - 1)
     jobs = [
         FollowJob(how, user, rows, before.get((vector_id(how), user)))
         for how in profilings(list(bench.params.arms.values()))
         for user, rows in users.items()
     ]
-    return table(jobs, follow_all(bench, jobs, f"consolidate@{period} profiles"))
+    moved = table(jobs, follow_all(bench, jobs, f"consolidate@{period} profiles"))
+    if period == 0:
+        return moved
+    kept = read_parquet(DATA / "consolidate" / str(period - 1) / "vectors.parquet")
+    ways = [vector_id(how) for how in profilings(list(bench.params.arms.values()))]
+    kept = kept.filter(pl.col("profile").is_in(ways))
+    return pl.concat([moved, kept.join(moved, on=["profile", "user_id"], how="anti")])
 
 
 def update_buffers(
@@ -113,12 +120,14 @@ def update_buffers(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """B^(t) of every arm and user from C^(t) = D_drift^(t) U B^(t-1), and all of C^(t) (`CANDIDATES`).
 
-    Both are scored under the updated adapter.
+    Both are scored under the updated adapter. Who has nothing new keeps what is held, and pays nothing.
     """
-    past = by_user(history)
+    past, news = by_user(history), set(history.filter(pl.col("period") == period)["user_id"])
     chosen, before_that = read_chosen(period), read_chosen(period - 1)
     adapters = bench.adapters(period)
     cases: list[tuple[str, Arm, str, list[Row]]] = []
+    kept: list[dict[str, Any]] = []
+    offered: list[dict[str, Any]] = []
     for name, arm in bench.memories.items():
         memory = arm.memory
         if memory is None or memory.scope != "buffer" or period < memory.first_period:
@@ -136,10 +145,12 @@ def update_buffers(
                 if row["interaction_id"] in known
                 or (row["interaction_id"] in new and row["period"] >= memory.first_period)
             ]
-            cases.append((name, arm, user, candidates))
+            if user not in news and all(row["held"] for row in candidates):
+                kept += [row | {"seconds": 0.0} for row in known.values()]
+            else:
+                cases.append((name, arm, user, candidates))
     jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]
     found = score(bench, jobs, f"consolidate@{period}")
-    kept, offered = [], []
     for (name, arm, user, rows), under in zip(cases, found, strict=True):
         scored = _scored(bench, arm, rows, under)
         names = {"memory": name, "user_id": user}

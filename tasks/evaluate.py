@@ -57,6 +57,11 @@ def main() -> None:
     params = load_params()
     generations = read_generations(params)
     tests = pl.concat(read_tests(t) for t in stream(params))  # what every arm must have answered
+    if tests.is_empty():
+        raise ValueError(
+            "no period after period 0 has a test item, so that there is nothing to evaluate: wait for more "
+            "data, or set a shorter split.every or another split.start"
+        )
     check_coverage(generations, tests, list(params.arms))
     items = score_items(generations, tests, synonyms=wordnet_is_installed())
     users = user_means(items)
@@ -197,7 +202,7 @@ def all_metrics(
     detected = detect(params, scores)
     metrics = {
         "experiment": params.experiment,
-        "users": interactions["user_id"].n_unique(),
+        "users": users["user_id"].n_unique(),  # who were asked: what intervals and tests are over
         "interactions": interactions.height,
         "periods": stream(params),
         "seed": params.seed,
@@ -245,7 +250,9 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
     And the number of users, where a metric does not apply to any item of some.
     """
     metrics = metrics_in(users)
-    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in metrics).sort("period")
+    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in metrics)
+    of_stream = pl.DataFrame({"period": stream(params)}, schema={"period": users.schema["period"]})
+    by_period = of_stream.join(by_period, on="period", how="left", maintain_order="left")
     found = {}
     for metric in metrics:
         interval = interval_of(params, means[metric])

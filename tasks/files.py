@@ -5,6 +5,7 @@ data/model/                     the base model            (stage model)
 data/ingest.json                what became of every row; data/ingest-quarantine.parquet: of a refused source
 data/ingest/                    interactions.parquet, labels.parquet, quarantine.parquet, left_out.parquet
 data/split/{t}.parquet          interactions of period t with their part: train or test
+data/split/waiting.parquet      of calendar periods: too few yet to be learned
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, confidences.parquet, curves.parquet, index.parquet,
                                 adapters/RECIPE/USER/

@@ -66,7 +66,7 @@ def main() -> None:
     for name, arm in bench.params.arms.items():
         for user, rows in test.items():
             requests = steers.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
-            adapter = adapter_for(bench, arm, adapters, user, list(test))
+            adapter = adapter_for(bench, arm, adapters, user)
             profile = profiles.of(arm, user, queries=rows)
             jobs.append(GenerateJob(name, user, requests, arm.decode.decoding, adapter, profile))
     tell_closed(gates, period)
@@ -113,11 +113,11 @@ def read_gates(bench: Experiment, period: int) -> dict[str, Gate]:
     return {name: Gate(arm, **frames) for name, arm in bench.params.arms.items()}
 
 
-def adapter_for(
-    bench: Experiment, arm: Arm, adapters: Adapters, user: str, users: list[str]
-) -> Adapter | None:
+def adapter_for(bench: Experiment, arm: Arm, adapters: Adapters, user: str) -> Adapter | None:
     """The adapter that answers: the user's own, or in the control `adapter: swapped` another user's."""
-    owner = swap(users, seed=bench.params.seed)[user] if arm.adapter == "swapped" else user
+    owner = user
+    if arm.adapter == "swapped":
+        owner = swap(adapters.owners(arm.recipe), seed=bench.params.seed)[user]
     adapter = adapters.of(arm.recipe, owner)
     assert (adapter is None) == (arm.recipe is None), (arm.recipe, owner)
     return adapter

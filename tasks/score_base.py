@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from tasks.cells.scoring import ScoreJob, score
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.experiment import Experiment
+
+SCORED: dict[str, Any] = {
+    "user_id": pl.String,
+    "interaction_id": pl.String,
+    "period": pl.Int32,
+    "part": pl.String,
+    "logp": pl.Float64,
+    "tokens": pl.Int32,
+    "seconds": pl.Float64,
+}
 
 
 def main() -> None:
@@ -29,7 +41,7 @@ def main() -> None:
     ]
     for t in periods:
         mine = [frame for (period, _), frame in zip(parts, scored, strict=True) if period == t]
-        write_parquet(pl.concat(mine), DATA / "score_base" / f"{t}.parquet")
+        write_parquet(pl.concat([pl.DataFrame(schema=SCORED), *mine]), DATA / "score_base" / f"{t}.parquet")
 
 
 if __name__ == "__main__":

@@ -141,17 +141,20 @@ def ask_state(bench: Experiment, learned: int, tests: Tests) -> tuple[Asked, Ask
         )
         for known in range(learned + 1)
     }
+    there = set(history["user_id"])  # a state says nothing of users who come later
     asked: Asked = []
     swapped: Asked = []
     for name, arm in bench.params.arms.items():
         for tested, users in tests.items():
-            stranger = strangers(bench, arm, adapters, list(users)) if tested == learned else {}
+            stranger = strangers(bench, arm, adapters) if tested == learned else {}
             library = libraries[min(tested, learned)]
             for user, rows in users.items():
+                if user not in there:
+                    continue
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
                 gated = [gates[name].request(row, library, user) for row in rows]
                 requests = steers.steer(arm, user, gated)
-                adapter = adapter_for(bench, arm, adapters, user, list(users))
+                adapter = adapter_for(bench, arm, adapters, user)
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())
                 asked.append((cell | OWN, Ask(requests, adapter, arm.decode.decoding, profile)))
                 if user in stranger:
@@ -160,8 +163,9 @@ def ask_state(bench: Experiment, learned: int, tests: Tests) -> tuple[Asked, Ask
     return asked, swapped
 
 
-def strangers(bench: Experiment, arm: Arm, adapters: Adapters, users: list[str]) -> dict[str, Adapter]:
+def strangers(bench: Experiment, arm: Arm, adapters: Adapters) -> dict[str, Adapter]:
     """User -> another user's adapter, for arms in which each answers with one of their own."""
+    users = adapters.owners(arm.recipe)
     if arm.adapter == "swapped" or len(users) < 2:
         return {}
     found = {}

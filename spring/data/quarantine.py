@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from spring.data.rows import INTERACTIONS, Opened, Problem, RawRow, Reason, Skip
+from spring.data.rows import ARRIVED, INTERACTIONS, Opened, Problem, RawRow, Reason, Skip, canonical
 from spring.data.split import LONG_TEXT
 from spring.data.values import name_user, parse_number, parse_time
 
@@ -61,6 +61,7 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
     skipped: Counter[str] = Counter()
     opened: dict[str, str | int] = {}
     seen: set[str] = set()
+    dated = False  # whether the source says when rows arrived
     spelled: dict[str, set[str]] = defaultdict(set)
     for raw in rows:
         if isinstance(raw, Skip):
@@ -76,13 +77,15 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
             bad.append(_quarantined(raw, problem))
         else:
             seen.add(raw.interaction_id or "")
+            dated |= raw.arrived is not None
             spelled[name_user(raw.user_id or "")].add(raw.user_id or "")
             kept.append((*_canonical(raw), raw.row, _writable(raw.where)))
-    schema = {**INTERACTIONS, "row": pl.Int64, "where": pl.String}
+    schema = {**INTERACTIONS, **ARRIVED, "row": pl.Int64, "where": pl.String}
     frame = pl.DataFrame(kept, schema=schema, orient="row").sort("user_id", "timestamp", "row")
+    frame = frame.drop("arrived") if not dated else frame.with_columns(_arrived())
     frame, repeated = _part_repeats(frame)
     quarantine = pl.concat([pl.DataFrame(bad, schema=QUARANTINE, orient="row"), repeated]).sort("row")
-    interactions = frame.select(list(INTERACTIONS))
+    interactions = frame.select(canonical(frame))
     joined = {user: sorted(ways) for user, ways in sorted(spelled.items()) if len(ways) > 1}
     return Checked(interactions, quarantine, dict(skipped), len(kept) + len(bad), opened, joined)
 
@@ -99,6 +102,8 @@ def find_problem(raw: RawRow, *, min_chars: int, max_chars: int) -> Problem | No
         return Problem("timestamp", Reason.MISSING_TIME, raw.timestamp)
     if parse_time(raw.timestamp or "") is None:
         return Problem("timestamp", Reason.BAD_TIME, raw.timestamp)
+    if (raw.arrived or "").strip() and parse_time(raw.arrived or "") is None:
+        return Problem("arrived", Reason.BAD_TIME, raw.arrived)
     texts = {**{f"query.{name}": text for name, text in raw.query.items()}, "response": raw.response}
     for name, text in {"user_id": raw.user_id, "interaction_id": raw.interaction_id, **texts}.items():
         if problem := _find_bad_characters(name, text or ""):
@@ -137,7 +142,7 @@ def leave_out(
         kept = kept.group_by("user_id", maintain_order=True).tail(max_interactions)
         cut = users.with_columns(pl.col("interactions") - max_interactions).filter(pl.col("interactions") > 0)
         left.append(cut.with_columns(reason=pl.lit(f"earlier than the latest {max_interactions}")))
-    return kept.select(list(INTERACTIONS)), pl.concat(left).select(list(LEFT_OUT)).sort("user_id", "reason")
+    return kept.select(canonical(kept)), pl.concat(left).select(list(LEFT_OUT)).sort("user_id", "reason")
 
 
 def _canonical(raw: RawRow) -> tuple[Any, ...]:
@@ -150,7 +155,13 @@ def _canonical(raw: RawRow) -> tuple[Any, ...]:
         json.dumps(query, ensure_ascii=False, sort_keys=True),
         _normalise(raw.response or ""),
         None if raw.rating is None else parse_number(raw.rating),
+        parse_time(raw.arrived or ""),
     )
+
+
+def _arrived() -> pl.Expr:
+    """When a row arrived: not before its own date, and with it where nothing is known."""
+    return pl.max_horizontal("arrived", "timestamp").alias("arrived")
 
 
 def _normalise(text: str) -> str:
@@ -196,8 +207,12 @@ def _writable(text: str) -> str:
 
 
 def _part_repeats(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Parts long texts that say again what an earlier one said, of whichever user."""
-    nth = pl.struct("timestamp", "row").rank("ordinal").over("response")
+    """Parts long texts that say again what an earlier one said, of whichever user.
+
+    The earliest is the one that arrived first, where that is known: a late copy changes no closed period.
+    """
+    order = [column for column in ("arrived", "timestamp", "row") if column in frame.columns]
+    nth = pl.struct(order).rank("ordinal").over("response")
     again = frame.with_columns(again=(nth > 1) & (pl.col("response").str.len_chars() >= LONG_TEXT))
     repeated = again.filter("again").select(
         "row",

@@ -23,6 +23,12 @@ INTERACTIONS: dict[str, Any] = {
     "response": pl.String,
     "rating": pl.Float64,
 }
+ARRIVED: dict[str, Any] = {"arrived": pl.Datetime("us", "UTC")}  # behind them, where a source says it
+
+
+def canonical(frame: pl.DataFrame) -> list[str]:
+    """The columns of a canonical table."""
+    return [*INTERACTIONS, *(column for column in ARRIVED if column in frame.columns)]
 
 
 class Reason(StrEnum):
@@ -87,6 +93,7 @@ class RawRow:
     query: dict[str, str | None] = field(default_factory=dict)
     response: str | None = None
     rating: str | None = None
+    arrived: str | None = None  # as `timestamp`; empty: not known of this row; null: the source has none
     damage: Problem | None = None
 
 

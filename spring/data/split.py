@@ -71,10 +71,10 @@ def _hold_out(frame: pl.DataFrame, share: float) -> pl.DataFrame:
 def check_leakage(frame: pl.DataFrame) -> int:
     """Raises `LeakageError` if time or identity leaks; returns how many short texts of test items recur.
 
-    Refused: an interaction id twice; an item earlier than one of the period before it; a train item later
-    than a test item of its period; a test item whose response, of `LONG_TEXT` characters or more, stands
-    word for word in a train item of the same user from its own or an earlier period, or in any train item of
-    another user: some arms learn from all users.
+    Refused: an interaction id twice; an item that came earlier than one of the period before it; a test item
+    dated earlier than a train item of its period or any item of one before it; a test item whose response, of
+    `LONG_TEXT` characters or more, stands word for word in a train item of the same user from its own or an
+    earlier period, or in any train item of another user: some arms learn from all users.
     """
     twice = frame.filter(pl.col("interaction_id").is_duplicated())["interaction_id"].unique().sort()
     _refuse(twice, "interaction ids stand twice", "make them unique in the source")
@@ -95,12 +95,23 @@ def _refuse(items: pl.Series, what: str, remedy: str) -> None:
 
 
 def _find_disorder(frame: pl.DataFrame) -> pl.Series:
-    """Items earlier than one that must not follow them: of an earlier period, or train beside a test item."""
-    order = (pl.col("period") * 2 + (pl.col("part") == "test").cast(pl.Int32)).alias("order")
-    parts = frame.group_by("user_id", order).agg(latest=pl.col("timestamp").max()).sort("user_id", "order")
+    """Items earlier than one that must not follow them: of an earlier period, or train beside a test item.
+
+    Periods follow each other by when items came (`arrived`, where it is known), tests by their own dates.
+    """
+    is_test = pl.col("part") == "test"
+    came = _overtaken(frame, pl.col("period"), "arrived" if "arrived" in frame.columns else "timestamp")
+    dated = _overtaken(frame, pl.col("period") * 2 + is_test.cast(pl.Int32), "timestamp").filter(is_test)
+    return pl.concat([came["interaction_id"], dated["interaction_id"]]).unique().sort()
+
+
+def _overtaken(frame: pl.DataFrame, order: pl.Expr, when: str) -> pl.DataFrame:
+    """Items earlier than one of the same user that stands before them in `order`."""
+    frame = frame.with_columns(order=order)
+    parts = frame.group_by("user_id", "order").agg(latest=pl.col(when).max()).sort("user_id", "order")
     before = parts.with_columns(before=pl.col("latest").cum_max().over("user_id").shift(1).over("user_id"))
-    joined = frame.with_columns(order).join(before, on=["user_id", "order"], how="left")
-    return joined.filter(pl.col("timestamp") < pl.col("before"))["interaction_id"].sort()
+    joined = frame.join(before, on=["user_id", "order"], how="left")
+    return joined.filter(pl.col(when) < pl.col("before"))
 
 
 def _find_repeats(frame: pl.DataFrame) -> pl.DataFrame:

@@ -95,21 +95,20 @@ def follow(
 ) -> list[Follow]:
     """The gain on a period's tests since just before it, where a user changed less where none did [ours].
 
-    scores [N, P, P]; changed, stable, returned [N, P] bool: the tests of this period are written in a new
-    way, as before, in an old way again. Over d = 0, 1, ..: the mean over changes (u, c) of
-    scores[u, c+d, c] - scores[u, c-1, c], less the mean of the same over the users stable in c: states
-    improve on every text of a task, changed or not.
+    scores [N, P, P], NaN where a state did not know the user yet or there is no test; changed, stable,
+    returned [N, P] bool: the tests of this period are written in a new way, as before, in an old way again.
+    Over d = 0, 1, ..: the mean over changes (u, c) of scores[u, c+d, c] - scores[u, c-1, c], less the mean of
+    the same over the users stable in c: states improve on every text of a task, changed or not.
     Changes in period 0, or in a period in which no user is stable, are left out. Users of both groups count
     until their next change or return: what comes after is another habit's learning. So later d have fewer.
     """
-    scores_of = [_checked(user) for user in scores]
     periods, turns = scores.shape[1], changed | returned
     found = []
     for d in range(periods - 1):
         excesses = []
         for c in range(1, periods - d):
-            gains = np.array([user[c + d, c] - user[c - 1, c] for user in scores_of])
-            as_it_was = ~turns[:, c + 1 : c + d + 1].any(axis=1)
+            gains = scores[:, c + d, c] - scores[:, c - 1, c]
+            as_it_was = ~turns[:, c + 1 : c + d + 1].any(axis=1) & np.isfinite(gains)
             lasting, calm = changed[:, c] & as_it_was, stable[:, c] & as_it_was
             if calm.any():
                 excesses += (gains[lasting] - gains[calm].mean()).tolist()

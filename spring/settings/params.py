@@ -9,11 +9,13 @@ settings: `spring: {}` is the method itself, `current: {train: {data: current}}`
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from spring.data.calendar import read_every, read_zone
 from spring.engine.settings import Model
 from spring.engine.strict import Name, PositiveInt, Strict, added
 from spring.method.prompts import Prompt
@@ -31,10 +33,41 @@ class ParameterError(ValueError):
 
 
 class Split(Strict):
-    """Chronological split of each user's interactions inside each period."""
+    """Where periods end, and the chronological split of each user's interactions inside each period."""
 
     test_share: Annotated[float, Field(gt=0, lt=1)]
     hold_out: Literal["test", "validation"]  # validation: choose hyperparameters without the test items
+    by: Annotated[Literal["count", "calendar"], added("count")]  # equal counts per user; or dates
+    every: Annotated[str | None, added(None)]  # how long a period of the calendar is: 1d, 2w, 1mo, 1q, 1y
+    start: Annotated[datetime.date | None, added(None)]  # of period 0; null: the first interaction's unit
+    time_zone: Annotated[str, added("UTC")]  # whose midnights periods begin at
+    min_train: Annotated[PositiveInt, added(1)]  # a user's fewer train items of a period wait for the next
+
+    @field_validator("every")
+    @classmethod
+    def _a_duration(cls, every: str | None) -> str | None:
+        if every is not None:
+            read_every(every)
+        return every
+
+    @field_validator("time_zone")
+    @classmethod
+    def _a_zone(cls, name: str) -> str:
+        read_zone(name)
+        return name
+
+    @model_validator(mode="after")
+    def _the_calendar_is_whole(self) -> Split:
+        if self.by == "calendar" and self.every is None:
+            raise ValueError("split.every is null; split.by calendar needs the length of a period, as in 1mo")
+        for key in ("every", "start", "time_zone", "min_train") if self.by == "count" else ():
+            value, usual = getattr(self, key), type(self).model_fields[key].default
+            if value != usual:
+                raise ValueError(
+                    f"split.{key} is {value}: only split.by calendar reads it; set it to "
+                    f"{'null' if usual is None else usual}, or split.by to calendar"
+                )
+        return self
 
 
 # --- what is made of it -----------------------------------------------------------------------------------
@@ -107,7 +140,7 @@ class Params(Strict):
                 f"each starting from the one before, as in {{0: base, 1: 0, 2: 1}}"
             )
         least, most = 2 * len(self.periods), self.ingest.max_interactions
-        if most is not None and most < least:
+        if most is not None and most < least and self.split.by == "count":
             raise ValueError(
                 f"ingest.max_interactions is {most}; {len(self.periods)} periods need {least} of every user, "
                 f"one train and one test item each"

@@ -52,9 +52,15 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
         "tokens_trained": int(trained["tokens"].sum()),
         "tokens_generated": int(generations["tokens"].sum()),
         "rows_per_step": rows_per_step(generations, params.arms[arm].decode.max_new_tokens),
-        "adapter_bytes": bytes_under(DATA / f"adapt/{last}/adapters/{recipe}") if recipe else 0,
+        "adapter_bytes": adapter_bytes(recipe, last),
         "memory_bytes": memory_bytes(params.arms[arm], last),
     }
+
+
+def adapter_bytes(recipe: str | None, last: int) -> int:
+    """Size of all adapters of a recipe after period `last`, wherever they were learned; 0 without any."""
+    folders = read_index(last).filter(pl.col("recipe") == (recipe or ""))["folder"]
+    return sum(bytes_under(DATA / f"adapt/{last}" / folder) for folder in folders)
 
 
 def read_written(arm: Arm, period: int) -> pl.DataFrame:

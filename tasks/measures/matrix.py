@@ -30,7 +30,10 @@ from tasks.measures.comparison import compare_arms, interval_of
 
 @dataclass(frozen=True)
 class States:
-    """One user under one arm, P periods: a metric of every state on every period, and what goes with it."""
+    """One user under one arm: a metric of every state on every period, and what goes with it.
+
+    P periods: those in which the user has test items, in their order.
+    """
 
     scores: np.ndarray  # [P, P]: learned, tested; NaN: the metric does not apply to any of the texts
     untrained: np.ndarray  # [P]: the base model
@@ -40,8 +43,10 @@ class States:
 
     @property
     def whole(self) -> bool:
-        """Whether the metric applies to every period."""
-        return bool(np.isfinite(self.scores).all() and np.isfinite(self.untrained).all())
+        """Whether the metric applies to every period, of which there are two or more."""
+        return len(self.scores) > 1 and bool(
+            np.isfinite(self.scores).all() and np.isfinite(self.untrained).all()
+        )
 
     @property
     def personal(self) -> float | None:
@@ -70,18 +75,20 @@ MEASURED: dict[str, Any] = {
 def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
     """Per arm: the mean matrix, what the base model has in its place, every measure; and `MEASURED` of users.
 
-    Measures are taken user by user and averaged, since the largest of means is not the mean of the largest;
-    a user has none of a metric that does not apply to any text of some period. Both are empty if the matrix
-    is off.
+    Measures are taken user by user and averaged, since the largest of means is not the mean of the largest,
+    each over the periods in which the user has tests; a user has none of a metric that does not apply to any
+    text of one of them, and none with tests in a single period. Both are empty if the matrix is off.
     """
     if params.transfer is None:
         return {}, pl.DataFrame(schema=MEASURED)
     alone = read_untrained(params)
     users, periods = alone["user_id"].unique().sort().to_list(), len(params.periods)
     untrained = cube(alone, users, periods)
+    there = [np.flatnonzero(np.isfinite(row)) for row in untrained]  # of each user: periods with tests
     labels = read_labels(interactions)
     kinds, told = kinds_of(labels), probes(labels, users, periods)
     matrix = read_matrix()
+    check_matrix(matrix, alone, list(params.arms))
     texts = read_texts(params) if params.transfer == "generation" else None
     found: dict[str, Any] = {}
     curves: dict[str, list[Follow]] = {}
@@ -89,7 +96,7 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
     for arm in params.arms:
         mine = matrix.filter(pl.col("arm") == arm)
         states = cube(mine.filter(pl.col("adapter") == "own"), users, periods, periods)
-        swapped = read_swapped(mine, periods)
+        swapped = read_swapped(mine, dict(zip(users, there, strict=True)))
         pairs = {LIKELIHOOD: (states, untrained)}
         if texts is not None:
             pairs |= of_texts(texts.filter(pl.col("arm") == arm), users, periods)
@@ -101,11 +108,11 @@ def transfer_metrics(params: Params, interactions: pl.DataFrame) -> tuple[dict[s
                 for i, user in enumerate(users)
                 for of in [
                     States(
-                        scores[i],
-                        base[i],
+                        scores[i][np.ix_(there[i], there[i])],
+                        base[i][there[i]],
                         swapped.get(user) if metric == LIKELIHOOD else None,
-                        told["changed"][i],
-                        told["returned"][i],
+                        told["changed"][i][there[i]],
+                        told["returned"][i][there[i]],
                     )
                 ]
             ],
@@ -126,8 +133,8 @@ def of_texts(rows: pl.DataFrame, users: list[str], periods: int) -> dict[str, tu
     states, base = (rows.filter(keep) for keep in (pl.col("learned") >= 0, pl.col("learned").is_null()))
     return {
         metric: (
-            cube(states.with_columns(value=metric), users, periods, periods, gaps=True),
-            cube(base.with_columns(value=metric), users, periods, gaps=True),
+            cube(states.with_columns(value=metric), users, periods, periods),
+            cube(base.with_columns(value=metric), users, periods),
         )
         for metric in TEXT_METRICS
     }
@@ -195,14 +202,28 @@ def read_matrix() -> pl.DataFrame:
     return cells.group_by("arm", "user_id", "adapter", "learned", "tested").agg(pl.col("value").mean())
 
 
-def read_swapped(rows: pl.DataFrame, periods: int) -> dict[str, np.ndarray]:
+def check_matrix(matrix: pl.DataFrame, alone: pl.DataFrame, arms: list[str]) -> None:
+    """Raises `ValueError` if a state has no value for its own period's tests: they are of another split."""
+    own = matrix.filter((pl.col("learned") == pl.col("tested")) & (pl.col("adapter") == "own"))
+    keys = ["arm", "user_id", "tested"]
+    wanted = pl.DataFrame({"arm": arms}).join(alone.select(keys[1:]), how="cross")
+    missing = wanted.join(own.filter(pl.col("value").is_finite()), on=keys, how="anti").sort(keys)
+    if missing.height:
+        raise ValueError(
+            f"data/transfer lacks {missing.height} values (arm/user/period), the first of "
+            f"{'/'.join(map(str, missing.row(0)))}: run `dvc repro --force transfer`"
+        )
+
+
+def read_swapped(rows: pl.DataFrame, there: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """User -> [P], every period's state with another user's adapter; from one arm's rows of the matrix.
 
-    Without users who had no adapter of their own in some period: what is personal would be of other periods.
+    `there`: the periods in which each user has tests. Without users who had no adapter of their own, or no
+    other's to take, in one of them: what is personal would be of other periods.
     """
     swapped = rows.filter(pl.col("adapter") == "swapped").sort("tested")
     of_users = {str(user): own["value"].to_numpy() for (user,), own in swapped.group_by("user_id")}
-    return {user: values for user, values in of_users.items() if len(values) == periods}
+    return {user: values for user, values in of_users.items() if len(values) == len(there[user])}
 
 
 def read_untrained(params: Params) -> pl.DataFrame:
@@ -219,16 +240,14 @@ def read_untrained(params: Params) -> pl.DataFrame:
     return pl.concat(frames).group_by("user_id", "tested").agg(pl.col("value").mean())
 
 
-def cube(rows: pl.DataFrame, users: list[str], *periods: int, gaps: bool = False) -> np.ndarray:
-    """`value` as [N, P] or [N, P, P], users by name; with `gaps` a null is NaN."""
-    keys = ["user_id", "learned", "tested"] if len(periods) == 2 else ["user_id", "tested"]
-    values = rows.sort(keys)["value"].to_numpy()
-    shape = (len(users), *periods)
-    assert gaps or np.isfinite(values).all(), "a value is missing or not finite"
-    assert len(values) == np.prod(shape), (
-        f"{len(values)} cells, not {shape}: run `dvc repro --force transfer`"
-    )
-    return values.reshape(shape)
+def cube(rows: pl.DataFrame, users: list[str], *periods: int) -> np.ndarray:
+    """`value` as [N, P] or [N, P, P], users by name; NaN where there is none."""
+    keys = ["learned", "tested"] if len(periods) == 2 else ["tested"]
+    places = {user: place for place, user in enumerate(users)}
+    at = rows["user_id"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
+    found = np.full((len(users), *periods), np.nan)
+    found[(at, *(rows[key].to_numpy() for key in keys))] = rows["value"].to_numpy()
+    return found
 
 
 def means(params: Params, scores: np.ndarray, untrained: np.ndarray) -> dict[str, Any]:

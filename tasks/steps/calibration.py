@@ -7,6 +7,7 @@ Both are made after a period from train queries, each with the time from which i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ GATE_SCORES: dict[str, Any] = {
     "by": pl.String,
     "period": pl.Int32,
     "user_id": pl.String,
-    "known_at": pl.Datetime("us", "UTC"),  # time of the user's last query of the period
+    "known_at": pl.Datetime("us", "UTC"),  # when the user's last query of the period was here
     "score": pl.Float64,
 }
 FEATURES = tuple(Features.__dataclass_fields__)
@@ -37,7 +38,7 @@ GAINS: dict[str, Any] = {
     "gate": pl.String,
     "period": pl.Int32,
     "user_id": pl.String,
-    "known_at": pl.Datetime("us", "UTC"),  # time of the query, whose reference comes with it
+    "known_at": pl.Datetime("us", "UTC"),  # when the query was here, whose reference comes with it
     **dict.fromkeys(FEATURES, pl.Float64),
     "gain": pl.Float64,  # nats per response token
     "seconds": pl.Float64,  # of measuring it
@@ -75,7 +76,7 @@ def score_pairs(
                 "by": by,
                 "period": library.period,
                 "user_id": user,
-                "known_at": max(row["timestamp"] for row in rows),
+                "known_at": max(arrived(row) for row in rows),
             }
             for row in rows:
                 scores = shelf.scores(query_text(row["query"]))[items != row["interaction_id"]]
@@ -96,14 +97,16 @@ def gain_pairs(
 
     A gain is by how much the item, alone in the context, raises the reference's likelihood as the arm would
     have answered: mixed with the path without it (Eq. 8), under the adapter of the period before, which has
-    not seen the reference. `before` holds the memories, `past` the retrieval scores and `profiles` what was
+    not seen the reference; queries that are dated before what the memories hold are left out, as none of the
+    kind is ever asked. `before` holds the memories, `past` the retrieval scores and `profiles` what was
     written after that period.
     """
     adapters, found = bench.adapters(period - 1), []
     asks: list[Ask] = []
     for name, arm in bench.gates.items():
         known = past.filter((pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by))
-        for user, rows in queries.items():
+        for user, all_rows in queries.items():
+            rows = in_order(all_rows, before.history.get(user, []))
             pairs = retrieve_pairs(bench, arm, before, user, rows, known)
             if pairs:
                 found.append((name, user, pairs))
@@ -117,7 +120,7 @@ def gain_pairs(
             "gate": name,
             "period": period,
             "user_id": user,
-            "known_at": row["timestamp"],
+            "known_at": arrived(row),
             **vars(seen),
             "gain": given.mean - alone.mean,
             "seconds": given.seconds + alone.seconds,
@@ -128,6 +131,17 @@ def gain_pairs(
         )
     ]
     return pl.DataFrame(rows_out, schema=GAINS)
+
+
+def arrived(row: Row) -> datetime:
+    """When an interaction was here: at its own date, where nothing else is known."""
+    when: datetime = row.get("arrived") or row["timestamp"]
+    return when
+
+
+def in_order(rows: list[Row], earlier: list[Row]) -> list[Row]:
+    """Those rows that are not dated before any that was here earlier; both in time order."""
+    return [row for row in rows if not earlier or row["timestamp"] >= earlier[-1]["timestamp"]]
 
 
 def retrieve_pairs(

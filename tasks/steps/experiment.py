@@ -15,6 +15,7 @@ from spring.rivals.proper.fits import Layered
 from spring.settings.arm import Arm, Profile, recipe_of
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
+from spring.settings.train import Train
 from spring.store import CellStore, fingerprint
 from tasks.cells.workbench import Adapter, Workbench
 from tasks.files import DATA
@@ -39,6 +40,10 @@ class Adapters:
         if recipe is None:
             return None
         return self.found.get((recipe, user)) or self.found.get((recipe, None))
+
+    def owners(self, recipe: str | None) -> list[str]:
+        """The users with an adapter of their own under `recipe`."""
+        return [user for name, user in self.found if name == recipe and user is not None]
 
 
 class Experiment(Workbench):
@@ -93,7 +98,7 @@ class Experiment(Workbench):
         for row in read_index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
-                lora = recipe_of(arm).at(period).lora
+                lora = recipe_of(arm).at(row["lesson"]).lora
                 found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
         return Adapters({place: self._layered(place, found) for place in found})
 
@@ -107,6 +112,17 @@ class Experiment(Workbench):
             experts = experts.model_copy(update={"level": "group"})
         shared = found[recipe, None]
         return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.folder))
+
+    def lessons(self, period: int) -> dict[Place, int]:
+        """How many lessons every place has had after `period`."""
+        rows = read_index(period).select("recipe", "user_id", "lesson").iter_rows()
+        return {(recipe, user): lesson + 1 for recipe, user, lesson in rows}
+
+    def foundation(self, how: Train) -> Adapter | None:
+        """The shared adapter of period 0, for users who come later; every later state follows from it."""
+        rows = read_index(0).filter((pl.col("recipe") == how.recipe) & pl.col("user_id").is_null())
+        found = [Adapter(r["cell"], DATA / "adapt/0" / r["folder"], how.lora) for r in rows.to_dicts()]
+        return found[0] if found else None
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""

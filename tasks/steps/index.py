@@ -1,7 +1,11 @@
-"""What was learned in a period: data/adapt/{t}/index.parquet."""
+"""What is known after a period: data/adapt/{t}/index.parquet.
+
+Who has nothing new keeps adapter and place: a row that cost nothing, and no copy (`carried_on`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -17,9 +21,10 @@ INDEX: dict[str, Any] = {
     "recipe": pl.String,
     "user_id": pl.String,  # null: one adapter for all users
     "period": pl.Int32,
+    "lesson": pl.Int32,  # how many its user had before
     "cell": pl.String,
-    "folder": pl.String,
-    "chosen": pl.List(pl.String),
+    "folder": pl.String,  # in data/adapt/{t}, or where it was learned last: ../{t}/...
+    "chosen": pl.List(pl.String),  # in the last lesson
     "items": pl.Int32,
     "steps": pl.Int32,
     "tokens": pl.Int64,
@@ -36,8 +41,24 @@ def read_index(period: int) -> pl.DataFrame:
     return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
 
 
+def carried_on(learned: set[Place], recipes: Iterable[str], period: int) -> pl.DataFrame:
+    """The rows of the period before whose places have no lesson in this one, as this one lists them."""
+    before = read_index(period - 1)
+    places = zip(before["recipe"], before["user_id"], strict=True)
+    rows = before.filter(pl.Series([place not in learned for place in places], dtype=pl.Boolean))
+    rows = rows.filter(pl.col("recipe").is_in(list(recipes)))
+    beside = pl.col("folder").str.starts_with("../")
+    nothing = {"items": 0, "steps": 0, "tokens": 0, "seconds": 0.0, "seconds_score": 0.0}
+    listed = rows.with_columns(
+        period=pl.lit(period),
+        folder=pl.when(beside).then("folder").otherwise(pl.format("../{}/{}", pl.lit(period - 1), "folder")),
+        **{name: pl.lit(value) for name, value in nothing.items()},
+    )
+    return listed.select(pl.col(name).cast(kind) for name, kind in INDEX.items())
+
+
 def read_chosen(period: int) -> dict[Place, set[str]]:
-    """What every recipe learned of every user in a period (user null: one lesson for all)."""
+    """What every recipe learned last of every user up to a period (user null: one lesson for all)."""
     rows = read_index(period).select("recipe", "user_id", "chosen").iter_rows()
     return {(recipe, user): set(ids) for recipe, user, ids in rows}
 

@@ -2,7 +2,8 @@
 
 No other module puts interactions of two users into one lesson. A shared lesson holds train items alone, and
 under `train.scope: population` none that is dated later than `until`, the first test query of the period of
-any user: the adapter answers them all. What came too late for one period is learned in a later one.
+any user: the adapter answers them all. What came too late for one period is learned in a later one, also of
+users who have nothing new in it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Case:
     past: list[Row]  # train rows of earlier periods
     replay: list[Row]  # the buffer, for recipes that replay
     previous: Adapter | None
+    lesson: int = 0  # how many came before
     scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
     confidences: list[dict[str, Any]] = field(default_factory=list)  # rows of confidences.parquet
     seconds_score: float = 0.0  # what it took to decide what to learn

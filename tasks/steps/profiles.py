@@ -60,16 +60,20 @@ class Profiles:
 
 
 def write_profiles(
-    bench: Experiment, past: dict[str, list[Row]], before: pl.DataFrame, period: int
+    bench: Experiment, past: dict[str, list[Row]], before: pl.DataFrame, period: int, *, news: set[str]
 ) -> pl.DataFrame:
     """The rows of profiles.parquet after `period`: every settings for every user, all in one batch.
 
-    `past` holds the train rows so far, by user; `before` is the table of the period before.
+    `past` holds the train rows so far, by user; `before` is the table of the period before. Users who are not
+    among `news` keep what was written of them.
     """
     known = {(row["profile"], row["user_id"]): row for row in before.iter_rows(named=True)}
-    places, jobs = [], []
+    places, jobs, kept = [], [], []
     for name, settings in bench.profiles.items():
         for user, rows in past.items():
+            if user not in news and (name, user) in known:
+                kept.append(known[name, user] | {"seconds": 0.0})
+                continue
             carried = known.get((name, user)) if settings.carried else None
             seed = bench.seed(user, period + WORDS)  # another draw than that of the buffers and of training
             chosen = settings.choose(rows, period=period, seed=seed)
@@ -80,7 +84,7 @@ def write_profiles(
         {"profile": name, "user_id": user, "period": period, "cell": key, **_sources(job, carried), **text}
         for (name, user, carried), job, (key, text) in zip(places, jobs, written, strict=True)
     ]
-    return pl.DataFrame(rows_out, schema=PROFILES)
+    return pl.DataFrame(rows_out + kept, schema=PROFILES)
 
 
 def _sources(job: ProfileJob, carried: dict[str, Any] | None) -> dict[str, Any]:

@@ -109,7 +109,6 @@ def _make(
 ) -> tuple[dict[str, list[Made]], dict[str, float]]:
     """Per user the items of this period that gave a vector, and the seconds that all pairs took."""
     assert arm.steer is not None
-    assert len(users) > 1, "the stage split has checked it (tasks/steps/partners.py)"
     what, pool = f"consolidate@{period} steering", Pool(users)
     mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
     drawn = [pool.draw(user, row, k=arm.steer.others, seed=bench.chance) for user, row in mine]

@@ -10,6 +10,14 @@ from kit.pipeline import experiment, write_params, write_table
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPRING_CELLS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path) -> Path:
     """The current folder: a table of three users and parameters; nothing has run."""
     monkeypatch.chdir(tmp_path)

@@ -46,6 +46,12 @@ INF, ALONE, UNREAD = float("inf"), {"memory": None}, {"lmbda": 0}
         ("arm.train.lora.target_modules", [], "target_modules"),
         ("arms.spring", {"decode": {"lambda": 0.5}}, "arms.spring.decode.lambda"),
         ("split.test_share", 1, "split.test_share is 1"),
+        ("split.by", "calendar", "split.every is null; split.by calendar needs the length of a period"),
+        ("split.every", "1mo", "split.every is 1mo: only split.by calendar reads it; set it to null, or"),
+        ("split.every", "1m", "split.every is '1m': must be a whole number and one of d, w, mo, q, y"),
+        ("split.time_zone", "Mars", "split.time_zone is 'Mars': must be a time zone's IANA name"),
+        ("split.min_train", 3, "split.min_train is 3: only split.by calendar reads it; set it to 1, or"),
+        ("split.start", "2024-02-30", "split.start is '2024-02-30'"),
         ("ingest.source", "kaggle", "ingest.source is 'kaggle'"),
         ("evaluate.against", "nobody", "evaluate.against is 'nobody'"),
         ("periods", {"0": "base", "2": 0}, "must be a chain"),
@@ -315,3 +321,16 @@ def test_a_file_from_before_a_key_was_added_is_read_as_it_was_meant():
     del tree["arm"]["decode"]["lmbda"]
     with pytest.raises(ParameterError, match=r"arm\.decode\.lmbda is missing"):
         parse(tree)
+
+
+def test_periods_of_the_calendar_are_new_keys_that_say_nothing_until_they_are_used():
+    """Fingerprints of results from before them stay; equal counts need texts of every user, dates do not."""
+    plain = parse(TREE)
+    assert set(plain.split.model_dump()) == {"test_share", "hold_out"}
+    old = copy.deepcopy(TREE)
+    old["split"] = {"test_share": 0.1, "hold_out": "test"}
+    del old["ingest"]["table"]["arrived"]
+    assert parse(old) == plain and parse(old).model_dump() == plain.model_dump()
+    dated = changed("split", {**TREE["split"], "by": "calendar", "every": "1mo", "start": "2024-01-31"})
+    dated["ingest"]["max_interactions"] = 3
+    assert str(parse(dated).split.start) == "2024-01-31"

@@ -36,7 +36,7 @@ from kit.sources import Message, call_git, make_repository
 import tasks.ingest
 import tasks.split
 from spring.data.quarantine import EXCERPT, check_rows, leave_out
-from spring.data.rows import INTERACTIONS, Problem, RawRow, Reason, Skip, rows_of
+from spring.data.rows import ARRIVED, INTERACTIONS, Problem, RawRow, Reason, Skip, rows_of
 from spring.data.split import LONG_TEXT
 from spring.data.values import parse_time
 from spring.settings.params import ParameterError, merge
@@ -222,6 +222,33 @@ def interactions(counts: dict[str, int]) -> pl.DataFrame:
         for day in range(1, count + 1)
     ]
     return check(*rows).interactions
+
+
+def test_when_a_row_arrived_is_kept_where_the_source_says_it() -> None:
+    """With its own date where a row does not say it, and never before that."""
+    rows = [
+        replace(GOOD, row=n, interaction_id=str(n), response=f"A text, number {n}.", arrived=arrived)
+        for n, arrived in enumerate(["2020-02-03T04:05:06Z", "", "2019-12-31", "soon"], start=1)
+    ]
+    checked = check(*rows)
+    assert checked.interactions.schema == pl.Schema(INTERACTIONS | ARRIVED)
+    day = datetime(2020, 1, 1, tzinfo=UTC)
+    assert checked.interactions["arrived"].to_list() == [datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC), day, day]
+    assert checked.quarantine.select("field", "reason", "value").rows() == [
+        ("arrived", Reason.BAD_TIME, "soon")
+    ]
+    kept, _ = leave_out(checked.interactions, min_interactions=1, max_users=None, max_interactions=2)
+    assert kept.columns == list(INTERACTIONS | ARRIVED)
+
+
+def test_of_the_same_text_twice_the_one_that_was_here_first_stays() -> None:
+    """An older copy that comes later takes nothing out of a closed period."""
+    text = "word for word " * LONG_TEXT
+    first = replace(GOOD, response=text, timestamp="2020-02-01", arrived="2020-02-01")
+    copy = replace(first, row=2, interaction_id="2", timestamp="2020-01-01", arrived="2020-03-01")
+    checked = check(first, copy, max_chars=len(text))
+    assert checked.interactions["interaction_id"].to_list() == ["1"]
+    assert checked.quarantine["reason"].to_list() == [Reason.REPEATED]
 
 
 def test_leave_out() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
-from tasks.measures.matrix import cube, kinds_of, probes, read_swapped
+from tasks.measures.matrix import check_matrix, cube, kinds_of, probes, read_swapped
 
 LABELS = pl.DataFrame(
     [
@@ -36,12 +37,22 @@ def test_a_period_is_new_stable_or_a_return_if_all_its_tests_are():
     }
 
 
-def test_the_cube_is_in_order_and_without_holes():
+def test_the_cube_is_in_order_and_nan_where_there_is_nothing():
     rows = [(u, i, j, 100 * "ba".index(u) + 10 * i + j) for j in (1, 0) for u in "ab" for i in (0, 1)]
     frame = pl.DataFrame(rows, schema=["user_id", "learned", "tested", "value"], orient="row")
     assert cube(frame, ["a", "b"], 2, 2).tolist() == [[[100, 101], [110, 111]], [[0, 1], [10, 11]]]
-    with pytest.raises(AssertionError, match="7 cells"):
-        cube(frame.head(7), ["a", "b"], 2, 2)
+    holed = cube(frame.head(7), ["a", "b"], 2, 2)
+    assert np.isnan(holed[1, 1, 0]) and np.isfinite(holed).sum() == 7
+
+
+def test_a_matrix_that_lacks_a_test_of_its_split_is_refused():
+    rows = [(arm, "a", "own", t, t, -1.0) for arm in ("base", "spring") for t in (0, 2)]
+    columns = ["arm", "user_id", "adapter", "learned", "tested", "value"]
+    matrix = pl.DataFrame(rows, schema=columns, orient="row")
+    alone = pl.DataFrame({"user_id": ["a", "a"], "tested": [0, 2], "value": [-2.0, -2.0]})
+    check_matrix(matrix, alone, ["base", "spring"])
+    with pytest.raises(ValueError, match=r"lacks 1 values.*spring/a/2.*--force transfer"):
+        check_matrix(matrix.head(3), alone, ["base", "spring"])
 
 
 def test_who_has_no_adapter_in_some_period_has_no_personal_part():
@@ -52,4 +63,7 @@ def test_who_has_no_adapter_in_some_period_has_no_personal_part():
         ("b", "swapped", 1, -3.0),
     ]
     frame = pl.DataFrame(rows, schema=["user_id", "adapter", "tested", "value"], orient="row")
-    assert {user: of.tolist() for user, of in read_swapped(frame, 2).items()} == {"a": [-2.0, -1.0]}
+    there = {"a": np.arange(2), "b": np.arange(2)}
+    assert {user: of.tolist() for user, of in read_swapped(frame, there).items()} == {"a": [-2.0, -1.0]}
+    there["b"] = np.array([1])  # the only period in which b is asked anything
+    assert set(read_swapped(frame, there)) == {"a", "b"}

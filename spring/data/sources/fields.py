@@ -15,7 +15,7 @@ from spring.data.rows import Problem, Reason
 from spring.data.values import is_missing, parse_number
 
 IDS = ("user_id", "interaction_id")
-OPTIONAL = ("month", "rating")  # a row may lack them
+OPTIONAL = ("month", "rating", "arrived")  # a row may lack them
 UNDATED_MONTH = 7.0  # a year without a month is taken as its middle: at most half a year off
 
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+\d+")  # 1.23457E+17: many ids, to a spreadsheet, are this one

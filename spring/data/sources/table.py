@@ -15,7 +15,7 @@ from spring.data.sources.formats.record import Content, Part
 from spring.data.values import MISSING, fold_words
 from spring.engine.strict import Name, Strict, added
 
-_COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating")
+_COLUMNS = ("user_id", "interaction_id", "response", "timestamp", "year", "month", "rating", "arrived")
 _SHOWN = 50  # columns that a message names
 
 
@@ -32,6 +32,8 @@ class TableSource(Strict):
     month: str | None
     query: dict[str, str]  # name in the prompt -> column
     rating: str | None
+    # when a text came here, a column as `timestamp`: what calendar periods go by; null: with its own date
+    arrived: Annotated[str | None, added(None)]
     missing: Annotated[tuple[str, ...], added(MISSING)]  # words that stand for no value; [] if none does
 
 
@@ -106,6 +108,7 @@ def _row(
         query={name: texts.get(f"query.{name}") for name in source.query},
         response=texts.get("response"),
         rating=texts.get("rating", "").strip() or None,
+        arrived=texts.get("arrived", "") if source.arrived else None,
         damage=damage,
     )
 
