@@ -32,6 +32,10 @@ class Finish:
         x = x if self.scale == 1 else x * self.scale
         return x if self.cap is None else torch.tanh(x / self.cap) * self.cap
 
+    def alike(self, other: Finish) -> bool:
+        """Whether both cap at the same, and both or neither scale: by how much may depend on the width."""
+        return self.cap == other.cap and (self.scale == 1) == (other.scale == 1)
+
     def slope(self, logits: Tensor) -> Tensor | float:
         """The derivative where the logits are [n, V]: a number, or [n, V]."""
         return self.scale if self.cap is None else self.scale * (1 - (logits / self.cap).square())
@@ -60,15 +64,22 @@ class Head:
         return self.finish(self.layer(filled(hidden))[: len(hidden)])
 
 
-def find_finish(config: Any, raw: Tensor, logits: Tensor, bound: float) -> Finish | None:
+def find_finish(
+    config: Any, raw: Tensor, logits: Tensor, bound: float, *, like: Finish | None = None
+) -> Finish | None:
     """What turns the output layer's numbers [n, V] into the model's [n, V]; null: nothing that is known.
 
-    bound: of the mean difference, as a share of the logits' standard deviation.
+    bound: of the mean difference, as a share of the logits' standard deviation. like: what a twin of the
+    model does; a cap that bfloat16 does not show in small logits is found there.
     """
     raw, logits = raw.float(), logits.float()
-    off = {finish: float((finish(raw) - logits).square().mean().sqrt()) for finish in _known(config)}
-    best = min(off, key=lambda finish: off[finish])
-    return best if off[best] <= bound * float(logits.std()) else None
+    off = {
+        finish: float((finish(raw) - logits).square().mean().sqrt())
+        for finish in _known(config)
+        if like is None or finish.alike(like)
+    }
+    best = min(off, key=lambda finish: off[finish], default=PLAIN)
+    return best if best in off and off[best] <= bound * float(logits.std()) else None
 
 
 def _known(config: Any) -> Iterator[Finish]:

@@ -30,21 +30,22 @@ SHARED = 8  # tokens at least of a beginning that is read once for several rows
 Progress = Callable[[int], object]  # told how many tokens were done
 
 
-def token_batches(sizes: Sequence[int], budget: int, *, padded: bool = False) -> Iterator[list[int]]:
+def token_batches(
+    sizes: Sequence[int], budget: int, *, padded: bool = False, rows: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Consecutive indices whose sizes add up to at most `budget`; an oversized one stands alone.
 
-    padded: each counts as much as the largest of its batch.
+    padded: each counts as much as the largest of its batch. rows: how many of that size each stands for.
     """
     batch: list[int] = []
-    total = largest = 0
-    for index, size in enumerate(sizes):
-        largest = max(largest, size)
-        grown = largest * (len(batch) + 1) if padded else total + size
+    total = largest = count = 0
+    for index, (size, more) in enumerate(zip(sizes, rows or [1] * len(sizes), strict=True)):
+        grown = max(largest, size) * (count + more) if padded else total + size * more
         if batch and grown > budget:
             yield batch
-            batch, grown, largest = [], size, size
+            batch, largest, count, grown = [], 0, 0, size * more
         batch.append(index)
-        total = grown
+        total, largest, count = grown, max(largest, size), count + more
     if batch:
         yield batch
 

@@ -28,7 +28,6 @@ from spring.engine.packing import Pack, pack_in_hand, pack_rows
 from spring.engine.parallel import each
 from spring.engine.roads import road_of
 from spring.engine.scoring import token_batches
-from spring.engine.weights import ModelError
 
 SITES = ("self_attn", "mlp")
 Act = Callable[[Pack, int, Tensor], Tensor | None]  # pack, site, output [*, D] -> what replaces it
@@ -154,15 +153,22 @@ def contrast(
         flat = x.reshape(-1, x.shape[-1])
         seen[threading.get_ident(), site] = flat if pack.real is None else flat[pack.real]
 
-    def differ(some: list[int]) -> list[Tensor]:
-        pack, answers = pack_pairs([pairs[order[i]] for i in some], model.device, share=road.plain)
-        if len(road.split(pack.lengths)) > 1:
-            raise ModelError("pairs to steer by differ in length more than this model's road allows")
+    def summaries(pack: Pack, answers: Sequence[tuple[int, int]]) -> list[Tensor]:
         with torch.inference_mode():
             hidden_states(model, pack)
-            sites = [seen.pop((threading.get_ident(), site)) for site in range(len(SITES))]  # [N, D] each
-            one = [torch.stack([_summary(x[a:b], read) for x in sites]) for a, b in answers]
-            return [c - r for c, r in zip(one[::2], one[1::2], strict=True)]
+        sites = [seen.pop((threading.get_ident(), site)) for site in range(len(SITES))]  # [N, D] each
+        return [torch.stack([_summary(x[a:b], read) for x in sites]) for a, b in answers]
+
+    def differ(some: list[int]) -> list[Tensor]:
+        pack, answers = pack_pairs([pairs[order[i]] for i in some], model.device, share=road.plain)
+        parts = road.split(pack.lengths)
+        one = dict(enumerate(summaries(pack, answers))) if len(parts) == 1 else {}
+        for part in parts if len(parts) > 1 else []:  # of rows that are whole: answers are their ends
+            mine = pack.part(part)
+            sizes = [answers[i][1] - answers[i][0] for i in part]
+            ends = [(stop - size, stop) for (_, stop), size in zip(mine.spans(), sizes, strict=True)]
+            one |= zip(part, summaries(mine, ends), strict=True)
+        return [one[i] - one[i + 1] for i in range(0, len(one), 2)]
 
     def work(batch: list[int]) -> None:
         found.update(zip((order[i] for i in batch), halved(differ, batch), strict=True))

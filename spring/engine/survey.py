@@ -7,12 +7,14 @@ large one has the road of its twin (twins.py), where neither size nor bfloat16 h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spring.engine.budget import out_of_memory
 from spring.engine.forward import use_attention
 from spring.engine.heads import Finish, find_finish
 from spring.engine.layers import decoded, leaf, reached
@@ -45,26 +47,50 @@ def survey(model: Any, *, asked: str = "auto") -> Road:
         if said is None:
             return road_of(model)
         tried.setdefault(said, str(way))
-    told_ = "; ".join(f"{way}: {said}" for said, way in tried.items())
-    raise RefusedError(f"{type(model).__name__} gives other numbers in batches than alone: {told_}")
+    all_ = "; ".join(f"{way}: {said}" for said, way in tried.items())
+    remedy = "use another model" if asked == "auto" else "take model.road: auto"
+    raise RefusedError(f"{type(model).__name__} gives other numbers in batches than alone: {all_}; {remedy}")
 
 
 def survey_twin(config: Any, *, asked: str = "auto") -> Road:
     """The road of all models of a configuration, found on a small random one of the same making."""
+    with _quiet():
+        try:
+            model = twin(config)
+        except TwinError as error:
+            said = f"no small model of {config.model_type} can be made to try it: {error}"
+            raise RefusedError(said) from error
+        return survey(model, asked=asked)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside the block transformers warns of nothing: it would be of a twin's numbers, which nobody chose."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        model = twin(config)
-    except TwinError as error:
-        raise RefusedError(f"no small model of {config.model_type} can be made to try it: {error}") from error
-    return survey(model, asked=asked)
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def adopt(model: Any, road: Road) -> None:
     """Keeps a road that was found on a twin, once two short texts of the model itself agree with it."""
     use_attention(model, packed=False)
     rows, bound = rows_of(model, SHORT), STRICT if model.dtype == torch.float32 else COARSE
-    expected = [alone(model, row) for row in rows]
-    finish = _finish(model, rows[0], expected[0], bound)
-    names = list(reached(model))
+    try:
+        expected, names = [alone(model, row) for row in rows], list(reached(model))
+        finish = _finish(model, rows[0], expected[0], bound, like=road.finish)
+    except REFUSED as error:
+        if isinstance(error, RefusedError) or out_of_memory(error):
+            raise
+        dtype = str(model.dtype).removeprefix("torch.")
+        other = "" if model.dtype == torch.float32 else "; take model.dtype: float32, or another model"
+        raise RefusedError(
+            f"{type(model).__name__} cannot be called in {dtype} on {model.device}: {told(error)}{other}"
+        ) from error
     layers = road.layers & set(map(leaf, names))
     set_road(model, replace(road, finish=finish, layers=layers, rope=find_rope(model)), names)
     try:
@@ -72,6 +98,8 @@ def adopt(model: Any, road: Road) -> None:
         off = float((found - torch.cat(expected)).square().mean().sqrt() / torch.cat(expected).std())
         said = None if off < bound else f"its logits are off by {off:.2g} of their spread"
     except REFUSED as error:
+        if out_of_memory(error):
+            raise
         said = told(error)
     if said is not None:
         other = "model.road: auto" if road.padded else "model.road: padded"
@@ -81,13 +109,13 @@ def adopt(model: Any, road: Road) -> None:
         )
 
 
-def _finish(model: Any, row: Row, logits: Tensor, bound: float) -> Finish:
-    """What the model does to its logits, which it has for a row."""
+def _finish(model: Any, row: Row, logits: Tensor, bound: float, *, like: Finish | None = None) -> Finish:
+    """What the model does to its logits, which it has for a row; `like` what its twin does."""
     with torch.inference_mode():
         ids = torch.tensor([row], device=model.device)
         hidden = decoded(model, input_ids=ids, use_cache=False).last_hidden_state[0]
         raw = model.get_output_embeddings()(hidden)
-    finish = find_finish(model.config, raw, logits, bound)
+    finish = find_finish(model.config, raw, logits, bound, like=like)
     if finish is None:
         raise RefusedError(f"{type(model).__name__} changes its logits in a way that is not known")
     return finish
@@ -104,6 +132,8 @@ def _beginning(model: Any) -> tuple[Road, list[str]]:
         off = (alone(model, row[:-2]) - logits[:-2]).abs().max() / logits.std()
         finish = _finish(model, row, logits, STRICT) if off < COARSE else None
     except REFUSED as error:
+        if isinstance(error, RefusedError) or out_of_memory(error):
+            raise
         raise RefusedError(f"{type(model).__name__} cannot be called as a decoder: {told(error)}") from error
     if finish is None:
         raise RefusedError(f"{type(model).__name__} looks at tokens that come later: it is no causal model")

@@ -132,7 +132,8 @@ def _step(
 ) -> list[float]:
     """One optimizer step of every running slot; their losses (nats per response token)."""
     slots = list(running)
-    parts = [part for slot in slots for part in _parts(slot, running[slot], len(bank.layers), budget)]
+    layers, padded = len(bank.layers), road_of(model).padded
+    parts = [part for slot in slots for part in _parts(slot, running[slot], layers, budget, padded=padded)]
     grads = torch.zeros(len(slots), bank.width, device=bank.flat.device)
     losses, tokens = [0.0] * len(slots), [0] * len(slots)
     for row, loss, grad in _gradients(model, bank, parts, budget, progress):  # in order: sums are the same
@@ -188,7 +189,11 @@ def _gradients(
         return found
 
     padded = road_of(model).padded
-    passes = token_batches([_size(part, padded=padded) for part in parts], budget, padded=padded)
+    if padded:
+        sizes, counts = [max(len(row.text) for row in part) for part in parts], [len(part) for part in parts]
+        passes = token_batches(sizes, budget, padded=True, rows=counts)
+    else:
+        passes = token_batches([sum(len(row.text) for row in part) for part in parts], budget)
     found = [one for group in each(run, passes, bank.flat.device, one=padded) for one in group]
     rows = [row for part in parts for row in part]
     return [(row, loss, grad) for row, (loss, grad) in zip(rows, found, strict=True)]
@@ -204,16 +209,10 @@ class _Row:
     weight: float  # of each response token in the batch's mean
 
 
-def _size(part: Sequence[_Row], *, padded: bool) -> int:
-    """Tokens that a part of a batch takes in a pass."""
-    lengths = [len(row.text) for row in part]
-    return len(lengths) * max(lengths) if padded else sum(lengths)
-
-
 _Found = tuple[float, Tensor | None]  # a row's share of the loss; with a slot's first row, the gradient [P]
 
 
-def _parts(slot: int, state: _Slot, layers: int, budget: int) -> list[list[_Row]]:
+def _parts(slot: int, state: _Slot, layers: int, budget: int, *, padded: bool) -> list[list[_Row]]:
     """The next batch of a slot, cut if it exceeds the budget; the cut does not depend on other slots."""
     batch = next(state.batches)
     state.rate = batch.rate
@@ -223,9 +222,8 @@ def _parts(slot: int, state: _Slot, layers: int, budget: int) -> list[list[_Row]
         seed = (state.seed * 1_000_003 + state.texts * layers) % (1 << 62)  # layers count up from it
         rows.append(_Row(slot, text, seed, weight))
         state.texts += 1
-    return [
-        [rows[i] for i in chosen] for chosen in token_batches([len(text) for text in batch.texts], budget)
-    ]
+    sizes = [len(text) for text in batch.texts]
+    return [[rows[i] for i in chosen] for chosen in token_batches(sizes, budget, padded=padded)]
 
 
 def _backward(model: Any, bank: AdapterBank, rows: Sequence[_Row]) -> list[_Found]:

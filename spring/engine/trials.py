@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from spring.engine.budget import out_of_memory
 from spring.engine.cache import Block, KeyValueCache
 from spring.engine.forward import hidden_states, prefill_groups, use_attention
 from spring.engine.lora import AdapterBank
@@ -29,6 +30,7 @@ from spring.engine.settings import Lora
 STRICT = 1e-3  # largest difference in float32, as a share of the logits' spread
 LENGTHS = (6, 23, 9, 40, 13)  # tokens of the rows that are tried
 NEW = 4  # of them are answers, token by token
+FIRST = 16  # tokens before it may be special, if there are many
 REFUSED = (
     ArithmeticError,
     AssertionError,
@@ -67,6 +69,8 @@ def compare(model: Any, bound: float = STRICT) -> str | None:
             or trial.lessons()
         )
     except REFUSED as error:
+        if out_of_memory(error):  # which says nothing of the road
+            raise
         return told(error)
 
 
@@ -77,9 +81,11 @@ class Trial:
         self.model, self.plain, self.rows, self.bound = model, plain, rows, bound
         self.slots = [0, -1, 1, 0, 1]
 
-    def differ(self, what: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> str | None:
-        """The first row that differs by more than it may; [n, V] each."""
-        for row, one, other in zip(self.rows, found, wanted, strict=True):
+    def differ(
+        self, what: str, found: Sequence[Tensor], wanted: Sequence[Tensor], rows: Sequence[Row] | None = None
+    ) -> str | None:
+        """The first of all or some `rows` that differs by more than it may; [n, V] each."""
+        for row, one, other in zip(rows or self.rows, found, wanted, strict=True):
             off = (one - other).abs().max() if one.numel() else torch.zeros(())
             if not bool(off <= self.bound):
                 share = float(off / self.bound * STRICT)
@@ -111,13 +117,22 @@ class Trial:
         return said or self.differ("scoring in another order", turned, wanted)
 
     def answers(self) -> str | None:
-        """Steps behind prompts, of which one leaves half-way and the others change places."""
+        """Steps behind prompts, of which one leaves half-way and the others change places.
+
+        Where there is a limit of frequencies, short rows go on by themselves too: they may on another road.
+        """
+        rope, everyone = road_of(self.model).rope, range(len(self.rows))
+        within = [i for i in everyone if rope is not None and len(self.rows[i]) <= rope.limit]
         with adapted(self.model) as bank:
-            found = answer(self.model, self.rows, self.slots, bank)
             behind = [self.logits(bank, left_out=n) for n in range(NEW, 0, -1)]  # each as long as it is then
-            wanted = [torch.stack([logits[i][-1] for logits in behind]) for i in range(len(found))]
-            left = [w[: len(f)] for w, f in zip(wanted, found, strict=True)]
-            return self.differ("in steps through the cache", found, left)
+            wanted = [torch.stack([logits[i][-1] for logits in behind]) for i in everyone]
+            for some in (everyone, within) if len(within) > 1 else (everyone,):
+                rows, slots = [self.rows[i] for i in some], [self.slots[i] for i in some]
+                found = answer(self.model, rows, slots, bank)
+                left = [wanted[i][: len(one)] for i, one in zip(some, found, strict=True)]
+                if said := self.differ("in steps through the cache", found, left, rows):
+                    return said
+        return None
 
     def lessons(self) -> str | None:
         """The gradient of the rows' losses."""
@@ -155,7 +170,8 @@ def rows_of(model: Any, lengths: Sequence[int]) -> list[Row]:
     """Rows of so many tokens, all different; of tokens that stand for nothing but text."""
     vocabulary = model.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(16, vocabulary // 2, (n,), generator=generator).tolist() for n in lengths]
+    first = min(FIRST, vocabulary // 4)
+    return [torch.randint(first, vocabulary // 2, (n,), generator=generator).tolist() for n in lengths]
 
 
 def alone(model: Any, row: Row, updates: Mapping[str, Tensor] | None = None, *, grad: bool = False) -> Tensor:

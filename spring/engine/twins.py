@@ -108,12 +108,14 @@ def _scale(model: Any, generator: torch.Generator) -> None:
     head = model.get_output_embeddings()
     if head is None or not hasattr(head, "weight"):
         raise TwinError(f"{type(model).__name__} has no output layer")
-    rows = torch.randint(FIRST, VOCABULARY // 2, (PAIRS, TOKENS), generator=generator)
+    decoder, words = model.get_decoder(), model.get_input_embeddings().weight
+    last = min(VOCABULARY, len(words)) // 2
+    first = min(FIRST, last // 2)
+    rows = torch.randint(first, last, (PAIRS, TOKENS), generator=generator)
     others = rows.clone()
-    others[:, CHANGED] = FIRST + (rows[:, CHANGED] + 7) % 64
+    others[:, CHANGED] = first + (rows[:, CHANGED] + 7) % min(64, last - first)
     rows = torch.cat([rows, others])
     aside = _lookups(model) | {id(head.weight)}
-    decoder, words = model.get_decoder(), model.get_input_embeddings().weight
     parts = {"inside": [w for w in decoder.parameters() if w.ndim >= 2 and id(w) not in aside]}
     parts["words"] = [words] if words is not head.weight else []
     own = (getattr(part, "weight", None) for part in decoder.children())

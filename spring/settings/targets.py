@@ -15,6 +15,7 @@ def check_targets(arms: Mapping[str, Arm], there: Collection[str], *, model_id: 
         unknown = [target for target in asked if target not in there]
         if unknown:
             raise ModelError(
-                f"arms.{name}.train.lora.target_modules is {list(asked)}, and {model_id} has no layers "
-                f"{', '.join(unknown)}: take some of {', '.join(sorted(there))}"
+                f"arms.{name}.train.lora.target_modules is {list(asked)}, and adapters cannot lie on "
+                f"{', '.join(unknown)} of {model_id}: let arm.train.lora.target_modules be some of "
+                f"{', '.join(sorted(there))}"
             )

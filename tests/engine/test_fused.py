@@ -164,6 +164,17 @@ def test_what_computes_otherwise_stays() -> None:
         def forward(self, x: Tensor, weights: Tensor) -> Tensor:
             return super().forward(x) * weights
 
-    assert fuse(nn.ModuleList([OffRMSNorm(), Clipped(), Routed()])) == 0
+    class Limited(Clipped):
+        def forward(self, x: Tensor) -> Tensor:
+            gate, value = self.gate_proj(x).clamp(max=10), self.up_proj(x).clamp(-10, 10)
+            return self.down_proj(F.silu(gate) * value)
+
+    class EpsilonOutsideRMSNorm(OffRMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight * (x / (x.pow(2).mean(-1, keepdim=True).sqrt() + self.eps))
+
+    for dtype in DTYPES:
+        others = nn.ModuleList([OffRMSNorm(), Clipped(), Routed(), Limited(), EpsilonOutsideRMSNorm()])
+        assert fuse(others.to(dtype)) == (dtype == torch.bfloat16), "1.001 is no other number there"
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6).double()])) == 0
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6)])) == 1, "PyTorch's own is one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from kit.training import recipe
 
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
+from spring.engine.heads import Finish
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Query
-from spring.engine.roads import Road, road_of
+from spring.engine.roads import Road, road_of, set_road
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Lora
-from spring.engine.survey import RefusedError, survey
+from spring.engine.survey import RefusedError, adopt, survey, survey_twin
 from spring.engine.texts import Text
 from spring.engine.training import train
 
@@ -216,6 +218,66 @@ def test_an_encoder_is_refused(make_model: Make) -> None:
 
     with pytest.raises(RefusedError, match="has an encoder; only decoder-only models"):
         survey(T5ForConditionalGeneration(T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)))
+
+
+def test_a_cap_that_rounding_hides_is_the_twins(make_model: Make) -> None:
+    """Logits of 0.1 under a cap of 30 are off by a part in 300,000: no bfloat16 shows it, training may."""
+    model = make_model("gemma2", **PADDED["gemma2"] | {"final_logit_softcapping": 30.0})
+    model.get_output_embeddings().weight.mul_(0.05)
+    model = model.bfloat16()
+    adopt(model, survey_twin(model.config))
+    assert road_of(model).finish == Finish(cap=30.0)
+
+
+def test_a_model_that_its_dtype_stops_is_told_so(make_model: Make) -> None:
+    """Mamba without kernels keeps states in float32 and multiplies them by what it has in bfloat16."""
+    model = make_model("mamba", **PADDED["mamba"]).bfloat16()
+    with pytest.raises(RefusedError, match=r"cannot be called in bfloat16 on cpu: .*model\.dtype: float32"):
+        adopt(model, survey_twin(model.config))
+
+
+def test_a_lack_of_memory_chooses_no_road(make_model: Make) -> None:
+    """A road that fails for it is not refused: another one would be taken without need."""
+    model = make_model()
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    model.model.layers[0].register_forward_hook(fail)
+    for look in (survey, lambda model: adopt(model, Road())):
+        with pytest.raises(torch.OutOfMemoryError):
+            look(model)
+
+
+def test_nothing_is_said_of_a_twin(capfd: pytest.CaptureFixture[str]) -> None:
+    """The factor of gpt-oss fits its own positions; those of its twin are fewer."""
+    from transformers import GptOssConfig
+
+    config = GptOssConfig()
+    capfd.readouterr()
+    assert survey_twin(config).padded
+    assert "RoPE" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("size", [12, 20, 150])
+def test_a_vocabulary_may_be_small(size: int, make_model: Make) -> None:
+    assert not survey_twin(make_model(vocab_size=size).config).padded
+
+
+def test_a_padded_lesson_stays_within_its_budget(make_model: Make) -> None:
+    """A text of 45 tokens and three of 5 are 60 behind one another, 180 beside one another."""
+    model = make_model()
+    set_road(model, replace(road_of(model), padded=True))
+    laid: list[int] = []
+    model.model.register_forward_pre_hook(
+        lambda _, __, given: laid.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    generator = np.random.default_rng(0)
+    texts = [Text((7,), tuple(generator.integers(1, 320, n - 1).tolist())) for n in (45, 5, 5, 5)]
+    config = recipe(lora=lora_of(model), epochs=1, batch_size=4)
+    bank = AdapterBank(model, config.lora, slots=2)
+    train(model, bank, [Lesson(texts, None, seed=n) for n in range(2)], config, budget=64)
+    assert max(laid) <= 64
 
 
 def test_a_road_is_written_and_read() -> None:

@@ -155,6 +155,20 @@ def test_token_batches(sizes: list[int], budget: int) -> None:
         assert sum(sizes[i] for i in batch) + sizes[following[0]] > budget
 
 
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 4)), max_size=30), st.integers(1, 300))
+def test_padded_batches_count_every_row_as_the_longest(parts: list[tuple[int, int]], budget: int) -> None:
+    """The same of parts of several rows each, which stay together: what a pass lays out is within budget."""
+    sizes, rows = [size for size, _ in parts], [count for _, count in parts]
+    batches = list(token_batches(sizes, budget, padded=True, rows=rows))
+    assert [i for batch in batches for i in batch] == list(range(len(parts)))
+
+    def laid(batch: list[int]) -> int:
+        return max(sizes[i] for i in batch) * sum(rows[i] for i in batch)
+
+    assert all(len(batch) == 1 or laid(batch) <= budget for batch in batches)
+    assert all(laid([*batch, following[0]]) > budget for batch, following in pairwise(batches))
+
+
 def test_response_positions_by_hand() -> None:
     """Rows of 3 + 2 and 1 + 1 tokens, the last token of each left out: rows at 0..3 and 4.
 

@@ -17,7 +17,7 @@ from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
 from spring.engine.queries import Query
-from spring.engine.roads import head
+from spring.engine.roads import Road, Rope, head, set_road
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Decoding, Lora
 from spring.engine.steering import Pair, Steer, contrast, layer_at, numbered, steered
@@ -202,12 +202,32 @@ def test_scoring_equals_plain_hooks_with_beginnings_read_once(make_model: MakeMo
         np.testing.assert_allclose(logps, expected, rtol=0, atol=1e-4)
 
 
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16, "factor": 32.0}
+LONG |= {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+ROADS: dict[str, tuple[Road, str, dict[str, Any]]] = {
+    "packed": (Road(), "llama", {}),
+    "padded": (Road(padded=True), "llama", {}),
+    "one at a time": (Road(padded=True, alone=True), "llama", {}),
+    "longrope": (
+        Road(rope=Rope(16, sides=True)),
+        "phi3",
+        {"rope_parameters": LONG, "original_max_position_embeddings": 16},
+    ),
+}
+
+
 @pytest.mark.parametrize("read", ["answer-mean", "last-token"])
+@pytest.mark.parametrize("name", ROADS)
 def test_extraction_equals_a_plain_loop_over_items(
-    make_model: MakeModel, read: Literal["answer-mean", "last-token"]
+    name: str, make_model: MakeModel, read: Literal["answer-mean", "last-token"]
 ) -> None:
-    """Activations of chosen minus rejected answers, a forward pass per answer, by the test's own hooks."""
-    model, plain = make_model(), make_model()
+    """Activations of chosen minus rejected answers, a forward pass per answer, by the test's own hooks.
+
+    On every road; with the answers of a pair on both sides of a limit of rotary frequencies.
+    """
+    road, kind, changes = ROADS[name]
+    model, plain = make_model(kind, **changes), make_model(kind, **changes)
+    set_road(model, road)
     pairs = [
         Pair(*some) for some in zip(rows(count=6), rows(count=6, seed=1), rows(count=6, seed=2), strict=True)
     ]

@@ -18,7 +18,8 @@ from tasks.steps.experiment import Experiment
 
 LLAMA = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 PLAIN: dict[str, Any] = {"memory": None, "decode": {"lmbda": 0.0}}
-TOLD = r"arms\.x\.train\.lora\.target_modules is .* no layers qproj: take some of down_proj, .*v_proj"
+TOLD = r"arms\.x\.train\.lora\.target_modules is .* cannot lie on qproj of .*: "
+TOLD += r"let arm\.train\.lora\.target_modules be some of down_proj, .*v_proj"
 
 
 def targets(*names: str) -> dict[str, Any]:
