@@ -41,10 +41,8 @@ def agrees(module: nn.Module, ours: Callable[[Tensor], Tensor], width: int) -> b
     weight = next(module.parameters())
     if not has_kernels(weight):
         return False
-    drawn, near = (
-        torch.randn(ROWS, width, generator=torch.Generator().manual_seed(0)),
-        8 * torch.finfo(weight.dtype).eps,
-    )
+    drawn = torch.randn(ROWS, width, generator=torch.Generator().manual_seed(0))
+    near = 8 * torch.finfo(weight.dtype).eps
     for spread in SPREADS:
         x = (spread * drawn).to(weight.dtype)
         try:

@@ -59,6 +59,7 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits of last hidden states: [n, D] -> [n, V]."""
+        hidden = hidden.to(self.weight.dtype)  # Mamba gives float32 whatever its weights
         if hidden.device.type != "cpu":
             return self.finish(self.layer(hidden))
         return self.finish(self.layer(filled(hidden))[: len(hidden)])

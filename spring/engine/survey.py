@@ -16,16 +16,14 @@ from torch import Tensor
 
 from spring.engine.budget import out_of_memory
 from spring.engine.forward import use_attention
-from spring.engine.heads import Finish, find_finish
+from spring.engine.heads import PLAIN, Finish, Head, find_finish
 from spring.engine.layers import decoded, leaf, reached
 from spring.engine.roads import Road, Steps, find_rope, road_of, set_road
 from spring.engine.trials import LENGTHS, REFUSED, STRICT, Row, alone, compare, rows_of, score, told
 from spring.engine.twins import TwinError, twin
 from spring.engine.weights import ModelError
 
-COARSE = (
-    0.1  # mean difference in bfloat16, as a share of the logits' spread: a wrong model is off by all of it
-)
+COARSE = 0.1  # mean difference in bfloat16, as a share of the logits' spread; a wrong model's is near 1
 SHORT = (9, 5)  # tokens of the rows that a model itself is tried with, once its twin has been
 
 
@@ -114,7 +112,7 @@ def _finish(model: Any, row: Row, logits: Tensor, bound: float, *, like: Finish 
     with torch.inference_mode():
         ids = torch.tensor([row], device=model.device)
         hidden = decoded(model, input_ids=ids, use_cache=False).last_hidden_state[0]
-        raw = model.get_output_embeddings()(hidden)
+        raw = Head(model.get_output_embeddings(), PLAIN)(hidden)
     finish = find_finish(model.config, raw, logits, bound, like=like)
     if finish is None:
         raise RefusedError(f"{type(model).__name__} changes its logits in a way that is not known")

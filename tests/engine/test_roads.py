@@ -229,11 +229,26 @@ def test_a_cap_that_rounding_hides_is_the_twins(make_model: Make) -> None:
     assert road_of(model).finish == Finish(cap=30.0)
 
 
-def test_a_model_that_its_dtype_stops_is_told_so(make_model: Make) -> None:
-    """Mamba without kernels keeps states in float32 and multiplies them by what it has in bfloat16."""
+def test_states_of_another_dtype_than_the_weights(make_model: Make) -> None:
+    """Mamba's residuals, and so its last states, are of float32 beside weights in bfloat16."""
     model = make_model("mamba", **PADDED["mamba"]).bfloat16()
+    adopt(model, survey_twin(model.config))
+    text = some_texts()[1]
+    [found] = token_logps(model, None, [Text(text.prompt, text.response)], budget=100)
+    wanted = plain_logps(model, text.prompt, text.response)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05)
+
+
+def test_a_model_that_its_dtype_stops_is_told_so(make_model: Make) -> None:
+    """As kernels that know no bfloat16 do."""
+    model = make_model().bfloat16()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("not implemented for 'BFloat16'")
+
+    model.register_forward_pre_hook(fail)
     with pytest.raises(RefusedError, match=r"cannot be called in bfloat16 on cpu: .*model\.dtype: float32"):
-        adopt(model, survey_twin(model.config))
+        adopt(model, Road())
 
 
 def test_a_lack_of_memory_chooses_no_road(make_model: Make) -> None:
