@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from kit.calendar import DAYS, START, by_calendar, closed, finish, learn, write_rows
+from kit.months import DAYS, START, by_calendar, closed, finish, learn, write_rows
 from kit.pipeline import ROOT, cells, run
 
 from tasks import adapt, consolidate, generate

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from kit.calendar import by_calendar, closed, finish, learn, write_rows
+from kit.months import by_calendar, closed, finish, learn, write_rows
 from kit.pipeline import cells, run
 
 from tasks import adapt, consolidate, generate
