@@ -30,6 +30,7 @@ def answers(folder: Path) -> pl.DataFrame:
     return found.sort("arm", "interaction_id")
 
 
+@pytest.mark.slow
 def test_both_roads_lead_to_the_same(whole_run: Path, tmp_path: Path, tiny_model_folder: Path) -> None:
     """Adapters to rounding, answers to the token, likelihoods to a ten thousandth of a nat; other cells."""
     with experiment(tmp_path, tiny_model_folder, model__road="padded"):
@@ -44,6 +45,7 @@ def test_both_roads_lead_to_the_same(whole_run: Path, tmp_path: Path, tiny_model
     assert cells[0] and not cells[0] & cells[1]
 
 
+@pytest.mark.slow
 def test_a_hybrid_of_linear_and_full_attention(
     tmp_path: Path, make_model: Callable[..., Any], tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

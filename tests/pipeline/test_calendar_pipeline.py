@@ -105,6 +105,7 @@ def test_nothing_asked_learns_from_or_sees_what_is_later(folder, monkeypatch, ti
     assert seen > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
