@@ -80,6 +80,13 @@ GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+QUICK = {"llama", "gemma3_text", "gpt2", "gemma2", "gpt_oss", "qwen3_5_text", *GROUPED}
+KINDS = [
+    pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow)
+    for kind in (*PACKED, *PADDED, *GROUPED)
+]
+
+
 def built(kind: str, make_model: Make) -> Any:
     name, changes = GROUPED.get(kind, (kind, PACKED.get(kind, PADDED.get(kind, {}))))
     return make_model(name, **changes)
@@ -130,7 +137,7 @@ def some_texts() -> list[Text]:
     return [Text(tokens(p), tokens(r), slot=i % 3 - 1) for i, (p, r) in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+@pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_each_text_alone(kind: str, make_model: Make) -> None:
     model = built(kind, make_model)
     assert road_of(model).padded == (kind in PADDED)
@@ -148,7 +155,7 @@ def test_scores_are_those_of_each_text_alone(kind: str, make_model: Make) -> Non
     np.testing.assert_allclose(short[0], expected[0], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+@pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_those_of_each_query_alone(kind: str, make_model: Make) -> None:
     """Two paths, rows that leave and come, more queries than room; against the model without a cache."""
     model = built(kind, make_model)
@@ -168,7 +175,7 @@ def test_answers_are_those_of_each_query_alone(kind: str, make_model: Make) -> N
             np.testing.assert_allclose(answer.reference, wanted, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", [*PACKED, *PADDED, *GROUPED])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lessons_are_those_of_each_user_alone(kind: str, make_model: Make) -> None:
     """One step of plain descent would do; two of AdamW show the loss behind the first."""
     model = built(kind, make_model)
