@@ -45,9 +45,10 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"ETag": f'"{"e" * 40}"', "X-Repo-Commit": COMMIT, "Content-Length": "100"}, b"x" * 10)
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+server = ThreadingHTTPServer(("localhost", 0), Hub)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-os.environ |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1"}
+host, port = server.server_address
+os.environ |= {"HF_ENDPOINT": f"http://{host}:{port}", "HF_HUB_DISABLE_XET": "1"}
 from huggingface_hub import snapshot_download
 
 try:
@@ -60,5 +61,5 @@ print("raised:", " < ".join(kinds))
 assert kinds[0] == "httpx2.RemoteProtocolError", "this has changed"
 assert not isinstance(said, OSError) and not any(kind.startswith("huggingface_hub") for kind in kinds), "this has changed"
 PYTHON
-HF_HOME="$folder/home" "$folder/venv/bin/python" "$folder/try.py" 2>/dev/null
+HF_HOME="$folder/cache" "$folder/venv/bin/python" "$folder/try.py" 2>/dev/null
 echo "As described."

@@ -50,9 +50,10 @@ class Hub(BaseHTTPRequestHandler):
 
 def main(module: str, file: str) -> None:
     Hub.file = file
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server = ThreadingHTTPServer(("localhost", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ.update(HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}", HF_HUB_DISABLE_XET="1")
+    host, port = server.server_address[:2]
+    os.environ.update(HF_ENDPOINT=f"http://{host!s}:{port}", HF_HUB_DISABLE_XET="1")
     how: dict[str, Any] = {"packaged": "x"} if "engine" in module else {"revision": None, "patterns": ["*"]}
     try:
         print(importlib.import_module(module).locate("some/set", key="the.key", **how))
