@@ -8,7 +8,7 @@ one by a logits processor. The paths' prompts are read in two passes, each padde
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ ROWS = (16, 64)  # of a batch
 CHUNK = 1024  # response positions whose logits exist at the same time
 States = Sequence[Mapping[str, Tensor]]
 Routed = Callable[[Sequence[int], int], Any]  # slots of a batch's rows, its width -> a context
+Wrapped = Callable[[], AbstractContextManager[tuple[Any, Routed]]]  # a model with adapters, what routes rows
 
 
 class Paths:
@@ -193,6 +194,22 @@ def mixed(model: Any, lora: Lora, states: States) -> Iterator[tuple[Any, Routed]
         wrapped.unload()
 
 
+def batches(
+    what: str, wrapped: Wrapped, work: Callable[[Any, Routed, int], Any], rows: Sequence[int]
+) -> list[Baseline]:
+    """One baseline for each number of rows: `work` of a wrapped model, what routes its rows, and how many."""
+
+    def baseline(count: int) -> Baseline:
+        @contextmanager
+        def ready() -> Iterator[Callable[[], Any]]:
+            with wrapped() as (inner, routed):
+                yield lambda: work(inner, routed, count)
+
+        return Baseline(f"{what} of {count} rows", ready)
+
+    return [baseline(count) for count in rows]
+
+
 def decoding(
     model: Any,
     lora: Lora,
@@ -203,32 +220,22 @@ def decoding(
     rows: Sequence[int] = ROWS,
 ) -> list[Baseline]:
     """PEFT's mixed batches, one baseline for each number of rows."""
-
-    def baseline(count: int) -> Baseline:
-        @contextmanager
-        def ready() -> Iterator[Callable[[], Any]]:
-            with mixed(model, lora, states) as (inner, routed):
-                yield lambda: generate(inner, routed, queries, settings, stop, count)
-
-        return Baseline(f"PEFT mixed batches of {count} rows", ready)
-
-    return [baseline(count) for count in rows]
+    return batches(
+        "PEFT mixed batches",
+        lambda: mixed(model, lora, states),
+        lambda inner, routed, count: generate(inner, routed, queries, settings, stop, count),
+        rows,
+    )
 
 
 def scoring(
     model: Any, lora: Lora, states: States, texts: Sequence[Text], rows: Sequence[int] = ROWS
 ) -> list[Baseline]:
     """Padded batches of texts, under PEFT's adapters if there are any."""
-
-    def baseline(count: int) -> Baseline:
-        @contextmanager
-        def ready() -> Iterator[Callable[[], Any]]:
-            if not states:
-                yield lambda: score(model, lambda *_: torch.inference_mode(), texts, count)
-                return
-            with mixed(model, lora, states) as (inner, routed):
-                yield lambda: score(inner, routed, texts, count)
-
-        return Baseline(f"{'PEFT mixed' if states else 'padded'} batches of {count} rows", ready)
-
-    return [baseline(count) for count in rows]
+    bare = model, lambda *_: torch.inference_mode()
+    return batches(
+        "PEFT mixed batches" if states else "padded batches",
+        lambda: mixed(model, lora, states) if states else nullcontext(bare),
+        lambda inner, routed, count: score(inner, routed, texts, count),
+        rows,
+    )

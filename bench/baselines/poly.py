@@ -7,20 +7,20 @@ are kept in the model's dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from bench.baselines import Baseline, missing
-from bench.baselines.padded import ROWS, Routed, States, generate
+from bench.baselines.padded import ROWS, Routed, States, batches, generate
 from spring.engine.queries import Query
 from spring.engine.settings import Decoding, Lora
 
 
 @contextmanager
-def multi(model: Any, lora: Lora, states: States) -> Iterator[Routed]:
+def multi(model: Any, lora: Lora, states: States) -> Iterator[tuple[Any, Routed]]:
     """PolyLoRA's layers inside the model, and what routes rows to adapters; afterwards the model's own."""
     from polylora import PolyLoraConfig, PolyLoraModel
     from polylora.context import use_lora_context
@@ -41,7 +41,7 @@ def multi(model: Any, lora: Lora, states: States) -> Iterator[Routed]:
         return use_lora_context(wrapped.prepare_lora_context(names, None, len(names), width, model.device))
 
     try:
-        yield routed
+        yield model, routed
     finally:
         for name in wrapped.target_module_names:
             model.set_submodule(name, before[name])
@@ -60,13 +60,9 @@ def decoding(
     if missing("polylora"):
         print("  PolyLoRA is not installed: left out (pip install --no-deps polylora==0.1.1)")
         return []
-
-    def baseline(count: int) -> Baseline:
-        @contextmanager
-        def ready() -> Iterator[Callable[[], Any]]:
-            with multi(model, lora, states) as routed:
-                yield lambda: generate(model, routed, queries, settings, stop, count)
-
-        return Baseline(f"PolyLoRA batches of {count} rows", ready)
-
-    return [baseline(count) for count in rows]
+    return batches(
+        "PolyLoRA batches",
+        lambda: multi(model, lora, states),
+        lambda inner, routed, count: generate(inner, routed, queries, settings, stop, count),
+        rows,
+    )
