@@ -8,7 +8,6 @@ as it is. Products run in the model's dtype, softmax in float32 and rounded once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from transformers import AttentionInterface
 
 from spring.engine.cache import KeyValueCache, PackedBlock
 from spring.engine.layers import decoder_of
-from spring.engine.lora import AdapterBank
-from spring.engine.packing import Pack, filled, in_hand
+from spring.engine.lora import AdapterBank, reading
+from spring.engine.packing import Pack, filled
 from spring.engine.passes import causal_softmax, causal_softmax_backward
 
 ATTENTION = "spring_packed"
@@ -176,7 +175,7 @@ AttentionInterface.register(ATTENTION, packed_attention)
 
 def packed_states(model: Any, pack: Pack, bank: AdapterBank | None, seeds: Sequence[int] | None) -> Tensor:
     """Last hidden states [N, D] of a pack's rows; dropout by `seeds` [R]."""
-    with in_hand(pack), nullcontext() if bank is None else bank.routed(pack, seeds):
+    with reading(pack, bank, seeds):
         out = decoder_of(model)(
             input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, pack=pack
         )

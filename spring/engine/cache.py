@@ -18,7 +18,11 @@ class Block(Protocol):
     """Rows that are read on in one call."""
 
     rows: list[int]  # names of the rows
-    lengths: list[int]  # tokens that each holds
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each holds."""
+        ...
 
     def take(self, places: Sequence[int], rows: Sequence[int]) -> Block:
         """The rows at `places` (one may be taken twice) under new names; empties this block."""

@@ -86,33 +86,31 @@ def _step(model: Any, pack: Pack, bank: AdapterBank | None, road: Road) -> Tenso
 
 @torch.inference_mode()
 def prefill_groups(
-    model: Any, pack: Pack, bank: AdapterBank | None, road: Road, most: int, read: Tensor
+    model: Any, pack: Pack, bank: AdapterBank | None, road: Road, most: int
 ) -> tuple[list[tuple[Block, int]], Tensor]:
-    """Prompts as blocks that up to `most` tokens follow: of each its block and place, and its last state.
+    """Prompts as blocks that up to `most` tokens follow: of each its block and place, and the last states.
 
-    Those that no cache can carry on are kept as tokens. `read` [R, D] are the states of their last tokens,
-    read with what may have followed; where frequencies depend on that they are read again.
+    Those that no cache can carry on are kept as tokens. States are [R, D], of the prompts' last tokens.
     """
-    last = read.clone()
+    use_attention(model, packed=False)
     spans, tokens = pack.spans(), pack.input_ids[0].tolist()
-    cached = [i for i, length in enumerate(pack.lengths) if road.goes_on(length, most)]
-    places: dict[int, tuple[Block, int]] = {}
-    again = [i for i in range(len(spans)) if i not in set(cached)]
+    goes_on = [road.goes_on(length, most) for length in pack.lengths]
+    cached, again = ([i for i, on in enumerate(goes_on) if on is kind] for kind in (True, False))
+    found: dict[int, tuple[tuple[Block, int], Tensor]] = {}
+
+    def keep(rows: Sequence[int], block: Block, states: Tensor) -> None:
+        found.update((i, ((block, place), states[place])) for place, i in enumerate(rows))
+
     if again:
-        block = TokenBlock(list(range(len(again))), [tokens[slice(*spans[i])] for i in again])
-        places |= {i: (block, place) for place, i in enumerate(again)}
-        if road.rope is not None:
-            some = pack.part(again)
-            states = hidden_states(model, some, bank, road=road)
-            last[again] = states[[stop - 1 for _, stop in some.spans()]]
-    for group in road.split_prompts([pack.lengths[i] for i in cached]):
+        some = pack.part(again)
+        states = hidden_states(model, some, bank, road=road)[some.ends()]
+        keep(again, TokenBlock(list(range(len(again))), [tokens[slice(*spans[i])] for i in again]), states)
+    for group in road.split_prompts([pack.lengths[i] for i in cached]) if cached else ():
         rows = [cached[i] for i in group]
-        if rows:
-            with _afresh(model, road):
-                found, states = prefill(model, pack.part(rows), bank, road.steps)
-            last[rows] = states
-            places |= {i: (found, place) for place, i in enumerate(rows)}
-    return [places[i] for i in range(len(spans))], last
+        with _afresh(model, road):
+            keep(rows, *prefill(model, pack.part(rows), bank, road.steps))
+    places, last = zip(*(found[i] for i in range(len(spans))), strict=True)
+    return list(places), torch.stack(last)
 
 
 def _stepping(pack: Pack, rows: range) -> Pack:
@@ -141,7 +139,7 @@ def _again(model: Any, block: TokenBlock, pack: Pack, bank: AdapterBank | None, 
         steers=pack.steers,
     )
     hidden = hidden_states(model, whole, bank, road=road)
-    return hidden[[stop - 1 for _, stop in whole.spans()]]
+    return hidden[whole.ends()]
 
 
 def use_attention(model: Any, *, packed: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spring.engine.layers import leaf, widths
 from spring.engine.lowrank import BankedLinear, Route, Steps
-from spring.engine.packing import Pack
+from spring.engine.packing import Pack, in_hand
 from spring.engine.peft import tensor_name
 from spring.engine.roads import adaptable
 from spring.engine.settings import Lora
@@ -191,6 +191,13 @@ class AdapterBank:
         if runs and self.flat.device.type != "cpu":
             spread = spread_out(pack.lengths, pack.slots, seeds if masks else None, self.flat.device)
         return Route(runs, masks, None, pack.laid, spread)
+
+
+@contextmanager
+def reading(pack: Pack, bank: AdapterBank | None, seeds: Sequence[int] | None = None) -> Iterator[None]:
+    """Inside the block, in this thread, the model reads a pack, every row under its adapter."""
+    with in_hand(pack), nullcontext() if bank is None else bank.routed(pack, seeds):
+        yield
 
 
 def _steps(slots: Sequence[int], count: int, device: torch.device) -> Steps:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from spring.engine.passes import add_scaled, narrow, widen
+from spring.engine.passes import add_scaled, least, narrow, widen
 from spring.engine.settings import Lora
 from spring.engine.spread import Spread, update
 
@@ -184,8 +184,3 @@ def draw(tokens: int, width: int, *, seed: int, device: torch.device) -> Tensor:
     bits = torch.empty(-(-tokens * width // 4), dtype=torch.int64, device=device)
     bits.random_(-(1 << 63), None, generator=generator)  # all 64 bits: the plain call leaves the sign at 0
     return bits.view(torch.int16)[: tokens * width].view(tokens, width)
-
-
-def least(p: float) -> int:
-    """The least draw that is kept under dropout p, which is met to 1/65536."""
-    return round(p * 65536) - 32768

@@ -76,6 +76,10 @@ class Pack:
         ends = torch.tensor(self.lengths).cumsum(0).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
+    def ends(self) -> list[int]:
+        """Last token of every row."""
+        return [stop - 1 for _, stop in self.spans()]
+
     def beginnings(self) -> list[tuple[int, int]]:
         """First token and token after the last of what each row follows; equal where that is nothing."""
         spans = self.spans()

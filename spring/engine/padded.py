@@ -7,9 +7,7 @@ answered. Linear layers see R x T tokens, padding included, in the order of rows
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +16,8 @@ from torch import Tensor
 
 from spring.engine.cache import Block
 from spring.engine.layers import decoded
-from spring.engine.lora import AdapterBank
-from spring.engine.packing import Pack, in_hand
+from spring.engine.lora import AdapterBank, reading
+from spring.engine.packing import Pack
 from spring.engine.roads import Steps
 
 CACHES = ("past_key_values", "cache_params")  # names that models have for their cache
@@ -54,21 +52,23 @@ def lay_out(pack: Pack, *, left: bool = False) -> Batch:
     return Batch(laid, ids, mask.long())
 
 
-def read(model: Any, batch: Batch, bank: AdapterBank | None, **kwargs: Any) -> Any:
-    """What the decoder gives for a batch under the rows' adapters; `seeds` [R] of dropout, or its cache."""
-    seeds = kwargs.pop("seeds", None)
-    shape = batch.input_ids.shape
-    given = {"input_ids": batch.input_ids, "attention_mask": batch.mask, "use_cache": False}
-    given["position_ids"] = batch.pack.position_ids.view(shape)
-    return call(model, batch.pack, bank, seeds, given | kwargs)
-
-
-def call(
-    model: Any, pack: Pack, bank: AdapterBank | None, seeds: Sequence[int] | None, given: dict[str, Any]
+def read(
+    model: Any,
+    batch: Batch,
+    bank: AdapterBank | None,
+    *,
+    seeds: Sequence[int] | None = None,
+    use_cache: bool = False,
 ) -> Any:
-    """What the decoder makes of a batch under the rows' adapters."""
-    with in_hand(pack), nullcontext() if bank is None else bank.routed(pack, seeds):
-        return decoded(model, **given)
+    """What the decoder gives for a batch under the rows' adapters; `seeds` [R] of dropout."""
+    with reading(batch.pack, bank, seeds):
+        return decoded(
+            model,
+            input_ids=batch.input_ids,
+            attention_mask=batch.mask,
+            position_ids=batch.pack.position_ids.view(batch.input_ids.shape),
+            use_cache=use_cache,
+        )
 
 
 def padded_states(model: Any, pack: Pack, bank: AdapterBank | None, seeds: Sequence[int] | None) -> Tensor:
@@ -128,10 +128,12 @@ class CachedBlock:
     def step(self, model: Any, pack: Pack, bank: AdapterBank | None) -> Tensor:
         """Last hidden states [R, D] of one more token of every row, which `pack` holds."""
         at = torch.tensor(self.lengths, device=self.mask.device)[:, None] - 1
-        given = {"input_ids": pack.input_ids.view(-1, 1), "position_ids": at, "use_cache": True}
-        if self.steps != "unmasked":
-            given["attention_mask"] = self.mask
-        out = call(model, pack, bank, None, {**given, self.name: self.cache})
+        mask = {} if self.steps == "unmasked" else {"attention_mask": self.mask}
+        with reading(pack, bank):
+            ids = pack.input_ids.view(-1, 1)
+            out = decoded(
+                model, input_ids=ids, position_ids=at, use_cache=True, **{self.name: self.cache}, **mask
+            )
         self.cache = out[self.name]
         hidden: Tensor = out.last_hidden_state[:, -1]
         return hidden
@@ -149,13 +151,9 @@ class TokenBlock:
         """Tokens that each holds."""
         return [len(row) for row in self.tokens]
 
-    @lengths.setter
-    def lengths(self, lengths: list[int]) -> None:
-        self.tokens = [row[:length] for row, length in zip(self.tokens, lengths, strict=True)]
-
     def take(self, places: Sequence[int], rows: Sequence[int]) -> TokenBlock:
         """See `Block`."""
-        return TokenBlock(list(rows), [copy.copy(self.tokens[i]) for i in places])
+        return TokenBlock(list(rows), [list(self.tokens[i]) for i in places])
 
     def extend(self) -> None:
         """See `Block`; `add` does it."""

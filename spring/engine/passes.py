@@ -23,6 +23,11 @@ def array(x: Tensor) -> NDArray:
     return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def least(p: float) -> int:
+    """The least draw of 16 bits that is kept under dropout p, which is met to 1/65536."""
+    return round(p * 65536) - 32768
+
+
 def widen(x: Tensor, drawn: Tensor | None, least: int) -> Tensor:
     """x [N, D] in float32, 0 where `drawn` [N, D] (int16; null: nowhere) is less than `least`."""
     if drawn is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spring.engine.budget import halved
-from spring.engine.cache import Block, KeyValueCache
+from spring.engine.cache import Block, KeyValueCache, PackedBlock
 from spring.engine.forward import hidden_states, prefill_groups
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import Pack, pack_rows
@@ -73,17 +73,19 @@ class Reader:
         """One pass over prompts and references, or two; the blocks keep the prompts alone."""
         cache = None if self.road.padded else KeyValueCache()
         pack = self._pack(reads, [prompt + reference[:-1] for _, prompt, reference in reads], cache)
-        hidden = self.hidden(pack)
         starts = [start for start, _ in pack.spans()]
         ends = [start + len(prompt) - 1 for start, (_, prompt, _) in zip(starts, reads, strict=True)]
         if cache is not None:
+            hidden = self.hidden(pack)
             [block] = cache.blocks
+            assert isinstance(block, PackedBlock)
             block.lengths = [len(prompt) for _, prompt, _ in reads]
             places: list[tuple[Block, int]] = [(block, i) for i in range(len(reads))]
             last = hidden[ends]
         else:
             prompts = self._pack(reads, [prompt for _, prompt, _ in reads], None)
-            places, last = prefill_groups(self.model, prompts, self.bank, self.road, self.most, hidden[ends])
+            places, last = prefill_groups(self.model, prompts, self.bank, self.road, self.most)
+            hidden = self.hidden(pack) if any(reference for _, _, reference in reads) else last[:0]
         logits = self.layer(last).float()
         at = [end + i for end, (_, _, ref) in zip(ends, reads, strict=True) for i in range(len(ref))]
         targets = torch.tensor([token for _, _, ref in reads for token in ref], device=self.device)

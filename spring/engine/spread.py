@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spring.engine.passes import least
+
 GOLDEN, FIRST, SECOND = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -75,7 +77,7 @@ def keep(seeds: Tensor, at: Tensor, width: int, p: float) -> Tensor:
     words = -(-width // 4)  # of 64 bits, a number's 16
     count = at[:, None] * words + torch.arange(words, device=at.device)
     bits = mix(mix(seeds)[:, None] + count * GOLDEN).view(torch.int16)[:, :width]
-    return bits >= round(p * 65536) - 32768
+    return bits >= least(p)
 
 
 def mix(z: Tensor) -> Tensor:

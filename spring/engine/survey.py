@@ -145,7 +145,7 @@ def _ways(road: Road, asked: str) -> Iterator[Road]:
     if asked in ("auto", "padded"):
         caches: tuple[Steps, ...] = ("reorder", "unmasked", "select")
         for alone_ in (False, True):
-            for equal in (False, True):
+            for equal in (False,) if alone_ else (False, True):  # one row is as long as itself
                 for steps in caches:
                     yield replace(road, padded=True, steps=steps, equal=equal, alone=alone_)
             yield replace(road, padded=True, steps="again", alone=alone_)

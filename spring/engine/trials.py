@@ -159,10 +159,7 @@ class Trial:
         for row, slot in zip(self.rows, slots, strict=True):
             logits = alone(self.plain, row, updates_of(bank, slot), grad=True)[:-1]
             loss = F.cross_entropy(logits, torch.tensor(row[1:]), reduction="sum")
-            grads = torch.autograd.grad(
-                loss, list(bank.views(slot)), allow_unused=True, materialize_grads=True
-            )
-            found[slot] += torch.cat([grad.flatten() for grad in grads])
+            found[slot] += gradient_of(loss, list(bank.views(slot)))
         return found
 
 
@@ -226,12 +223,12 @@ def answer(model: Any, rows: Sequence[Row], slots: Sequence[int], bank: AdapterB
     prompts = [row[:-NEW] for row in rows]
     road, cache = road_of(model).for_answers(max(map(len, rows))), KeyValueCache()
     pack = pack_rows(prompts, slots, device=model.device, cache=None if road.padded else cache)
-    hidden = hidden_states(model, pack, bank, road=road)
-    last = hidden[[stop - 1 for _, stop in pack.spans()]]
     if road.padded:
-        places, last = prefill_groups(model, pack, bank, road, NEW, last)
+        places, last = prefill_groups(model, pack, bank, road, NEW)
         blocks = {id(block): block for block, _ in places}.values()
         cache.admit([_named(block, places) for block in blocks])
+    else:
+        last = hidden_states(model, pack, bank, road=road)[pack.ends()]
     logits = head(model)(last).float()
     found = [[logits[i]] for i in range(len(rows))]
     for step in range(NEW - 1):

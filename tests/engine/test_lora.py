@@ -18,8 +18,9 @@ from torch import Tensor
 from spring.engine.cache import KeyValueCache
 from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank, token_runs
-from spring.engine.lowrank import draw, least
+from spring.engine.lowrank import draw
 from spring.engine.packing import Pack, pack_rows
+from spring.engine.passes import least
 from spring.engine.peft import load_adapter, save_adapter
 from spring.engine.roads import head
 from spring.engine.settings import Lora

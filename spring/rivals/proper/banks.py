@@ -21,8 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from spring.engine.layers import widths
 from spring.engine.lora import AdapterBank
-from spring.engine.lowrank import BankedLinear, Route, least
+from spring.engine.lowrank import BankedLinear, Route
 from spring.engine.packing import Pack
+from spring.engine.passes import least
 from spring.engine.peft import tensor_name
 from spring.engine.settings import Lora
 from spring.rivals.proper.files import ROUTER, USER, USERS, shared_name
