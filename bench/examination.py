@@ -35,6 +35,7 @@ from spring.engine.survey import RefusedError, survey
 from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.engine.twins import TwinError, twin
+from spring.engine.weights import one_line
 from spring.method.mixing import Mixture
 
 SLOTS, TARGETS = 3, 4
@@ -73,8 +74,8 @@ def examine(one: Architecture, *, every: bool = False) -> dict[str, Any]:
 
 
 def described(error: Exception) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """An error and its kind in a line."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def configuration(one: Architecture) -> Any:

@@ -20,7 +20,7 @@ from flows.named_experiments import (
     lay_experiment,
     lay_options,
 )
-from spring.settings.complaints import nearest
+from spring.engine.strict import nearest
 from spring.settings.params import ParameterError
 from tasks.params import PARAMS
 from tasks.suites import one_of_all, parse_with_suite, suite_names

@@ -27,7 +27,7 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
-from spring.settings.complaints import nearest
+from spring.engine.strict import nearest
 from spring.settings.params import ParameterError
 from tasks.files import write_text
 from tasks.params import PARAMS

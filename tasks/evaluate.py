@@ -30,6 +30,7 @@ from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
 from spring.store import fingerprint
 from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet, write_text
+from tasks.machine import read_machine
 from tasks.measures.comparison import compare_arms, interval_of
 from tasks.measures.costs import costs
 from tasks.measures.detection import (
@@ -212,7 +213,7 @@ def all_metrics(
         "chrf": CHRF_SETTING,
         "scored_by": scored_by(),
         "inapplicable": inapplicable(items),
-        "road": read_machine(params).get("road", "packed"),
+        "road": read_machine(DATA / f"generate/{max(params.periods)}").get("road", "packed"),
         "settings": settings(params),
         "arms": arms,
         "paired": compare_arms(params, means, METRICS),
@@ -260,13 +261,6 @@ def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dic
             del interval["users"]
         periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
         found[metric] = interval | {"periods": periods}
-    return found
-
-
-def read_machine(params: Params) -> dict[str, Any]:
-    """What the answers of the last period were written on."""
-    file = DATA / f"generate/{max(params.periods)}/machine.json"
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 

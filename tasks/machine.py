@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 
 def processor() -> str:
@@ -15,6 +17,12 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def read_machine(folder: Path) -> dict[str, Any]:
+    """What the answers in a folder were written on, by tasks/generate.py; empty where nobody has noted it."""
+    file = folder / "machine.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def cores() -> int:

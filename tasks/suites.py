@@ -27,8 +27,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from spring.engine.strict import Strict
-from spring.settings.complaints import complaints, nearest
+from spring.engine.strict import Strict, nearest
+from spring.settings.complaints import complaints
 from spring.settings.params import ParameterError, Params, merge, parse
 from tasks.tree import read_tree
 

@@ -26,6 +26,7 @@ from spring.engine.budget import TooLargeError
 from spring.engine.device import pick_device, pick_dtype
 from spring.engine.roads import road_of
 from spring.engine.settings import Lora
+from spring.engine.weights import one_line
 from tasks.files import write_json
 
 Make = Callable[[jobs.Bench, int], Job]
@@ -91,8 +92,8 @@ class Run:
             self._leave(name, "out of memory")
         except Exception as error:  # whatever a card may fail with is what is looked for here
             traceback.print_exc()
-            said = str(error).strip().partition("\n")[0][:300]
-            self.result["failed"].append({"part": name, "error": f"{type(error).__name__}: {said}"})
+            said = f"{type(error).__name__}: {one_line(error)}"
+            self.result["failed"].append({"part": name, "error": said})
         self.pace.end(name)
 
     def _leave(self, name: str, why: str) -> None:

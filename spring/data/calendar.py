@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta
-from difflib import get_close_matches
 from math import floor
 from zoneinfo import ZoneInfo, available_timezones
 
 import polars as pl
 
 from spring.data.split import SplitError
+from spring.engine.strict import nearest
 
 DAYS, MONTHS = {"d": 1, "w": 7}, {"mo": 1, "q": 3, "y": 12}
 _EVERY = re.compile(rf"([1-9]\d{{0,3}})({'|'.join([*DAYS, *MONTHS])})")
@@ -39,10 +39,9 @@ def read_zone(name: str) -> ZoneInfo:
     """A time zone by its IANA name; raises `ValueError`."""
     known = available_timezones()
     if name not in known:
-        near = get_close_matches(name, sorted(known), n=1)
+        near = nearest(name, sorted(known))
         raise ValueError(
-            f"must be a time zone's IANA name, as in UTC or Europe/Berlin"
-            f"{f'; did you mean {near[0]}?' if near else ''}"
+            f"must be a time zone's IANA name, as in UTC or Europe/Berlin{f'; {near}' if near else ''}"
         )
     return ZoneInfo(name)
 

@@ -10,10 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spring.engine.weights import ModelError
+from spring.engine.weights import ModelError, one_line
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # of the hub: no code, no pickles
-SAID = 200  # characters of a library's own words that a message keeps
 POINTER = b"version https://git-lfs"
 
 
@@ -123,12 +122,6 @@ def read_tokenizer(folder: Path, *, key: str = "model.id") -> Any:
             f"{key}: {folder} has no tokenizer that can be read ({one_line(error)}); fetch its tokenizer "
             f"files again, or save the tokenizer there with `save_pretrained`"
         ) from None
-
-
-def one_line(error: Exception) -> str:
-    """What a library says, on one line, without its longer advice."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= SAID else f"{said[:SAID]}..."
 
 
 def read_weights(kind: Any, folder: Path, *, key: str, **settings: Any) -> Any:

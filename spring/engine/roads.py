@@ -22,6 +22,7 @@ from spring.engine.weights import ModelError
 # How answers go on, on the padded road: by the model's own cache, whose rows are chosen by `reorder_cache` or
 # `batch_select_indices`; the first without a mask in single steps; or without a cache, all read again.
 Steps = Literal["reorder", "unmasked", "select", "again"]
+CACHED: tuple[Steps, ...] = ("reorder", "unmasked", "select")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +18,12 @@ class Strict(BaseModel):
     """Rejects unknown keys, infinite numbers, and changes after construction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """What was probably meant by an unknown name, as a question; nothing where none of `known` is near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def added(silent: Any) -> Any:

@@ -18,10 +18,10 @@ from spring.engine.budget import out_of_memory
 from spring.engine.forward import use_attention
 from spring.engine.heads import PLAIN, Finish, Head, find_finish
 from spring.engine.layers import decoded, leaf, reached
-from spring.engine.roads import Road, Steps, find_rope, road_of, set_road
-from spring.engine.trials import LENGTHS, REFUSED, STRICT, Row, alone, compare, rows_of, score, told
+from spring.engine.roads import CACHED, Road, find_rope, road_of, set_road
+from spring.engine.trials import LENGTHS, REFUSED, STRICT, Row, Trial, alone, rows_of, score
 from spring.engine.twins import TwinError, twin
-from spring.engine.weights import ModelError
+from spring.engine.weights import ModelError, one_line
 
 COARSE = 0.1  # mean difference in bfloat16, as a share of the logits' spread; a wrong model's is near 1
 SHORT = (9, 5)  # tokens of the rows that a model itself is tried with, once its twin has been
@@ -37,14 +37,19 @@ def survey(model: Any, *, asked: str = "auto") -> Road:
     asked: `auto`, `packed` or `padded`. Raises `RefusedError` with what was tried and what came of it.
     """
     use_attention(model, packed=False)
-    road, names = _beginning(model)
+    road, names, trial = _beginning(model)
     tried = dict[str, str]()
-    for way in _ways(road, asked):
+    for way, further in _ways(road, asked):
         set_road(model, way, names)
-        said = compare(model)
-        if said is None:
-            return road_of(model)
-        tried.setdefault(said, str(way))
+        if said := trial.reads():
+            tried.setdefault(said, str(way))
+            continue
+        for steps in further:
+            set_road(model, replace(road_of(model), **steps))
+            said = trial.goes_on()
+            if said is None:
+                return road_of(model)
+            tried.setdefault(said, str(road_of(model)))
     all_ = "; ".join(f"{way}: {said}" for said, way in tried.items())
     remedy = "use another model" if asked == "auto" else "take model.road: auto"
     raise RefusedError(f"{type(model).__name__} gives other numbers in batches than alone: {all_}; {remedy}")
@@ -87,7 +92,7 @@ def adopt(model: Any, road: Road) -> None:
         dtype = str(model.dtype).removeprefix("torch.")
         other = "" if model.dtype == torch.float32 else "; take model.dtype: float32, or another model"
         raise RefusedError(
-            f"{type(model).__name__} cannot be called in {dtype} on {model.device}: {told(error)}{other}"
+            f"{type(model).__name__} cannot be called in {dtype} on {model.device}: {one_line(error)}{other}"
         ) from error
     layers = road.layers & set(map(leaf, names))
     set_road(model, replace(road, finish=finish, layers=layers, rope=find_rope(model)), names)
@@ -98,7 +103,7 @@ def adopt(model: Any, road: Road) -> None:
     except REFUSED as error:
         if out_of_memory(error):
             raise
-        said = told(error)
+        said = one_line(error)
     if said is not None:
         other = "model.road: auto" if road.padded else "model.road: padded"
         raise RefusedError(
@@ -119,8 +124,8 @@ def _finish(model: Any, row: Row, logits: Tensor, bound: float, *, like: Finish 
     return finish
 
 
-def _beginning(model: Any) -> tuple[Road, list[str]]:
-    """What all roads of a model have in common, and the layers that texts come through."""
+def _beginning(model: Any) -> tuple[Road, list[str], Trial]:
+    """What all roads of a model have in common, the layers that texts come through, and who tries them."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise RefusedError(f"{type(model).__name__} has an encoder; only decoder-only models can be used")
     try:
@@ -129,23 +134,23 @@ def _beginning(model: Any) -> tuple[Road, list[str]]:
         logits, names = alone(model, row), list(reached(model))
         off = (alone(model, row[:-2]) - logits[:-2]).abs().max() / logits.std()
         finish = _finish(model, row, logits, STRICT) if off < COARSE else None
+        trial = Trial(model)
     except REFUSED as error:
         if isinstance(error, RefusedError) or out_of_memory(error):
             raise
-        raise RefusedError(f"{type(model).__name__} cannot be called as a decoder: {told(error)}") from error
+        said = f"{type(model).__name__} cannot be called as a decoder: {one_line(error)}"
+        raise RefusedError(said) from error
     if finish is None:
         raise RefusedError(f"{type(model).__name__} looks at tokens that come later: it is no causal model")
-    return Road(rope=rope, finish=finish, layers=frozenset(map(leaf, names))), names
+    return Road(rope=rope, finish=finish, layers=frozenset(map(leaf, names))), names, trial
 
 
-def _ways(road: Road, asked: str) -> Iterator[Road]:
-    """Roads to try, the fastest first."""
+def _ways(road: Road, asked: str) -> Iterator[tuple[Road, list[dict[str, Any]]]]:
+    """Roads to try, the fastest first, each with the ways in which answers may go on there."""
     if asked in ("auto", "packed"):
-        yield road
+        yield road, [{}]
     if asked in ("auto", "padded"):
-        caches: tuple[Steps, ...] = ("reorder", "unmasked", "select")
         for alone_ in (False, True):
-            for equal in (False,) if alone_ else (False, True):  # one row is as long as itself
-                for steps in caches:
-                    yield replace(road, padded=True, steps=steps, equal=equal, alone=alone_)
-            yield replace(road, padded=True, steps="again", alone=alone_)
+            lengths = (False,) if alone_ else (False, True)  # one row is as long as itself
+            further = [{"steps": steps, "equal": equal} for equal in lengths for steps in CACHED]
+            yield replace(road, padded=True, alone=alone_), [*further, {"steps": "again", "equal": False}]

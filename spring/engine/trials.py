@@ -8,7 +8,7 @@ model, one row at a time and without a cache, an adapter's update added to its w
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from spring.engine.loss import FusedNLL
 from spring.engine.packing import pack_rows
 from spring.engine.roads import forget, head, road_of, set_road
 from spring.engine.settings import Lora
+from spring.engine.weights import one_line
 
 STRICT = 1e-3  # largest difference in float32, as a share of the logits' spread
 LENGTHS = (6, 23, 9, 40, 13)  # tokens of the rows that are tried
@@ -44,42 +45,42 @@ REFUSED = (
 Row = list[int]
 
 
-def told(error: BaseException) -> str:
-    """An error in one line."""
-    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
-
-
-def compare(model: Any, bound: float = STRICT) -> str | None:
-    """What of a model's road differs from each row alone, in words; null: nothing.
-
-    Layers on which adapters do nothing, or something else than alone, are taken out of the road.
-    """
-    rows = rows_of(model, LENGTHS)
-    use_attention(model, packed=False)
-    plain = copy.deepcopy(model)
-    try:
-        expected = [alone(plain, row) for row in rows]
-        trial = Trial(model, plain, rows, torch.cat(expected).std() * bound)
-        found = score(model, rows, [-1] * len(rows))
-        return (
-            trial.differ("scoring", found, expected)
-            or trial.keep_layers(expected)
-            or trial.adapters()
-            or trial.answers()
-            or trial.lessons()
-        )
-    except REFUSED as error:
-        if out_of_memory(error):  # which says nothing of the road
-            raise
-        return told(error)
-
-
 class Trial:
-    """A model, a copy of it that stays plain, the rows that both read and what they may differ by."""
+    """A model, whose road may be set anew between tries, and a copy of it that stays plain.
 
-    def __init__(self, model: Any, plain: Any, rows: Sequence[Row], bound: Tensor) -> None:
-        self.model, self.plain, self.rows, self.bound = model, plain, rows, bound
-        self.slots = [0, -1, 1, 0, 1]
+    What a try says is what differs from each row alone, in words; null: nothing.
+    """
+
+    def __init__(self, model: Any) -> None:
+        use_attention(model, packed=False)
+        self.model, self.plain = model, copy.deepcopy(model)
+        self.rows, self.slots = rows_of(model, LENGTHS), [0, -1, 1, 0, 1]
+        self.expected = [alone(self.plain, row) for row in self.rows]
+        self.bound = torch.cat(self.expected).std() * STRICT
+
+    def reads(self) -> str | None:
+        """Tries all that is read at once: scoring, layers under adapters, gradients.
+
+        Layers on which adapters do nothing, or something else than alone, are taken out of the road.
+        """
+        return self._tried(self.scoring, self.keep_layers, self.adapters, self.lessons)
+
+    def goes_on(self) -> str | None:
+        """Tries answers, token by token."""
+        return self._tried(self.answers)
+
+    def _tried(self, *tries: Callable[[], str | None]) -> str | None:
+        """What the first try says that differs; an error is a difference, but for a lack of memory."""
+        try:
+            return next((said for try_ in tries if (said := try_()) is not None), None)
+        except REFUSED as error:
+            if out_of_memory(error):  # which says nothing of the road
+                raise
+            return one_line(error)
+
+    def scoring(self) -> str | None:
+        """All rows together, without adapters."""
+        return self.differ("scoring", score(self.model, self.rows, [-1] * len(self.rows)), self.expected)
 
     def differ(
         self, what: str, found: Sequence[Tensor], wanted: Sequence[Tensor], rows: Sequence[Row] | None = None
@@ -92,14 +93,14 @@ class Trial:
                 return f"{what}, the row of {len(row)} tokens is off by {share:.2g} of the logits' spread"
         return None
 
-    def keep_layers(self, expected: Sequence[Tensor]) -> str | None:
+    def keep_layers(self) -> str | None:
         """Keeps layers on which an adapter alone does what it does in the plain model, and does something."""
         road, kept, said = road_of(self.model), set(), "no linear layer makes one vector for each token"
         for name in sorted(road.layers):
             with adapted(self.model, [name]) as bank:
                 found = score(self.model, self.rows, self.slots, bank)
                 wanted = self.logits(bank)
-            moved = max(float((w - e).abs().max()) for w, e in zip(wanted, expected, strict=True))
+            moved = max(float((w - e).abs().max()) for w, e in zip(wanted, self.expected, strict=True))
             wrong = self.differ(f"adapters on {name}", found, wanted)
             if wrong is None and moved > self.bound:
                 kept.add(name)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spring.engine.shrinking import VOCABULARY, shrink
+from spring.engine.weights import one_line
 
 __all__ = ["SPREAD", "TwinError", "shrink", "twin"]
 
@@ -48,12 +49,8 @@ def twin(config: Any, *, seed: int = 0) -> Any:
     except TwinError:
         raise
     except Exception as error:  # whatever a class of transformers raises is why it has no twin
-        raise TwinError(f"{type(config).__name__}: {type(error).__name__}: {_first_line(error)}") from error
+        raise TwinError(f"{type(config).__name__}: {type(error).__name__}: {one_line(error)}") from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _build(config: Any) -> Any:

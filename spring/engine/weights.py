@@ -8,9 +8,17 @@ from pathlib import Path
 
 MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}  # what decides what it computes
 
+SAID = 200  # characters of a library's own words that a message keeps
+
 
 class ModelError(RuntimeError):
     """A model or an encoder cannot be had or used; the message says what to install or change."""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says, on one line, without its longer advice; its kind where it says nothing."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= SAID else f"{said[:SAID]}..."
 
 
 def model_digest(folder: Path, *, leave_out: Collection[str] = ()) -> str:

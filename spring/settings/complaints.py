@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from spring.engine.strict import nearest
 
 UNKNOWN, MISSING = "extra_forbidden", "missing"  # pydantic's types of errors
 # where null may be what was meant
@@ -102,9 +103,3 @@ def members(annotation: Any) -> set[Any]:
     """The plain types that an annotation is made of."""
     inner = get_args(annotation)
     return {annotation} if not inner else set().union(*(members(part) for part in inner if part != ...))
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """What was probably meant by an unknown name, as a question; nothing where none of `known` is near."""
-    near = get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 from spring.settings.params import Params
 from spring.store import fingerprint
 from tasks.files import DATA
+from tasks.machine import read_machine
 
 PACKAGES = ("torch", "transformers", "peft", "polars", "numpy", "dvc", "spring-personalization")
 UNKNOWN = "not recorded"
@@ -32,8 +32,7 @@ class Provenance:
 
 def of_run(params: Params, metrics: dict[str, Any]) -> Provenance:
     """Of the run in data/, as the stage report finds it."""
-    last = DATA / f"generate/{max(params.periods)}/machine.json"
-    machine = json.loads(last.read_text(encoding="utf-8")) if last.exists() else {}
+    machine = read_machine(DATA / f"generate/{max(params.periods)}")
     commit = git("rev-parse", "HEAD")
     changed = bool(git("status", "--porcelain", "--untracked-files=no", "--", *OWN))
     options = f"-S suite={params.suite} -S seed={params.seed}"
@@ -50,8 +49,7 @@ def of_run(params: Params, metrics: dict[str, Any]) -> Provenance:
 
 def of_kept(params: Params, metrics: dict[str, Any], folder: Path) -> Provenance:
     """Of kept runs of one or more seeds: what they hold of it, and when and where Git got them."""
-    first = folder / str(metrics["seeds"][0]) / "machine.json"
-    machine = json.loads(first.read_text(encoding="utf-8")) if first.exists() else {}
+    machine = read_machine(folder / str(metrics["seeds"][0]))
     kept = git(
         "log", "-1", "--format=%cs, commit %H", "--", *(f"{folder}/{seed}" for seed in metrics["seeds"])
     )
