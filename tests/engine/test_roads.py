@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from kit.decoding import LORA, decode, merged, reference
 from kit.training import recipe
+from torch import Tensor
 
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
@@ -177,26 +179,46 @@ def test_answers_are_those_of_each_query_alone(kind: str, make_model: Make) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lessons_are_those_of_each_user_alone(kind: str, make_model: Make) -> None:
-    """One step of plain descent would do; two of AdamW show the loss behind the first."""
+    """One step of both: loss and gradient of the plain model, text by text; AdamW goes by the gradient's sign."""
     model = built(kind, make_model)
     config = recipe(lora=lora_of(model), epochs=1, batch_size=4, warmup_ratio=0, grad_clip=None, lr=1e-3)
     bank = AdapterBank(model, config.lora, slots=2)
+    bank.flat.normal_(std=0.1, generator=torch.Generator().manual_seed(7))
     texts = [Text(t.prompt, t.response) for t in some_texts()]
-    lessons = [Lesson(texts[:4], None, seed=1), Lesson(texts[4:], None, seed=2)]
+    lessons = [Lesson(texts[4 * i : 4 * i + 4], bank.state(i), seed=i) for i in range(2)]
     together = train(model, bank, lessons, config, budget=10_000)
     again = train(model, bank, lessons, config, budget=10_000, checkpoint=kind not in ("rwkv",))
     for lesson, found, other in zip(lessons, together, again, strict=True):
-        assert found.loss == pytest.approx(plain_loss(plain_one(kind, make_model), lesson), abs=2e-4)
+        loss, grads = plain_lesson(plain_one(kind, make_model), lesson, scaling=bank.scaling)
+        assert found.loss == pytest.approx([loss], abs=2e-4)
+        every = torch.cat([grad.flatten() for grad in grads.values()])
+        assert found.grad_norm == pytest.approx([float(every.norm())], rel=1e-3)
+        for name, grad in grads.items():
+            way = (lesson.start[name] * (1 - config.lr * config.weight_decay) - found.state[name]) / config.lr
+            clear = grad.abs() > 1e-2 * every.abs().max()
+            torch.testing.assert_close(way[clear], grad[clear].sign(), rtol=0, atol=1e-2)
         [single] = train(model, bank, [lesson], config, budget=10_000)
         for name, value in single.state.items():
             torch.testing.assert_close(found.state[name], value, rtol=0, atol=2e-4)
             torch.testing.assert_close(other.state[name], value, rtol=0, atol=2e-4)
 
 
-def plain_loss(model: Any, lesson: Lesson) -> list[float]:
-    """The first step's loss: B is zero, so that it is the base model's."""
-    logps = [plain_logps(model, text.prompt, text.response) for text in lesson.texts]
-    return [-float(np.concatenate(logps).mean())]
+def plain_lesson(model: Any, lesson: Lesson, *, scaling: float) -> tuple[float, dict[str, Tensor]]:
+    """Mean NLL of all response tokens under an adapter that is added to the weights, and its gradient."""
+    state = {name: value.clone().requires_grad_() for name, value in lesson.start.items()}
+    weights, own = {}, dict(model.named_parameters())
+    for a in (name for name in state if ".lora_A." in name):
+        layer = a.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        update = state[a.replace("lora_A", "lora_B")] @ state[a] * scaling
+        linear = isinstance(model.get_submodule(layer), torch.nn.Linear)
+        weights[f"{layer}.weight"] = own[f"{layer}.weight"] + (update if linear else update.T)
+    losses = []
+    for text in lesson.texts:
+        given = {"input_ids": torch.tensor([(text.prompt + text.response)[:-1]]), "use_cache": False}
+        logits = torch.func.functional_call(model, weights, (), given).logits[0, len(text.prompt) - 1 :]
+        losses.append(F.cross_entropy(logits, torch.tensor(text.response), reduction="none"))
+    loss = torch.cat(losses).mean()
+    return loss.item(), dict(zip(state, torch.autograd.grad(loss, list(state.values())), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "gemma3_text", "gpt2"])
