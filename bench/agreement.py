@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
-
 from bench import plain
 from bench.baselines import Baseline, learning, llama
+from bench.differences import apart_in_logp, apart_in_weights
 from bench.jobs import TEXTS, every, length
 from bench.sides import Bench, Weights
 from bench.texts import texts
@@ -38,7 +35,7 @@ def check(device: str, source: str, *, baselines: bool = True) -> dict[str, floa
     if baselines:
         sides.append(learning.learn(bench.plain, lessons, recipe))
     weights = max(
-        apart(mine, theirs, lesson.start or {})
+        apart_in_weights(mine, theirs, lesson.start or {})
         for side in sides
         for lesson, mine, theirs in zip(lessons, states, side, strict=True)
     )
@@ -80,16 +77,3 @@ def work(baselines: Sequence[Baseline]) -> list[Any]:
         with baseline.ready() as go:
             found.append(go())
     return found
-
-
-def apart_in_logp(ours: Sequence[np.ndarray], theirs: Sequence[Any]) -> float:
-    """The largest difference of a token's log p, nats."""
-    pairs = zip(ours, theirs, strict=True)
-    return max(float((torch.from_numpy(a) - torch.as_tensor(b)).abs().max()) for a, b in pairs)
-
-
-def apart(one: Weights, other: Weights, start: Weights) -> float:
-    """How far two trained adapters are apart, over how far the first went from its start."""
-    between = sum(float((one[name] - other[name]).square().sum()) for name in one)
-    way = sum(float((one[name] - start[name]).square().sum()) for name in one)
-    return math.sqrt(between / way)

@@ -6,7 +6,6 @@ adapters in one batch. Differences are of a random twin in float32, where a righ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.alone import Alone, Choice
 from bench.architectures import Architecture
+from bench.differences import apart_in_logp, apart_in_weights
 from spring.engine.budget import Room
 from spring.engine.decoding import generate
 from spring.engine.fused import fuse
@@ -192,13 +191,7 @@ def scoring(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
         )
         for s in range(SLOTS)
     )
-    return {"nats": apart(found, expected), "adapters_nats": effect}
-
-
-def apart(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """Largest difference; what is no number is infinitely far."""
-    most = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
-    return most if math.isfinite(most) else 1e9
+    return {"nats": apart_in_logp(found, expected), "adapters_nats": effect}
 
 
 def training(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
@@ -211,7 +204,7 @@ def training(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
     lessons = [Lesson(all_texts[6 * i : 6 * i + 6], alone.states[i], seed=i) for i in range(2)]
     learned = train(model, bank, lessons, config, budget=4096)
     ways = [
-        way(alone.train(one, config), own.state, one.start or {})
+        apart_in_weights(alone.train(one, config), own.state, one.start or {})
         for one, own in zip(lessons, learned, strict=True)
     ]
     return {"weights": max(ways)}
@@ -228,14 +221,7 @@ def saving(bare: Any, lora: Lora, alone: Alone) -> dict[str, Any]:
     with torch.no_grad():
         found = loaded(input_ids=torch.tensor([row]), use_cache=False).logits[0]
         both = [logits.log_softmax(-1).numpy() for logits in (found.float(), alone.logits(row, 0))]
-    return {"nats": apart(both[:1], both[1:])}
-
-
-def way(one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """How far two adapters are apart, over how far the first went from its start."""
-    between = sum(float((one[name] - other[name]).square().sum()) for name in one)
-    gone = sum(float((one[name] - start[name]).square().sum()) for name in one)
-    return math.sqrt(between / gone) if gone > 0 and math.isfinite(between) else 1e9
+    return {"nats": apart_in_logp(both[:1], both[1:])}
 
 
 def answering(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
@@ -252,7 +238,7 @@ def answering(model: Any, bank: AdapterBank, alone: Alone) -> dict[str, Any]:
         "wrong": judged.count("wrong"),
         "ties": judged.count("tie"),
         "lengths": sorted({len(answer.tokens) for answer in found}),
-        "nats": apart([answer.reference for answer in found], expected),
+        "nats": apart_in_logp([answer.reference for answer in found], expected),
     }
 
 

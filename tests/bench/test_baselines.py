@@ -12,8 +12,9 @@ from gguf import GGUFReader
 from kit.decoding import LORA, decode, random_bank, run
 from kit.training import learn, lesson, recipe, some_state
 
-from bench.agreement import apart, work
+from bench.agreement import work
 from bench.baselines import learning, llama, padded, poly
+from bench.differences import apart_in_weights
 from spring.engine.lora import AdapterBank
 from spring.engine.packaged import unpermute
 from spring.engine.queries import Query
@@ -81,7 +82,7 @@ def test_padded_lessons_teach_what_the_engine_does(make_model: Any) -> None:
     before = {name: value.clone() for name, value in other.state_dict().items()}
     theirs = learning.learn(other, lessons, config)
     for ours, state in zip(learn(make_model(), lessons, config, slots=3), theirs, strict=True):
-        assert apart(ours.state, state, start) < 1e-3
+        assert apart_in_weights(ours.state, state, start) < 1e-3
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 

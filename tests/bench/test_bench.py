@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from bench import work
-from bench.agreement import apart
 from bench.baselines import Baseline
+from bench.differences import apart_in_weights
 from bench.engine import compared, rate, strongest, timed
 from bench.jobs import Job, every
 from bench.machine import Limits
@@ -69,7 +69,7 @@ def test_a_sample_is_spread_over_sizes() -> None:
 def test_how_far_adapters_are_apart() -> None:
     """3 and 4 from the start of (0, 0) to (3, 4): a way of 5; the other ends 1 beside it."""
     one, other = ({"a": torch.tensor([3.0, y])} for y in (4.0, 5.0))
-    assert apart(one, other, {"a": torch.zeros(2)}) == pytest.approx(0.2)
+    assert apart_in_weights(one, other, {"a": torch.zeros(2)}) == pytest.approx(0.2)
 
 
 def test_baselines_are_timed_beside_the_engine() -> None:

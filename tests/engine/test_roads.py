@@ -179,7 +179,7 @@ def test_answers_are_those_of_each_query_alone(kind: str, make_model: Make) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lessons_are_those_of_each_user_alone(kind: str, make_model: Make) -> None:
-    """One step of both: loss and gradient of the plain model, text by text; AdamW goes by the gradient's sign."""
+    """One step of both: loss and gradient of the plain model, text by text; AdamW goes by its sign."""
     model = built(kind, make_model)
     config = recipe(lora=lora_of(model), epochs=1, batch_size=4, warmup_ratio=0, grad_clip=None, lr=1e-3)
     bank = AdapterBank(model, config.lora, slots=2)
