@@ -5,7 +5,7 @@ fault at a random moment, and once more without. What must hold: the end is that
 for bit, and whatever went wrong was told. With `--keep` the figures go to bench/results/faults.json.
 
     kill    the stage is killed (SIGKILL)
-    flip    a bit of a stored cell is flipped, or a file of it truncated or removed
+    flip    a bit of a segment of the store is flipped, or the segment cut off
     full    no file may grow beyond some size, as on a full disk
     edit    a parameter that the stage reads is edited while it runs
     dvc     the stage runs under DVC, which is killed
@@ -42,6 +42,10 @@ from bench.fuzz import KINDS
 from bench.machine import write_result
 from bench.processes import BEFORE, ROOT, Stage, child, dvc, finish, start
 from bench.tiny import save_tiny
+from spring.store.cells import CellStore
+from spring.store.segments import ENDING
+from tasks.cells.training import CURVE
+from tasks.steps.index import read_held
 
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
 STAGES: tuple[Stage, ...] = tuple((name, t) for t in (0, 1) for name in ("adapt", "consolidate", "generate"))
@@ -91,9 +95,12 @@ def result(stage: Stage, folder: Path) -> str:
             digest.update(f"{file}\n".encode())
             if file.suffix == ".parquet":
                 frame = pl.read_parquet(file)
-                kept = frame.drop([name for name in frame.columns if name.startswith("seconds")])
+                kept = frame.drop([name for name in frame.columns if name.startswith(("seconds", "file"))])
                 digest.update(repr(kept.to_dicts()).encode())
-            else:
+                for name, key in frame.select("file", "cell").iter_rows() if "file" in frame.columns else ():
+                    held = read_held(file.parent / name, key)
+                    digest.update(repr({part: held[part] for part in held if part != CURVE}).encode())
+            elif file.suffix != ENDING:  # which cells share a segment is chance
                 digest.update(file.read_bytes())
         print(digest.hexdigest())
 
@@ -134,19 +141,16 @@ def kill(case: Case) -> str:
 def flip(case: Case) -> str:
     """Bad bytes in the store, after the stage has run and before it runs again."""
     finish(start(case.stage, case.folder))
-    files = sorted(file for file in (case.folder / ".cells/cells").rglob("*") if file.is_file())
-    if not files:
+    segments = CellStore(case.folder / ".cells").segments()
+    if not segments:
         return "no cells"
-    file = case.chance.choice(files)
+    file = case.chance.choice(segments)
     whole = bytearray(file.read_bytes())
-    match case.chance.choice(("bit", "cut", "gone")):
-        case "bit":
-            whole[case.chance.randrange(len(whole))] ^= 1 << case.chance.randrange(8)
-            file.write_bytes(whole)
-        case "cut":
-            file.write_bytes(whole[: case.chance.randrange(len(whole))])
-        case "gone":
-            file.unlink()
+    if case.chance.random() < 0.5:
+        whole[case.chance.randrange(len(whole))] ^= 1 << case.chance.randrange(8)
+        file.write_bytes(whole)
+    else:
+        file.write_bytes(whole[: case.chance.randrange(len(whole))])
     shutil.rmtree(outputs(case.stage, case.folder))
     again = start(case.stage, case.folder)
     finish(again)
@@ -185,19 +189,20 @@ def kill_dvc(case: Case) -> str:
     time.sleep(case.chance.uniform(0, STARTS + 1.1 * case.seconds))
     first.send_signal(signal.SIGKILL)
     killed = first.wait() < 0
-    there = inodes(case.folder)
+    there = held_cells(case.folder)
     again = dvc(case.folder, *words)
     said, _ = again.communicate()
     if again.returncode != 0 or result(case.stage, case.folder) != case.expected:
         return "silent: " + said[-500:]
-    if {cell: inode for cell, inode in inodes(case.folder).items() if cell in there} != there:
+    if {key: cell for key, cell in held_cells(case.folder).items() if key in there} != there:
         return "silent: a cell was written again"
     return "killed" if killed else "too late"
 
 
-def inodes(folder: Path) -> dict[str, int]:
-    """The cells that are there, and what tells that they are the same as before."""
-    return {path.name: path.stat().st_ino for path in (folder / ".cells/cells").glob("*/*")}
+def held_cells(folder: Path) -> dict[str, dict[str, bytes]]:
+    """The cells that are there; the seconds in them tell whether they are the same as before."""
+    store = CellStore(folder / ".cells")
+    return {key: store.read(key) for key in store}
 
 
 FAULTS: dict[str, Callable[[Case], str]] = {

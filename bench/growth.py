@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.machine import MEGABYTE, about, write_result
 from bench.texts import writers
-from spring.store import CellStore
+from spring.store.cells import CellStore
 from tasks.params import load_params
 
 USERS = (8, 32, 128, 512)
@@ -50,7 +50,6 @@ def measure_users(count: int, slots: int) -> dict[str, float]:
     """Seconds per user of training and of two-path generation, and the peak memory."""
     from tasks.cells import training
     from tasks.cells.decoding import GenerateJob, Request, generate
-    from tasks.cells.workbench import Adapter
     from tasks.steps.experiment import Experiment
 
     training.SLOTS = slots
@@ -73,7 +72,7 @@ def measure_users(count: int, slots: int) -> dict[str, float]:
                 str(i),
                 [Request(own[-1], own[:-1], 0.5, LEARNED, None)],
                 decode,
-                Adapter(key, bench.store.path(key), recipe.lora),
+                bench.adapter(key, recipe.lora),
             )
             for i, (own, key) in enumerate(zip(people, keys, strict=True))
         ]

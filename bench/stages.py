@@ -19,6 +19,7 @@ from time import perf_counter
 
 from bench.machine import MEGABYTE, about, write_result
 from flows.stages import environment, stages_in_order
+from spring.store.cells import CellStore
 from tasks.params import load_params
 
 # what the engine leaves in a cell, with its seconds
@@ -37,15 +38,15 @@ def run(stage: str, clone: Path) -> tuple[float, float]:
     return perf_counter() - began, usage.ru_maxrss / MEGABYTE
 
 
-def engine_seconds(cells: Path, seen: set[Path]) -> float:
+def engine_seconds(store: CellStore, seen: set[str]) -> float:
     """Seconds that the engine spent on cells not yet `seen`."""
-    fresh = {path for path in cells.glob("*/*") if path.is_dir()} - seen
+    fresh = set(store) - seen
     seen |= fresh
     total = 0.0
-    for cell in fresh:
-        for name in TIMED:
-            if (cell / name).exists():
-                found = json.loads((cell / name).read_text())
+    for key in fresh:
+        for name, content in store.read(key).items():
+            if name in TIMED:
+                found = json.loads(content)
                 entries = found if isinstance(found, list) else [found]
                 total += sum(entry.get("seconds", 0.0) + entry.get("ref_seconds", 0.0) for entry in entries)
     return total
@@ -54,10 +55,10 @@ def engine_seconds(cells: Path, seen: set[Path]) -> float:
 def measure(clone: Path) -> dict[str, dict[str, float]]:
     """Seconds, seconds in the engine and peak memory of every stage."""
     found: dict[str, dict[str, float]] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for stage in stages_in_order(clone):
         seconds, peak = run(stage, clone)
-        engine = engine_seconds(clone / ".cells" / "cells", seen)
+        engine = engine_seconds(CellStore(clone / ".cells"), seen)
         found[stage] = {"seconds": seconds, "engine": engine, "peak_mb": peak}
     return found
 

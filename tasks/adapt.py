@@ -14,15 +14,14 @@ from spring.method import drift, scorers
 from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.arm import recipe_of
-from spring.store import MANIFEST
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
-from tasks.cells.workbench import Adapter, Row
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import INDEX, by_user, carried_on, user_folder
-from tasks.steps.levels import Placed, lay_levels, read_curve
+from tasks.steps.index import INDEX, by_user, carried_on
+from tasks.steps.levels import Placed, lay_levels, place_lesson
 from tasks.steps.online import set_turns
 from tasks.steps.partners import check_partners
 from tasks.steps.population import Case, foundations, pool
@@ -80,8 +79,7 @@ def main() -> None:
     cases, placed = lay_levels(bench, cases, until=until, period=period)
     keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
     for case, key in zip(cases, keys, strict=True):
-        folder = bench.store.path(key)
-        placed.append(Placed(case, key, folder, read_curve(folder)))
+        placed.append(place_lesson(case, bench.adapter(key, case.train.lora)))
     write(bench, placed, period)
 
 
@@ -107,10 +105,7 @@ def train_foundations(bench: Experiment, cases: list[Case], until: datetime) -> 
     known = {case.recipe for case in cases}
     shared = pool(members, until=until, learned_until={})
     keys = train(bench, [job_of(bench, case, 0) for case in shared], "adapt@0 population")
-    found = {
-        case.recipe: Adapter(key, bench.store.path(key), case.train.lora)
-        for case, key in zip(shared, keys, strict=True)
-    }
+    found = {case.recipe: bench.adapter(key, case.train.lora) for case, key in zip(shared, keys, strict=True)}
     for case in cases:
         if case.train.foundation is not None:
             case.previous = found[case.train.foundation.recipe]
@@ -257,20 +252,18 @@ def write(bench: Experiment, placed: list[Placed], period: int) -> None:
     out = DATA / "adapt" / str(period)
     shutil.rmtree(out, ignore_errors=True)
     index, curves = [], []
+    new = [one.adapter.key for one in placed if one.file is None]
+    files = bench.store.link(new, out / "adapters")
     for one in placed:
         case, curve = one.case, one.curve
-        folder = f"adapters/{case.recipe}/{user_folder(case.user)}"
-        (out / folder).mkdir(parents=True)
-        for file in one.source.iterdir():
-            if file.name not in ("curve.json", MANIFEST):
-                shutil.copyfile(file, out / folder / file.name)
         common = {"recipe": case.recipe, "user_id": case.user, "period": period}
         index.append(
             {
                 **common,
                 "lesson": case.lesson,
-                "cell": one.key,
-                "folder": folder,
+                "cell": one.adapter.key,
+                "file": one.file or f"adapters/{files[one.adapter.key]}",
+                "bytes": one.size,
                 "chosen": [row["interaction_id"] for row in case.chosen],
                 "items": curve["items"],
                 "steps": len(curve["loss"]),

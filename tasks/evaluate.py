@@ -28,7 +28,7 @@ from spring.measures.meteor import meteor_setting, wordnet_is_installed
 from spring.measures.metrics import TEXT_METRICS, score_texts, scored_by
 from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet, write_text
 from tasks.machine import read_machine
 from tasks.measures.comparison import compare_arms, interval_of

@@ -8,12 +8,12 @@ data/split/{t}.parquet          interactions of period t with their part: train 
 data/split/waiting.parquet      of calendar periods: too few yet to be learned
 data/score_base/{t}.parquet     log-likelihoods under the base model
 data/adapt/{t}/                 scores.parquet, confidences.parquet, curves.parquet, index.parquet,
-                                adapters/RECIPE/USER/
+                                adapters/SEGMENT.safetensors (docs/scale.md)
                                 ({t} is base before anything is learned, here and below)
 data/consolidate/{t}/           history.parquet, buffers.parquet, candidates.parquet; profiles.parquet
                                 (in words) and vectors.parquet; for gates: gate_scores.parquet,
                                 transductive.parquet, gains.parquet; for steering: steers.parquet,
-                                steer_seconds.parquet, steers/STEER/USER.safetensors
+                                steer_seconds.parquet, steers/SEGMENT.safetensors
 data/generate/{t}/              generations.parquet
 data/transfer/                  likelihoods.parquet, texts.parquet
 data/evaluate/                  items.parquet, users.parquet, transfer.parquet, detection.parquet, plots/*.csv
@@ -32,12 +32,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spring.store import sync
+from spring.store.disk import sync
 
 if TYPE_CHECKING:
     import polars as pl
 
 DATA = Path("data")
+
+
+def cells_folder() -> Path:
+    """Where the cell store lies."""
+    return Path(os.environ.get("SPRING_CELLS", ".cells"))
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

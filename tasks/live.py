@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 if TYPE_CHECKING:
     from spring.settings.params import Params

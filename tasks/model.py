@@ -18,7 +18,7 @@ from spring.engine.roads import Road
 from spring.engine.settings import Model
 from spring.engine.template import Template
 from spring.settings.targets import check_targets
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.files import DATA, write_json, write_text
 from tasks.params import load_params
 from tasks.stage import run, text_of

@@ -2,24 +2,27 @@
 
     python -m tasks.verify        or: make verify
 
-A damaged cell is set aside in `bad/` and computed again by whoever asks for it. What else is damaged is named
-with what brings it back; nothing else is changed. Exit status 1: something was damaged.
+A damaged cell is set aside in the store's `bad/`, and so is a damaged file of DVC's cache; what in data/ is
+the same file under another name is removed: `make repro` computes it again. Other damage is named with what
+brings it back; nothing else is changed. Exit status 1: something was damaged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from spring.store import MANIFEST, CellStore
+from spring.store.cells import CellStore
+from spring.store.segments import is_whole
 from tasks.cells.fill import progress
+from tasks.files import DATA, cells_folder
 
 CACHE = Path(".dvc/cache/files/md5")
 LOCK = Path("dvc.lock")
@@ -27,25 +30,28 @@ LOCK = Path("dvc.lock")
 
 def main() -> None:
     """Prints what is damaged, and how much was checked."""
-    store = CellStore(Path(os.environ.get("SPRING_CELLS", ".cells")))
-    keys, cached, outs = list(store.keys()), sorted(cached_files()), sorted(recorded().items())
-    bad = old = 0
-    with progress(len(keys), "cells", "cell") as done:
-        for key in keys:
-            if (store.path(key) / MANIFEST).exists():
-                bad += bool(store.missing([key]))
-            else:
-                old += 1
+    store = CellStore(cells_folder())
+    segments, cached, outs = store.segments(), sorted(cached_files()), sorted(recorded().items())
+    lost: set[tuple[int, int]] = set()  # damaged files, by what tells that two names are one file
+    bad = 0
+    with progress(len(segments), "cells", "file") as done:
+        for file in segments:
+            if not is_whole(file):
+                bad += 1
+                lost.add(same(file))
+                store.set_aside(file.name, f"{file.name} is not what was written")
             done(1)
     with progress(len(cached) + len(outs), "results", "file") as done:
         for file in cached:
-            if md5_of(file) != file.parent.name + file.name.removesuffix(".dir"):
-                bad += 1
-                print(
-                    f"{file} is damaged: delete it, then `dvc commit` puts it back from data/",
-                    file=sys.stderr,
-                )
+            if same(file) in lost or md5_of(file) != file.parent.name + file.name.removesuffix(".dir"):
+                bad += same(file) not in lost
+                lost.add(same(file))
+                file.rename(store.root / "bad" / f"{file.parent.name}{file.name}-{uuid.uuid4().hex}")
+                tell(f"{file} is damaged and set aside: `dvc commit` puts it back where data/ is whole")
             done(1)
+        for file in [file for file in DATA.rglob("*") if file.is_file() and same(file) in lost]:
+            file.unlink()
+            tell(f"{file} is damaged and removed: `make repro` computes it again")
         for out, (stage, md5) in outs:
             if problem := differs(Path(out), md5):
                 bad += 1
@@ -54,10 +60,17 @@ def main() -> None:
                     f"`dvc repro --force --single-item {stage}` makes it again"
                 )
             done(1)
-    if old:
-        print(f"{old} cells are of an earlier version, or have lost their manifest: nothing reads them")
-    print(f"{len(keys)} cells, {len(cached)} files of DVC's cache, {len(outs)} results: {bad} damaged")
+    print(
+        f"{len(list(store))} cells in {len(segments)} files, {len(cached)} files of DVC's cache, "
+        f"{len(outs)} results: {bad} damaged"
+    )
     sys.exit(bad > 0)
+
+
+def same(file: Path) -> tuple[int, int]:
+    """What two names of one file have in common."""
+    state = file.stat()
+    return state.st_dev, state.st_ino
 
 
 def tell(line: str) -> None:

@@ -15,18 +15,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
-from spring import store as module
 from spring.code import code_digest
 from spring.engine.settings import Lora
-from spring.store import CellStore, cell_key
+from spring.store import cells as module
+from spring.store import disk
+from spring.store.cells import CellStore, StoreError
+from spring.store.keys import cell_key
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
 IMPORTS = """
 import os, signal, sys
 from pathlib import Path
-from spring.store import CellStore, cell_key
+from spring.store.cells import CellStore
+from spring.store.keys import cell_key
 """
 HELPERS = """
 store, keys = CellStore(Path(sys.argv[1])), [cell_key("spring.code", number=i) for i in range(3)]
@@ -34,7 +38,7 @@ def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 def write():
     with store.batch() as batch:
         for key in keys:
-            (batch.cell(key) / "value").write_text(key)
+            batch[key] = {"value": key.encode()}
 """
 
 
@@ -58,17 +62,17 @@ def killed(root: Path, code: str, *, before: str = "") -> None:
 def write(store: CellStore, keys: list[str], value: str | None = None) -> None:
     with store.batch() as batch:
         for key in keys:
-            (batch.cell(key) / "value").write_text(value or key)
+            batch[key] = {"value": (value or key).encode()}
 
 
 def leftovers(root: Path) -> list[str]:
-    return [p.name for name in ("writing", "complete") for p in (root / name).iterdir()]
+    return [p.name for name in ("writing", "claims") for p in (root / name).iterdir()]
 
 
 def assert_all_there(root: Path) -> None:
     store = CellStore(root)
     assert store.missing(KEYS) == []
-    assert [(store.path(key) / "value").read_text() for key in KEYS] == KEYS
+    assert [store.read(key)["value"].decode() for key in KEYS] == KEYS
     assert leftovers(root) == []
 
 
@@ -80,7 +84,7 @@ def test_cells_become_visible_at_the_end_of_their_batch(tmp_path: Path) -> None:
     assert reader.missing(KEYS) == KEYS
     with store.batch() as batch:
         for key in KEYS[:2]:
-            (batch.cell(key) / "value").write_text(key)
+            batch[key] = {"value": key.encode()}
         assert reader.missing(KEYS) == KEYS
     assert reader.missing([KEYS[2], KEYS[0], KEYS[1]]) == [KEYS[2]]
     assert KEYS[0] in reader and KEYS[2] not in reader
@@ -91,7 +95,7 @@ def test_cells_become_visible_at_the_end_of_their_batch(tmp_path: Path) -> None:
 def test_a_failed_batch_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     store = CellStore(tmp_path)
     with pytest.raises(error), store.batch() as batch:  # noqa: PT012
-        (batch.cell(KEYS[0]) / "value").write_text("half")
+        batch[KEYS[0]] = {"value": b"half"}
         raise error
     assert store.missing(KEYS) == KEYS and leftovers(tmp_path) == []
     write(store, KEYS)
@@ -101,10 +105,10 @@ def test_a_failed_batch_leaves_nothing(tmp_path: Path, error: type[BaseException
 def test_the_first_of_equal_cells_stays(tmp_path: Path) -> None:
     first, second = CellStore(tmp_path), CellStore(tmp_path)
     with first.batch() as batch:
-        (batch.cell(KEYS[0]) / "value").write_text("outer")
+        batch[KEYS[0]] = {"value": b"outer"}
         write(second, KEYS[:2], "inner")
-        (batch.cell(KEYS[2]) / "value").write_text("outer")
-    assert [(first.path(key) / "value").read_text() for key in KEYS] == ["inner", "inner", "outer"]
+        batch[KEYS[2]] = {"value": b"outer"}
+    assert [first.read(key)["value"] for key in KEYS] == [b"inner", b"inner", b"outer"]
     assert leftovers(tmp_path) == []
 
 
@@ -115,100 +119,82 @@ def test_an_empty_batch(tmp_path: Path) -> None:
 
 def test_keys_must_be_keys(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="cell_key"):
-        CellStore(tmp_path).path("../" * 21 + "x")
+        write(CellStore(tmp_path), ["../" * 21 + "x"])
+
+
+def test_a_store_of_an_earlier_version_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    with pytest.raises(StoreError, match=f"{tmp_path} holds cells of an earlier version.*delete"):
+        CellStore(tmp_path)
 
 
 # --- crashes ----------------------------------------------------------------------------------------------
 
 
 def test_killed_inside_a_batch(tmp_path: Path) -> None:
-    """Nothing is visible, and the next process clears what was begun."""
-    killed(
-        tmp_path,
-        "with store.batch() as batch:\n    (batch.cell(keys[0]) / 'value').write_text('x')\n    die()",
-    )
-    assert len(leftovers(tmp_path)) == 1
+    killed(tmp_path, "with store.batch() as batch:\n    batch[keys[0]] = {'value': b'x'}\n    die()")
     store = CellStore(tmp_path)
     assert store.missing(KEYS) == KEYS and leftovers(tmp_path) == []
 
 
-def test_killed_before_publishing(tmp_path: Path) -> None:
-    """The batch was complete: the next process publishes it."""
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_a_batch_becomes_visible(tmp_path: Path, when: str) -> None:
+    """All of it is there or nothing is; the next process clears what was begun."""
+    code = {
+        "before": "cells.write_segment = lambda new, folder: (write_segment(new, folder), die())\n",
+        "after": "cells.sync = die\n",
+    }[when]
+    imports = "from spring.store import cells\nfrom spring.store.segments import write_segment\n"
+    killed(tmp_path, imports + code + "write()")
+    assert len(list((tmp_path / "writing").iterdir())) == 1
     store = CellStore(tmp_path)
-    killed(tmp_path, "CellStore._publish = die\nwrite()")
-    assert store.missing(KEYS) == KEYS
-    assert len(leftovers(tmp_path)) == 1
+    assert store.missing(KEYS) == (KEYS if when == "before" else []) and leftovers(tmp_path) == []
+    write(store, KEYS)
     assert_all_there(tmp_path)
 
 
-@pytest.mark.parametrize("published", [1, 2])
-def test_killed_while_publishing(tmp_path: Path, published: int) -> None:
+@pytest.mark.parametrize("point", ["_publish", "_segment"])
+def test_killed_while_packing(tmp_path: Path, point: str) -> None:
+    """What was two segments stays two or is one; nothing is lost, and the next packing finishes it."""
+    write(CellStore(tmp_path), KEYS[:1])
+    write(CellStore(tmp_path), KEYS[1:])
+    killed(tmp_path, f"store._look()\nCellStore.{point} = die\nstore.pack(keys)")
+    (tmp_path / "claims/pack").unlink(missing_ok=True)
     store = CellStore(tmp_path)
-    code = "path, calls = CellStore.path, []\ndef slow(self, key):\n    calls.append(key)\n"
-    code += (
-        f"    return path(self, key) if len(calls) <= {published} else die()\nCellStore.path = slow\nwrite()"
-    )
-    killed(tmp_path, code)
-    assert len(store.missing(KEYS)) == 3 - published
-    assert_all_there(tmp_path)
-
-
-def test_killed_while_recovering(tmp_path: Path) -> None:
-    """A process dies with a complete batch, and so does the one that recovers it."""
-    killed(tmp_path, "CellStore._publish = die\nwrite()")
-    killed(tmp_path, "", before="CellStore._publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n")
-    assert len(leftovers(tmp_path)) == 1
+    assert store.missing(KEYS) == []
+    store.pack(KEYS)
+    assert len(store.segments()) == 1
     assert_all_there(tmp_path)
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
-    """Its batch in progress, and one that it has completed but not published yet."""
-    wait = "print('ready', flush=True)\nsys.stdin.readline()\n"
-    code = (
-        "publish = CellStore._publish\ndef late(self, complete):\n    "
-        + wait.replace("\n", "\n    ")
-        + "publish(self, complete)\nCellStore._publish = late\n"
-        "with store.batch() as batch:\n    for key in keys:\n        "
-        "(batch.cell(key) / 'value').write_text(key)\n    " + wait.replace("\n", "\n    ")
+    """Its batch in progress is neither read nor cleared."""
+    code = "from spring.store import cells\nfrom spring.store.segments import write_segment\n"
+    code += (
+        "def late(new, folder):\n    written = write_segment(new, folder)\n    print('ready', flush=True)\n"
     )
+    code += "    sys.stdin.readline()\n    return written\ncells.write_segment = late\nwrite()"
     process = child(tmp_path, code)
     assert process.stdout is not None and process.stdin is not None
-    for _ in range(2):
-        assert process.stdout.readline() == "ready\n"
-        assert CellStore(tmp_path).missing(KEYS) == KEYS
-        assert len(leftovers(tmp_path)) == 1
-        process.stdin.write("\n")
-        process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    assert CellStore(tmp_path).missing(KEYS) == KEYS
+    assert len(leftovers(tmp_path)) == 1
+    process.stdin.write("\n")
+    process.stdin.flush()
     assert process.wait(timeout=60) == 0
     assert_all_there(tmp_path)
 
 
-def test_two_processes_recover_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another store recovers the batch just after this one found it: one of them does it, none fails."""
-    killed(tmp_path, "CellStore._publish = die\nwrite()")
-    original = module._alive
-    others: list[Path] = []
-
-    def alive(folder: Path) -> bool:
-        if not others:
-            others.append(folder)
-            CellStore(tmp_path)
-        return original(folder)
-
-    monkeypatch.setattr(module, "_alive", alive)
-    CellStore(tmp_path)
-    assert others
-    assert_all_there(tmp_path)
-
-
 def test_processes_that_race_for_the_same_keys(tmp_path: Path) -> None:
-    """Three processes write the same keys 20 times over, and open the store each time."""
+    """Three processes write the same keys 20 times over, open the store each time, and pack."""
     code = """
 sys.stdin.readline()
 for turn in range(20):
     store = CellStore(Path(sys.argv[1]))
     keys = [cell_key("spring.code", number=i, turn=turn) for i in range(3)]
     write()
+    store.pack([cell_key("spring.code", number=i, turn=t) for t in range(turn + 1) for i in range(3)])
+    assert not store.missing(keys)
 """
     processes = [child(tmp_path, code) for _ in range(3)]
     for process in processes:
@@ -221,8 +207,66 @@ for turn in range(20):
     store = CellStore(tmp_path)
     for turn in range(20):
         for key in [cell_key("spring.code", number=i, turn=turn) for i in range(3)]:
-            assert (store.path(key) / "value").read_text() == key
+            assert store.read(key)["value"].decode() == key
     assert leftovers(tmp_path) == []
+
+
+# --- segments ---------------------------------------------------------------------------------------------
+
+MANY = [cell_key("spring.code", number=i) for i in range(40)]
+
+
+def test_small_segments_of_the_keys_asked_for_are_packed(tmp_path: Path, monkeypatch: Any) -> None:
+    """Forty cells of 1,000 bytes, one by one, at 9,000 bytes a segment: five segments of eight, in order.
+
+    Each cell adds 300 bytes or so of names: seven fit and the eighth does not, by bytes on the disk.
+    """
+    monkeypatch.setattr(module, "LIMIT", 12_000)
+    store, other = CellStore(tmp_path), cell_key("spring.code", number=-1)
+    for key in MANY:
+        with store.batch() as batch:
+            batch[key] = {"value": key.encode() * 16}
+    write(store, [other, MANY[0][:-1] + "x"])
+    reader = CellStore(tmp_path)
+    assert not reader.missing(MANY) and len(store.segments()) == 41
+    store.pack(MANY)
+    assert len(store.segments()) < 10
+    assert [reader.read(key)["value"].decode() for key in MANY] == [key * 16 for key in MANY], "packed away"
+    sizes = [path.stat().st_size for path in store.segments()]
+    assert max(sizes) <= module.LIMIT and other in CellStore(tmp_path)
+    before = store.segments()
+    store.pack([*MANY, other])
+    assert other in store and set(before) - set(store.segments()) == set(), "it holds what was not asked for"
+
+
+def test_equal_cells_in_equal_order_give_equal_bytes(tmp_path: Path) -> None:
+    """Whoever wrote them: the names of segments can be compared. Equal files of cells lie there once."""
+    names = []
+    for place in ("one", "two"):
+        store = CellStore(tmp_path / place)
+        with store.batch() as batch:
+            for key in MANY:
+                batch[key] = {"same": b"s" * 5000, "own": key.encode()}
+        names.append([path.name for path in store.segments()])
+    assert names[0] == names[1] and len(names[0]) == 1
+    assert store.segments()[0].stat().st_size < 2 * 5000 + 40 * 500
+    tensors = load_file(store.segments()[0])  # anybody's safetensors
+    assert sorted(bytes(tensor) for tensor in tensors.values()) == sorted(
+        [b"s" * 5000, *(key.encode() for key in MANY)]
+    )
+
+
+def test_links_have_no_bytes_of_their_own(tmp_path: Path, monkeypatch: Any) -> None:
+    store = CellStore(tmp_path / "store")
+    write(store, KEYS)
+    files = store.link(KEYS, tmp_path / "data")
+    [segment] = store.segments()
+    assert set(files.values()) == {segment.name}
+    assert (tmp_path / "data" / segment.name).samefile(segment)
+    assert store.link(KEYS, tmp_path / "data") == files
+    monkeypatch.setattr(module.os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
+    store.link(KEYS, tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / segment.name).read_bytes() == segment.read_bytes()
 
 
 # --- keys -------------------------------------------------------------------------------------------------
@@ -232,7 +276,7 @@ def test_key_by_hand() -> None:
     """sha256 of the sorted JSON, the store's format and the digest of the code included."""
     code = code_digest("spring.code")
     expected = hashlib.sha256(
-        f'{{"a": [1, null], "b": "x", "code": "{code}", "format": 2}}'.encode()
+        f'{{"a": [1, null], "b": "x", "code": "{code}", "format": 3}}'.encode()
     ).hexdigest()
     assert cell_key("spring.code", b="x", a=(1, None)) == expected
 
@@ -250,7 +294,7 @@ def test_key_changes_with_any_part() -> None:
         {"more": None},
     ]
     keys = {cell_key("spring.code", **{**parts, **change}) for change in [{}, *changes]}
-    keys.add(cell_key("spring.store", **parts))
+    keys.add(cell_key("spring.words", **parts))
     assert len(keys) == len(changes) + 2
     assert cell_key("spring.code", **{name: parts[name] for name in reversed(parts)}) in keys
 
@@ -269,26 +313,26 @@ def test_equal_keys_only_for_equal_parts(left: Any, right: Any) -> None:
 
 
 def test_names_tell_the_process() -> None:
-    mine = module._folder_name().split("-")[0]
-    assert module._alive(Path(module._folder_name())) and module._alive(Path(f"{mine}-{os.getpid()}-x"))
+    mine = disk.new_name().split("-")[0]
+    assert disk.alive(Path(disk.new_name())) and disk.alive(Path(f"{mine}-{os.getpid()}-x"))
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    assert not module._alive(Path(f"{mine}-{process.pid}-x"))
-    assert not module._alive(Path(f"{os.getpid()}-x"))  # as earlier versions named them
+    assert not disk.alive(Path(f"{mine}-{process.pid}-x"))
+    assert not disk.alive(Path(f"{os.getpid()}-x"))  # as earlier versions named them
 
 
 def test_what_another_machine_writes_is_left_alone_for_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its processes cannot be seen from here; what it completed and left for longer is published."""
+    """Its processes cannot be seen from here; what it left for longer is cleared."""
+    CellStore(tmp_path)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(module.platform, "node", lambda: "another")
-        elsewhere.setattr(CellStore, "_publish", lambda *_: None)
-        with CellStore(tmp_path).batch() as batch:
-            for key in KEYS:
-                (batch.cell(key) / "value").write_text(key)
-    assert CellStore(tmp_path).missing(KEYS) == KEYS
-    [left] = leftovers(tmp_path)
-    yesterday = time.time() - module.DAY - 1
-    os.utime(tmp_path / "complete" / left, (yesterday, yesterday))
-    assert_all_there(tmp_path)
+        elsewhere.setattr(disk.platform, "node", lambda: "another")
+        begun = tmp_path / "writing" / disk.new_name()
+    begun.mkdir()
+    CellStore(tmp_path)
+    assert begun.exists()
+    yesterday = time.time() - disk.DAY - 1
+    os.utime(begun, (yesterday, yesterday))
+    CellStore(tmp_path)
+    assert not begun.exists()

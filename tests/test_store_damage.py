@@ -6,77 +6,114 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from spring import store as module
-from spring.store import CellStore, cell_key
+from spring.store import cells, claims, segments
+from spring.store.cells import CellStore, whole_cells
+from spring.store.disk import new_name
+from spring.store.keys import cell_key
+from spring.store.segments import DamagedError, Segment, is_whole, opened
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
 
 
 def written(root: Path) -> CellStore:
-    """A store with one cell of two files."""
+    """A store with two cells of two files, in one segment."""
     store = CellStore(root)
     with store.batch() as batch:
-        cell = batch.cell(KEYS[0])
-        (cell / "value").write_bytes(bytes(range(256)) * 8)
-        (cell / "other").write_text("{}")
+        for key in KEYS[:2]:
+            batch[key] = {"value": bytes(range(256)) + key.encode(), "other": b"{}"}
     return store
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "truncated": lambda cell: (cell / "value").write_bytes((cell / "value").read_bytes()[:-1]),
-    "emptied": lambda cell: (cell / "other").write_bytes(b""),
-    "gone": lambda cell: (cell / "other").unlink(),
-    "one more": lambda cell: (cell / "more").write_text(""),
-    "no manifest": lambda cell: (cell / module.MANIFEST).unlink(),
-    "half a manifest": lambda cell: (cell / module.MANIFEST).write_text("{"),
-    "another manifest": lambda cell: (cell / module.MANIFEST).write_text("[]"),
-    "a folder": lambda cell: ((cell / "other").unlink(), (cell / "other").mkdir()),
-}
+def damage(segment: Path, content: bytes) -> None:
+    """Other bytes under the name; no handle of before sees them."""
+    segment.unlink()
+    segment.write_bytes(content)
+    opened.cache_clear()
 
 
-@pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_cell_is_set_aside_and_missing(
+@pytest.mark.parametrize("how", ["truncated", "emptied", "header", "gone"])
+def test_a_damaged_segment_is_set_aside_and_its_cells_are_missing(
     how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = written(tmp_path).path(KEYS[0])
-    assert not CellStore(tmp_path).missing(KEYS[:1])
-    DAMAGES[how](cell)
+    [segment] = written(tmp_path).segments()
+    assert not CellStore(tmp_path).missing(KEYS[:2])
+    whole = segment.read_bytes()
+    if how == "gone":
+        segment.unlink()
+        opened.cache_clear()
+    else:
+        damage(segment, {"truncated": whole[:100], "emptied": b"", "header": b"x" * 8 + whole[8:]}[how])
     store = CellStore(tmp_path)
-    assert store.missing(KEYS[:1]) == KEYS[:1] and not cell.exists()
-    assert len(list((tmp_path / "bad").iterdir())) == 1
-    assert f"is damaged and computed again: {KEYS[0]}" in capsys.readouterr().err
+    assert store.missing(KEYS[:2]) == KEYS[:2]
+    if how != "gone":
+        assert len(list((tmp_path / "bad").iterdir())) == 1 and not segment.exists()
+        assert "is damaged and computed again" in capsys.readouterr().err
     written(tmp_path)
-    assert KEYS[0] in store
+    assert not store.missing(KEYS[:2])
 
 
-def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
-    """In every file, at every byte of the smaller ones and at many of the larger."""
-    cell = written(tmp_path).path(KEYS[0])
-    for file in sorted(cell.iterdir()):
-        whole = file.read_bytes()
-        for place in range(0, len(whole), max(1, len(whole) // 60)):
-            flipped = bytearray(whole)
-            flipped[place] ^= 1 << (place % 8)
-            file.write_bytes(flipped)
-            assert module.damage(cell) is not None, (file.name, place)
-        file.write_bytes(whole)
-    assert module.damage(cell) is None
+def test_any_flipped_bit_is_found_and_costs_its_own_cell_alone(tmp_path: Path) -> None:
+    """At every place: `is_whole` finds it. No cell that is not what was written is ever given out."""
+    store = written(tmp_path)
+    [segment] = store.segments()
+    whole, there = segment.read_bytes(), {key: store.read(key) for key in KEYS[:2]}
+    values = [whole.index(cell["value"]) for cell in there.values()]
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << (place % 8)
+        damage(segment, bytes(flipped))
+        assert not is_whole(segment), place
+        left = {}
+        try:
+            left = whole_cells(Segment(segment))
+        except DamagedError:
+            assert place < min(values), "a header"
+        assert all(there.get(key) == files for key, files in left.items()), place
+        for key, begin in zip(there, values, strict=True):
+            if begin <= place < begin + len(there[key]["value"]):
+                assert left == {other: there[other] for other in there if other != key}
+    damage(segment, whole)
+    assert is_whole(segment)
+
+
+def test_whole_neighbours_of_a_damaged_cell_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = written(tmp_path)
+    [segment] = store.segments()
+    whole, kept = segment.read_bytes(), store.read(KEYS[1])
+    damage(segment, flipped_value(whole))
+    store = CellStore(tmp_path)
+    assert store.missing(KEYS[:2]) == KEYS[:1] and store.read(KEYS[1]) == kept
+    assert f"{KEYS[0]}: value is not what was written" in capsys.readouterr().err
+    assert [is_whole(file) for file in store.segments()] == [True]
+
+
+def flipped_value(whole: bytes) -> bytes:
+    """The first cell's value with its first byte turned."""
+    begin = whole.index(bytes(range(256)) + KEYS[0].encode())
+    return whole[:begin] + b"\x01" + whole[begin + 1 :]
+
+
+def test_a_cell_that_was_damaged_after_it_was_checked_is_not_given_out(tmp_path: Path) -> None:
+    store = written(tmp_path)
+    assert not store.missing(KEYS[:1])
+    [segment] = store.segments()
+    damage(segment, flipped_value(segment.read_bytes()))
+    with pytest.raises(DamagedError, match=f"{KEYS[0]}: value"):
+        store.read(KEYS[0])
 
 
 def test_cells_are_on_the_disk_before_they_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file and folder of a batch is synced while it still lies in `writing`."""
+    """The file while it still lies in `writing`, then the folder that names it."""
     synced: list[Path] = []
-    monkeypatch.setattr(module, "sync", lambda path: synced.append(path.relative_to(tmp_path)))
+    for place in (segments, cells):
+        monkeypatch.setattr(place, "sync", lambda path: synced.append(path.relative_to(tmp_path)))
     written(tmp_path)
-    names = {path.name for path in synced if path.parts[0] == "writing"}
-    assert names == {"value", "other", module.MANIFEST, KEYS[0]}
-    assert synced[-1] == Path("complete")
+    assert [path.parts[0] for path in synced] == ["writing", "segments"] and len(synced[0].parts) == 3
 
 
 # --- claims -----------------------------------------------------------------------------------------------
@@ -95,13 +132,13 @@ def test_claims_of_the_dead_and_the_silent_count_no_more(tmp_path: Path) -> None
     store = CellStore(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    mine = module._folder_name()
+    mine = new_name()
     holders = (f"{mine.split('-')[0]}-{process.pid}-x", mine, "elsewhere-1-x")
     for key, holder in zip(KEYS, holders, strict=True):
         (tmp_path / "claims" / key).write_text(holder)
     with store.claim(KEYS) as taken:
         assert taken == KEYS[:1]
-    late = time.time() - module.EXPIRY - 1
+    late = time.time() - claims.EXPIRY - 1
     for key in KEYS[1:]:
         os.utime(tmp_path / "claims" / key, (late, late))
     with store.claim(KEYS) as taken:
@@ -109,7 +146,7 @@ def test_claims_of_the_dead_and_the_silent_count_no_more(tmp_path: Path) -> None
 
 
 def test_a_claim_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EXPIRY", 0.5)
+    monkeypatch.setattr(claims, "EXPIRY", 0.5)
     with CellStore(tmp_path).claim(KEYS[:1]):
         time.sleep(1.0)
         with CellStore(tmp_path).claim(KEYS[:1]) as theirs:
@@ -119,7 +156,7 @@ def test_a_claim_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 COMPUTE = """
 import sys, time
 from pathlib import Path
-from spring.store import CellStore
+from spring.store.cells import CellStore
 from tasks.cells.fill import ours
 
 store, keys = CellStore(Path(sys.argv[1])), sys.argv[2:]
@@ -128,7 +165,7 @@ for some in ours(store, keys, 2):
     time.sleep(0.05)
     with store.batch() as batch:
         for key in some:
-            (batch.cell(key) / "value").write_text(key)
+            batch[key] = {"value": key.encode()}
             print(key, flush=True)
 assert not store.missing(keys)
 """

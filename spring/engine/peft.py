@@ -1,4 +1,4 @@
-"""Adapters in PEFT's folders: how they are written and read, and what PEFT must be told to put them right."""
+"""Adapters in PEFT's form: how they are written and read, and what PEFT must be told to put them right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from spring.engine.settings import Lora
@@ -44,6 +44,7 @@ def _last(name: str) -> str:
 
 
 PREFIX = "base_model.model."
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
 
 
 def tensor_name(layer: str, kind: str) -> str:
@@ -51,22 +52,26 @@ def tensor_name(layer: str, kind: str) -> str:
     return f"{PREFIX}{layer}.lora_{kind}.weight"
 
 
-def save_adapter(
+def save_adapter(state: Mapping[str, Tensor], config: Lora, folder: Path, **about: Any) -> None:
+    """Writes a folder as `PeftModel.save_pretrained` does; `about` as for `adapter_files`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in adapter_files(state, config, **about).items():
+        (folder / name).write_bytes(content)
+
+
+def adapter_files(
     state: Mapping[str, Tensor],
     config: Lora,
-    folder: Path,
     *,
     base_model: str,
     revision: str | None = None,
     model: Any = None,
-) -> None:
-    """Writes `adapter_model.safetensors` and `adapter_config.json` as `PeftModel.save_pretrained` does.
+) -> dict[str, bytes]:
+    """What `PeftModel.save_pretrained` writes: the content of `adapter_model.safetensors` and of its config.
 
     `base_model` and its `revision` are what others load the base model by. Without the `model` itself, bare
     of any bank, all layers are meant that have one of the target modules' names.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     described: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -83,12 +88,22 @@ def save_adapter(
     }
     if model is not None:
         described |= targets_of({name[len(PREFIX) :].rsplit(".", 2)[0] for name in state}, model)
-    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    return {WEIGHTS: save(dict(state), {"format": "pt"}), CONFIG: as_text(described)}
+
+
+def as_text(described: Mapping[str, Any]) -> bytes:
+    """The content of an `adapter_config.json`."""
+    return (json.dumps(described, indent=2) + "\n").encode()
+
+
+def read_adapter(files: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """The tensors among the files of an adapter."""
+    return load(files[WEIGHTS])
 
 
 def load_adapter(folder: Path) -> dict[str, Tensor]:
     """The tensors of a PEFT folder (safetensors only, never pickle)."""
-    file = folder / "adapter_model.safetensors"
+    file = folder / WEIGHTS
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; only adapters in safetensors format are read")
     return load_file(file)

@@ -19,7 +19,7 @@ from spring.rivals.fints import Fints
 from spring.rivals.pag import Pag
 from spring.rivals.popi import Popi
 from spring.settings.train import Train
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 
 class Memory(Strict):

@@ -14,7 +14,7 @@ from spring.rivals.ewc_lora import EwcLora
 from spring.rivals.o_lora import OLora
 from spring.rivals.proper.levels import Proper
 from spring.rivals.surprise import Surprise
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 Online = Asls  # the methods of `train.online`
 

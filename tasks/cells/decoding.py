@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.settings import Decoding
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.fill import Meter, fill
 from tasks.cells.scoring import check_length, place
 from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
@@ -58,7 +58,7 @@ def generate(bench: Workbench, jobs: Sequence[GenerateJob], what: str) -> list[l
         what=what,
         unit="text",
     )
-    return [json.loads((bench.store.path(key) / "generations.json").read_text()) for key in keys]
+    return [json.loads(bench.store.read(key)["generations.json"]) for key in keys]
 
 
 def _key(bench: Workbench, job: GenerateJob) -> str:
@@ -117,7 +117,7 @@ def _compute(
         for key, job in jobs.items():
             mine = results[first : first + len(job.requests)]
             first += len(mine)
-            (batch.cell(key) / "generations.json").write_text(json.dumps(mine))
+            batch[key] = {"generations.json": json.dumps(mine).encode()}
 
 
 def decode_all(

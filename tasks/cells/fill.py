@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from spring.store import CellStore
+from spring.store.cells import CellStore
 from tasks.cells.workbench import Tell, Workbench, silent
 
 Job = TypeVar("Job")
@@ -46,6 +46,7 @@ def fill(
             for shared, members in groups.items():
                 for some in ours(bench.store, members, at_once):
                     compute(bench, shared, {name: named[name] for name in some}, meter)
+                bench.store.pack(members)
     return keys
 
 

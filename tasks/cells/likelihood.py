@@ -18,7 +18,7 @@ import numpy as np
 
 from spring.engine.settings import Decoding
 from spring.method.mixing import Mixture, mixture
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.decoding import GenerateJob, Request, generate, steering
 from tasks.cells.fill import Meter, fill
 from tasks.cells.scoring import check_length, place
@@ -207,11 +207,11 @@ def _compute(bench: Workbench, fit: Fit | None, chosen: dict[str, Path], done: M
                 "logps": [found[text].tolist() for text in mine],
                 "seconds": [pace * len(text) * first for text, first in zip(mine, new, strict=True)],
             }
-            (batch.cell(key) / "logps.json").write_text(json.dumps(cell))
+            batch[key] = {"logps.json": json.dumps(cell).encode()}
             done(len(mine))
 
 
 def _read(bench: Workbench, key: str) -> list[Read]:
-    cell = json.loads((bench.store.path(key) / "logps.json").read_text())
+    cell = json.loads(bench.store.read(key)["logps.json"])
     every = zip(cell["logps"], cell["seconds"], strict=True)
     return [Read(np.array(logps, dtype=np.float64), seconds) for logps, seconds in every]

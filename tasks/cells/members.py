@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spring.rivals.proper.fits import Layered
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.workbench import Workbench
 
 
@@ -11,10 +11,11 @@ def write_member(bench: Workbench, over: Layered, user: str) -> str:
     """The cell's key. It holds the user's embedding, or the mean of all for one it has not seen."""
     key = cell_key(__name__, kind="member", shared=over.key, user=user)
     if key not in bench.store:
-        from spring.rivals.proper.files import USER, USERS, load_shared, writers
+        from spring.rivals.proper.files import USER, USERS, read_shared, writers
 
-        embeddings, row = load_shared(over.folder)[USERS], writers(over.folder).get(user)
+        beneath = over.read()
+        embeddings, row = read_shared(beneath)[USERS], writers(beneath).get(user)
         mine = embeddings.mean(0) if row is None else embeddings[row].clone()
         with bench.store.batch() as batch:
-            over.save({USER: mine}, batch.cell(key), base_model=bench.settings.id)
+            batch[key] = over.files({USER: mine}, base_model=bench.settings.id)
     return key

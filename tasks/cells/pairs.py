@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save
 
 from spring.method.retrieval import document_text
 from spring.rivals.fints import Fints, contrast_rouge
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
 
 if TYPE_CHECKING:
     from spring.engine.steering import Pair
 
+VECTORS = "vectors.safetensors"
 PAIRS = 64  # pairs read at the same time; they become visible together
 
 
@@ -36,7 +36,7 @@ class PairJob:
 
 
 def extract(bench: Workbench, jobs: Sequence[PairJob], what: str) -> list[str]:
-    """Keys of the cells of all jobs; a cell without vectors.safetensors is a pair that was not kept."""
+    """Keys of the cells of all jobs; a cell without `VECTORS` is a pair that was not kept."""
     return fill(
         bench,
         jobs,
@@ -84,11 +84,9 @@ def _compute(bench: Workbench, fints: Fints, jobs: dict[str, PairJob], done: Met
             tensors[key] = {"attn": pair[0], "mlp": pair[1], "embedding": embedding}
     with bench.store.batch() as batch:
         for key in jobs:
-            folder = batch.cell(key)
             cell = {"rouge": rouges[key], "seconds": seconds if key in kept else 0.0}
-            (folder / "pair.json").write_text(json.dumps(cell))
-            if key in tensors:
-                save_file(tensors[key], folder / "vectors.safetensors")
+            found = {VECTORS: save(tensors[key])} if key in tensors else {}
+            batch[key] = {"pair.json": json.dumps(cell).encode(), **found}
             done(1)
 
 
@@ -108,7 +106,16 @@ def _pair(bench: Workbench, job: PairJob) -> Pair:
     return Pair(texts[0].prompt, chosen, rejected)
 
 
-def pair_of(cell: Path) -> dict[str, float]:
-    """ROUGE-L of the pair in a cell, and the seconds that it took."""
-    found: dict[str, float] = json.loads((cell / "pair.json").read_text())
-    return found
+@dataclass(frozen=True)
+class Made:
+    """What a pair gave: ROUGE-L of both answers, the seconds it took, and vectors unless it was not kept."""
+
+    rouge: float
+    seconds: float
+    vectors: Mapping[str, np.ndarray] | None
+
+
+def read_pair(bench: Workbench, key: str) -> Made:
+    """What the cell of a pair holds."""
+    cell = bench.store.read(key)
+    return Made(**json.loads(cell["pair.json"]), vectors=load(cell[VECTORS]) if VECTORS in cell else None)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from spring.engine.settings import Decoding
 from spring.method.mixing import Mixture
 from spring.method.retrieval import query_text
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.decoding import COMMIT, decode_all
 from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
@@ -50,10 +50,7 @@ def write(bench: Workbench, jobs: Sequence[ProfileJob], what: str) -> list[tuple
         what=what,
         unit="profile",
     )
-    paths = (bench.store.path(key) / "profile.json" for key in keys)
-    return [
-        (key, json.loads(path.read_text(encoding="utf-8"))) for key, path in zip(keys, paths, strict=True)
-    ]
+    return [(key, json.loads(bench.store.read(key)["profile.json"])) for key in keys]
 
 
 def _loop(settings: Writer) -> Decoding:
@@ -84,7 +81,7 @@ def _compute(bench: Workbench, decode: Decoding, jobs: dict[str, ProfileJob], do
         for key, answer in zip(jobs, answers, strict=True):
             text = prompter.cut(prompter.plain(prompter.decode(answer.tokens)), decode.max_new_tokens)
             cell = {"text": text, "tokens": len(answer.tokens), "seconds": answer.seconds}
-            (batch.cell(key) / "profile.json").write_text(json.dumps(cell), encoding="utf-8")
+            batch[key] = {"profile.json": json.dumps(cell).encode()}
 
 
 def _prompt(bench: Workbench, job: ProfileJob) -> tuple[int, ...]:

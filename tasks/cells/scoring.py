@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Adapter, Fit, Row, Workbench, fit_of, plain
 
@@ -89,21 +89,21 @@ def _compute(bench: Workbench, fit: Fit | None, jobs: dict[str, ScoreJob], done:
                 "seconds": pace * sum(map(len, texts[first : first + len(mine)])),
             }
             first += len(mine)
-            (batch.cell(key) / "scores.json").write_text(json.dumps(cell))
+            batch[key] = {"scores.json": json.dumps(cell).encode()}
             done(len(mine))
 
 
 def place(bank: AdapterBank | None, slot: int, adapter: Adapter | None) -> None:
     """Loads an adapter into a slot of the bank."""
     if adapter is not None:
-        from spring.engine.peft import load_adapter
+        from spring.engine.peft import read_adapter
 
         assert bank is not None
-        bank.load_state(slot, load_adapter(adapter.folder))
+        bank.load_state(slot, read_adapter(adapter.read()))
 
 
 def _read(bench: Workbench, key: str) -> Scores:
-    cell = json.loads((bench.store.path(key) / "scores.json").read_text())
+    cell = json.loads(bench.store.read(key)["scores.json"])
     logp, tokens = np.array(cell["logp"], dtype=np.float64), np.array(cell["tokens"], dtype=np.int32)
     return Scores(logp, tokens, cell["seconds"])
 

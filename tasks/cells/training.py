@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.settings import Learning
 from spring.engine.turns import Turn
-from spring.store import cell_key, fingerprint
+from spring.store.keys import cell_key, fingerprint
 from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Adapter, Over, Row, Workbench, plain
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 SLOTS = 16  # adapters trained at the same time; they become visible together
 CARRIED = "carried.safetensors"  # beside the adapter: what `train.rule` needs in the next period
+CURVE = "curve.json"  # beside the adapter: how it was learned
 USES = "uses.json"  # beside the adapter, where a draw counts: times trained on, by `use_name`
 
 
@@ -43,7 +43,7 @@ class TrainJob:
 def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
     """Keys of the cells of all jobs, in order; only missing cells are computed.
 
-    A cell is an adapter's folder with `curve.json` beside the weights, and what a method carries on.
+    A cell is an adapter's files with `CURVE` beside the weights, and what a method carries on.
     """
     return fill(
         bench,
@@ -88,10 +88,10 @@ def _tokens(bench: Workbench, job: TrainJob) -> int:
 
 def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
     """What the engine is told; without `weights` the adapter it starts from is not read."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from spring.engine.lessons import Lesson
-    from spring.engine.peft import load_adapter
+    from spring.engine.peft import read_adapter
 
     users = job.over.users if job.over else ()
 
@@ -105,19 +105,20 @@ def _lesson(bench: Workbench, job: TrainJob, *, weights: bool = True) -> Lesson:
 
     start, carried = None, {}
     if job.start and weights:
-        start = load_adapter(job.start.folder)
+        before = job.start.read()
+        start = read_adapter(before)
         if job.how.rule is not None and job.how.rule.carries:
-            carried = load_file(job.start.folder / CARRIED)
+            carried = load(before[CARRIED])
     return Lesson(texts(job.rows), start, job.seed, texts(job.replay), job.turns, job.draw, carried)
 
 
 def _compute(
     bench: Workbench, shared: tuple[Learning, Over | None], jobs: dict[str, TrainJob], done: Meter
 ) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from spring.engine.budget import needs_checkpoints, training_tokens
-    from spring.engine.peft import save_adapter
+    from spring.engine.peft import adapter_files
     from spring.engine.training import train as train_many
 
     how, over = shared
@@ -144,22 +145,16 @@ def _compute(
     tokens = sum(one.tokens for one in learned)
     with bench.store.batch() as batch:
         for (key, lesson), one in zip(lessons.items(), learned, strict=True):
-            folder = batch.cell(key)
-            if over is not None:
-                over.save(one.state, folder, base_model=base.name)
-            else:
-                save_adapter(
-                    one.state,
-                    how.lora,
-                    folder,
-                    base_model=base.name,
-                    revision=base.revision,
-                    model=base.model,
-                )
+            about = {"base_model": base.name, "revision": base.revision, "model": base.model}
+            files = (
+                adapter_files(one.state, how.lora, **about)
+                if over is None
+                else over.files(one.state, base_model=base.name)
+            )
             if one.carried:
-                save_file(one.carried, folder / CARRIED)
+                files[CARRIED] = save(one.carried)
             if jobs[key].draw is not None:
-                _write_uses(folder, jobs[key], lesson)
+                files[USES] = _uses(jobs[key], lesson)
             curve = {
                 "loss": one.loss,
                 "lr": one.lr,
@@ -169,10 +164,10 @@ def _compute(
                 "tokens": one.tokens,
                 "seconds": seconds * one.tokens / tokens,
             }
-            (folder / "curve.json").write_text(json.dumps(curve))
+            batch[key] = {**files, CURVE: json.dumps(curve).encode()}
 
 
-def _write_uses(folder: Path, job: TrainJob, lesson: Lesson) -> None:
+def _uses(job: TrainJob, lesson: Lesson) -> bytes:
     """Uses of this lesson's rows and buffer, with those before; what left the buffer never comes back."""
     from spring.engine.lessons import plan_batches
 
@@ -181,7 +176,7 @@ def _write_uses(folder: Path, job: TrainJob, lesson: Lesson) -> None:
     uses = Counter({use_name(row): known for row, known in zip(job.replay, job.draw.uses, strict=True)})
     for row, text in zip([*job.rows, *job.replay], [*lesson.texts, *lesson.replay], strict=True):
         uses[use_name(row)] += seen[id(text)]
-    (folder / USES).write_text(json.dumps(uses), encoding="utf-8")
+    return json.dumps(uses).encode()
 
 
 def use_name(row: Row) -> str:

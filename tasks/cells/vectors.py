@@ -15,7 +15,7 @@ from spring.engine.device import device_name
 from spring.method.retrieval import document_text
 from spring.rivals.asls import Profile, feedback_weight, follow
 from spring.rivals.online import Profiling
-from spring.store import cell_key
+from spring.store.keys import cell_key
 from tasks.cells.fill import Meter, fill
 from tasks.cells.workbench import Row, Workbench, plain
 
@@ -85,11 +85,11 @@ def _compute(bench: Workbench, _: None, jobs: dict[str, FollowJob], done: Meter)
             weights = [feedback_weight(row["rating"], job.how.feedback) for row in job.rows]
             profile, drifts = follow(start, vectors, weights, rho=job.how.rho)
             state = {"vector": profile.vector.tolist(), "mean": profile.mean, "count": profile.count}
-            (batch.cell(key) / "profile.json").write_text(json.dumps({**state, "drifts": drifts}))
+            batch[key] = {"profile.json": json.dumps({**state, "drifts": drifts}).encode()}
             done(len(job.rows))
 
 
 def _read(bench: Workbench, key: str) -> Followed:
-    cell = json.loads((bench.store.path(key) / "profile.json").read_text())
+    cell = json.loads(bench.store.read(key)["profile.json"])
     profile = Profile(np.array(cell["vector"], np.float32), cell["mean"], cell["count"])
     return Followed(Known(key, profile), cell["drifts"])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,8 @@ from spring.engine.device import device_name, dtype_name
 from spring.engine.settings import Lora, Model
 from spring.engine.weights import ModelError
 from spring.method.prompts import Prompt, Prompter
-from spring.store import CellStore, fingerprint
+from spring.store.cells import CellStore
+from spring.store.keys import fingerprint
 from tasks.files import DATA
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class Over(Protocol):
         """The bank, its slots empty."""
         ...
 
-    def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
-        """Writes what one slot holds."""
+    def files(self, state: Mapping[str, Tensor], *, base_model: str) -> dict[str, bytes]:
+        """What one slot holds, as the files of a cell."""
         ...
 
 
@@ -63,10 +64,10 @@ Fit = Lora | Over  # what the adapters that are read together have in common
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained adapter: the key of its cell, and its folder (PEFT's, unless it lies `over` something)."""
+    """A trained adapter: the key of its cell, and what reads its files (PEFT's, unless `over` others)."""
 
     key: str
-    folder: Path
+    read: Callable[[], Mapping[str, bytes]] = field(compare=False, repr=False)
     lora: Lora
     over: Over | None = None  # the shared part it cannot be read without
 
@@ -178,6 +179,10 @@ class Workbench:
             yield bank
         finally:
             bank.detach(model)
+
+    def adapter(self, key: str, lora: Lora) -> Adapter:
+        """An adapter that lies in the store."""
+        return Adapter(key, partial(self.store.read, key), lora)
 
     def seed(self, user: str | None, period: int) -> int:
         """Seed of one user and period, the same whoever else takes part; null: of all users together."""

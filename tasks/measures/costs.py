@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -59,8 +58,7 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
 
 def adapter_bytes(recipe: str | None, last: int) -> int:
     """Size of all adapters of a recipe after period `last`, wherever they were learned; 0 without any."""
-    folders = read_index(last).filter(pl.col("recipe") == (recipe or ""))["folder"]
-    return sum(bytes_under(DATA / f"adapt/{last}" / folder) for folder in folders)
+    return int(read_index(last).filter(pl.col("recipe") == (recipe or ""))["bytes"].sum())
 
 
 def read_written(arm: Arm, period: int) -> pl.DataFrame:
@@ -170,12 +168,4 @@ def steer_bytes(arm: Arm, last: int) -> int:
     if arm.steer_id is None:
         return 0
     rows = read_parquet(DATA / f"consolidate/{last}/steers.parquet").filter(pl.col("steer") == arm.steer_id)
-    folder = DATA / f"consolidate/{last}/steers/{arm.steer_id}"
-    return 4 * int(rows["embedding"].list.len().sum()) + (bytes_under(folder) if folder.exists() else 0)
-
-
-def bytes_under(folder: Path) -> int:
-    """Size of all files in `folder`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: run `dvc repro`, whose adapt stages write it")
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return 4 * int(rows["embedding"].list.len().sum()) + int(rows["bytes"].sum())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.files import DATA
 from tasks.machine import read_machine
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.evaluate import METRICS, METRICS_FILE, over_periods, read_metrics, settings
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.params import PARAMS, load_params

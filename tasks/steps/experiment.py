@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -16,12 +14,13 @@ from spring.settings.arm import Arm, Profile, recipe_of
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
 from spring.settings.train import Train
-from spring.store import CellStore, fingerprint
+from spring.store.cells import CellStore
+from spring.store.keys import fingerprint
 from tasks.cells.workbench import Adapter, Workbench
-from tasks.files import DATA
+from tasks.files import DATA, cells_folder
 from tasks.live import teller
 from tasks.params import load_params
-from tasks.steps.index import Place, read_index
+from tasks.steps.index import Place, read_held, read_index
 
 if TYPE_CHECKING:
     from spring.engine.model import BaseModel
@@ -55,7 +54,7 @@ class Experiment(Workbench):
             self.params.model,
             self.params.prompts,
             chance=self.params.seed,
-            store=store or CellStore(Path(os.environ.get("SPRING_CELLS", ".cells"))),
+            store=store or CellStore(cells_folder()),
             check=self._check_targets,
         )
         self.tell = teller(self.params) or self.tell
@@ -99,7 +98,8 @@ class Experiment(Workbench):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
                 lora = recipe_of(arm).at(row["lesson"]).lora
-                found[row["recipe"], row["user_id"]] = Adapter(row["cell"], folder / row["folder"], lora)
+                read = partial(read_held, folder / row["file"], row["cell"])
+                found[row["recipe"], row["user_id"]] = Adapter(row["cell"], read, lora)
         return Adapters({place: self._layered(place, found) for place in found})
 
     def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
@@ -111,7 +111,7 @@ class Experiment(Workbench):
         if user is None:  # the adapter of users who have none: level 2 under the mean embedding
             experts = experts.model_copy(update={"level": "group"})
         shared = found[recipe, None]
-        return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.folder))
+        return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.read))
 
     def lessons(self, period: int) -> dict[Place, int]:
         """How many lessons every place has had after `period`."""
@@ -121,8 +121,10 @@ class Experiment(Workbench):
     def foundation(self, how: Train) -> Adapter | None:
         """The shared adapter of period 0, for users who come later; every later state follows from it."""
         rows = read_index(0).filter((pl.col("recipe") == how.recipe) & pl.col("user_id").is_null())
-        found = [Adapter(r["cell"], DATA / "adapt/0" / r["folder"], how.lora) for r in rows.to_dicts()]
-        return found[0] if found else None
+        for row in rows.iter_rows(named=True):
+            read = partial(read_held, DATA / "adapt/0" / row["file"], row["cell"])
+            return Adapter(row["cell"], read, how.lora)
+        return None
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""

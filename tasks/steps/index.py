@@ -1,17 +1,20 @@
-"""What is known after a period: data/adapt/{t}/index.parquet.
+"""What is known after a period: data/adapt/{t}/index.parquet, and how it is read from there.
 
-Who has nothing new keeps adapter and place: a row that cost nothing, and no copy (`carried_on`).
+Adapters lie in segments of the cell store (spring/store/segments.py), which data/ links to: their bytes are
+on the disk once. Who has nothing new keeps adapter and place, in a row that cost nothing (`carried_on`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from spring.rivals.online import Profiling
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
+from spring.store.segments import DamagedError, opened
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
 
@@ -23,7 +26,8 @@ INDEX: dict[str, Any] = {
     "period": pl.Int32,
     "lesson": pl.Int32,  # how many its user had before
     "cell": pl.String,
-    "folder": pl.String,  # in data/adapt/{t}, or where it was learned last: ../{t}/...
+    "file": pl.String,  # the segment, from data/adapt/{t}; ../{t}/... where it was learned last
+    "bytes": pl.Int64,  # of the adapter and what its recipe keeps beside it
     "chosen": pl.List(pl.String),  # in the last lesson
     "items": pl.Int32,
     "steps": pl.Int32,
@@ -32,6 +36,10 @@ INDEX: dict[str, Any] = {
     "seconds_score": pl.Float64,  # of deciding what to learn
     "until": pl.Datetime("us", "UTC"),  # of a lesson for all users: its latest possible item
 }
+
+
+class ArtifactError(Exception):
+    """A file in data/ is missing or damaged; the message says which, and what to do."""
 
 
 def read_index(period: int) -> pl.DataFrame:
@@ -47,14 +55,33 @@ def carried_on(learned: set[Place], recipes: Iterable[str], period: int) -> pl.D
     places = zip(before["recipe"], before["user_id"], strict=True)
     rows = before.filter(pl.Series([place not in learned for place in places], dtype=pl.Boolean))
     rows = rows.filter(pl.col("recipe").is_in(list(recipes)))
-    beside = pl.col("folder").str.starts_with("../")
     nothing = {"items": 0, "steps": 0, "tokens": 0, "seconds": 0.0, "seconds_score": 0.0}
     listed = rows.with_columns(
         period=pl.lit(period),
-        folder=pl.when(beside).then("folder").otherwise(pl.format("../{}/{}", pl.lit(period - 1), "folder")),
+        file=from_before(period),
         **{name: pl.lit(value) for name, value in nothing.items()},
     )
     return listed.select(pl.col(name).cast(kind) for name, kind in INDEX.items())
+
+
+def from_before(period: int) -> pl.Expr:
+    """The column `file` of the period before, as `period` says it."""
+    beside = pl.col("file").str.starts_with("../")
+    return pl.when(beside).then("file").otherwise(pl.format("../{}/{}", pl.lit(period - 1), "file"))
+
+
+def read_held(file: Path, key: str) -> dict[str, bytes]:
+    """The files of a cell in a segment that data/ links to; raises `ArtifactError` where it is not whole."""
+    try:
+        return opened(file.resolve()).read(key)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{file} is missing: run `dvc repro`, which runs the stage that writes it"
+        ) from error
+    except (DamagedError, KeyError) as error:
+        raise ArtifactError(
+            f"{file} is damaged ({error}): run `make verify`, which says what to do"
+        ) from error
 
 
 def read_chosen(period: int) -> dict[Place, set[str]]:

@@ -10,18 +10,20 @@ Like all that users share, the shared lessons hold nothing later than `until`, t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from spring.rivals.proper.fits import Founding, Layered
 from spring.settings.train import Train
 from tasks.cells.members import write_member
-from tasks.cells.training import TrainJob, train
+from tasks.cells.training import CURVE, TrainJob, train
 from tasks.cells.workbench import Adapter
 from tasks.steps.experiment import Experiment
+from tasks.steps.index import from_before, read_index
 from tasks.steps.population import Case, pool
 
 UNTRAINED: dict[str, Any] = {"loss": [], "lr": [], "grad_norm": [], "items": 0, "tokens": 0, "seconds": 0.0}
@@ -29,12 +31,24 @@ UNTRAINED: dict[str, Any] = {"loss": [], "lr": [], "grad_norm": [], "items": 0, 
 
 @dataclass(frozen=True)
 class Placed:
-    """An adapter of the period: whose it is, its cell, the folder to copy it from, and its learning curve."""
+    """An adapter of the period: whose it is, its learning curve, and its size in bytes."""
 
     case: Case
-    key: str
-    source: Path
+    adapter: Adapter
     curve: dict[str, Any]
+    size: int
+    file: str | None = None  # where data/ has it already, from the period's folder; null: the store has it
+
+
+def place_lesson(case: Case, adapter: Adapter) -> Placed:
+    """An adapter that was learned, with its curve."""
+    files = adapter.read()
+    return Placed(case, adapter, json.loads(files[CURVE]), size_of(files))
+
+
+def size_of(files: Mapping[str, bytes]) -> int:
+    """Bytes of an adapter, and of what its recipe keeps beside it."""
+    return sum(len(content) for name, content in files.items() if name != CURVE)
 
 
 def lay_levels(
@@ -49,7 +63,7 @@ def lay_levels(
         beneath, experts = shared[case.recipe], case.train.experts
         if experts is None or experts.level == "population":
             continue
-        case.over = Layered(case.train.lora, experts, beneath.key, beneath.source)
+        case.over = Layered(case.train.lora, experts, beneath.adapter.key, beneath.adapter.read)
         if experts.level == "group":
             placed.append(member(bench, case, case.over))
         else:
@@ -77,12 +91,12 @@ def learn_shared(bench: Experiment, cases: Sequence[Case], until: datetime) -> d
     keys = train(bench, [shared_job(bench, case) for case in shared], "adapt@0 groups")
     found = {}
     for case, key in zip(shared, keys, strict=True):
-        source = bench.store.path(key)
-        curve = read_curve(source)
+        placed = place_lesson(case, bench.adapter(key, case.train.lora))
         if case.train.experts is not None:  # its cost is that of both levels
             assert case.previous is not None
-            curve = joined(read_curve(case.previous.folder), curve)
-        found[case.recipe] = Placed(case, key, source, curve)
+            before = json.loads(case.previous.read()[CURVE])
+            placed = replace(placed, curve=joined(before, placed.curve))
+        found[case.recipe] = placed
     return found
 
 
@@ -93,13 +107,15 @@ def shared_job(bench: Experiment, case: Case) -> TrainJob:
         return TrainJob(how.learning, case.chosen, [], None, bench.seed(None, 0))
     assert case.previous is not None
     users = tuple(sorted({row["user_id"] for row in case.chosen}))
-    over = Founding(how.lora, how.experts, case.previous.key, users, case.previous.folder)
+    over = Founding(how.lora, how.experts, case.previous.key, users, case.previous.read)
     return TrainJob(how.learning, case.chosen, [], None, bench.seed(None, -1), over=over)
 
 
 def hand_on(bench: Experiment, cases: Sequence[Case], period: int) -> dict[str, Placed]:
     """The shared parts of the period before; its case lists what the users were given meanwhile."""
     adapters = bench.adapters(period - 1)
+    index = read_index(period - 1).filter(pl.col("user_id").is_null())
+    files = dict(index.select("recipe", from_before(period)).iter_rows())
     found = {}
     for case in cases:
         if case.recipe not in found:
@@ -108,19 +124,17 @@ def hand_on(bench: Experiment, cases: Sequence[Case], period: int) -> dict[str, 
             shared = replace(
                 case, user=None, train=_group(case), chosen=everybody, until=None, **scored_apart(case)
             )
-            found[case.recipe] = Placed(shared, adapter.key, adapter.folder, UNTRAINED)
+            found[case.recipe] = Placed(
+                shared, adapter, UNTRAINED, size_of(adapter.read()), files[case.recipe]
+            )
     return found
 
 
 def member(bench: Experiment, case: Case, over: Layered) -> Placed:
     """What level 2 knows of one user."""
     key = write_member(bench, over, case.user or "")
-    return Placed(case, key, bench.store.path(key), UNTRAINED)
-
-
-def read_curve(folder: Path) -> dict[str, Any]:
-    """The learning curve beside a cell's weights."""
-    return dict(json.loads((folder / "curve.json").read_text()))
+    adapter = bench.adapter(key, case.train.lora)
+    return Placed(case, adapter, UNTRAINED, size_of(adapter.read()))
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from spring.settings.arm import Arm
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 
 def swap(users: Collection[str], *, seed: int) -> dict[str, str]:

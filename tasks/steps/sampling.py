@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from spring.method.replay import clusters
 from spring.method.retrieval import document_text
 from spring.rivals.sar import SarDraw
 from tasks.cells.training import USES, use_name
+from tasks.cells.workbench import Adapter
 from tasks.steps.experiment import Experiment
 from tasks.steps.population import Case
 
@@ -22,11 +22,11 @@ def sar_draw(bench: Experiment, case: Case, period: int) -> SarDraw:
     texts = [document_text(row["query"], row["response"]) for row in case.replay]
     vectors = bench.embedder.embed(texts).astype(np.float64)
     found = clusters(vectors, seed=bench.seed(case.user, period))
-    uses = read_uses(case.previous.folder) if case.previous else {}
+    uses = read_uses(case.previous) if case.previous else {}
     return SarDraw(tuple(found.tolist()), tuple(uses.get(use_name(row), 0) for row in case.replay))
 
 
-def read_uses(folder: Path) -> dict[str, int]:
-    """What the lessons up to the adapter in `folder` have used."""
-    found: dict[str, int] = json.loads((folder / USES).read_text(encoding="utf-8"))
+def read_uses(adapter: Adapter) -> dict[str, int]:
+    """What the lessons up to an adapter have used."""
+    found: dict[str, int] = json.loads(adapter.read()[USES])
     return found

@@ -2,7 +2,7 @@
 
 data/consolidate/{t}/steers.parquet    which there are, and the embeddings that they are found by
 data/consolidate/{t}/steer_seconds.parquet    what making them took
-data/consolidate/{t}/steers/STEER/USER.safetensors    attn and mlp [N, D], in the order of `place`
+data/consolidate/{t}/steers/           segments with the cells of the period's vectors, as for adapters
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import shutil
 import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
 
 from spring.rivals.fints import draw_others
 from spring.settings.arm import Arm
 from tasks.cells.decoding import GenerateJob, Request, generate
-from tasks.cells.pairs import PairJob, extract, pair_of
+from tasks.cells.pairs import Made, PairJob, extract, read_pair
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import user_folder
+from tasks.steps.index import from_before
 
 STEERS: dict[str, Any] = {
     "steer": pl.String,
@@ -34,7 +31,9 @@ STEERS: dict[str, Any] = {
     "period": pl.Int32,
     "timestamp": pl.Datetime("us", "UTC"),
     "rouge": pl.Float64,  # ROUGE-L of the pair
-    "place": pl.Int32,  # of the vectors in the user's file
+    "cell": pl.String,
+    "file": pl.String,  # the segment that holds its vectors, as in the index of adapters
+    "bytes": pl.Int64,  # of the vectors
     "embedding": pl.List(pl.Float32),
 }
 STEER_SECONDS: dict[str, Any] = {
@@ -45,7 +44,6 @@ STEER_SECONDS: dict[str, Any] = {
 }
 SITES = ("attn", "mlp")
 Users = Mapping[str, Sequence[Row]]
-Made = tuple[Row, Path]  # an item, and the cell of its vectors
 
 
 # --- after a period ---------------------------------------------------------------------------------------
@@ -58,16 +56,12 @@ def write_vectors(bench: Experiment, users: Users, period: int) -> None:
     index, spent = pl.DataFrame(schema=STEERS), pl.DataFrame(schema=STEER_SECONDS)
     if period > 0:
         index, spent = (read_parquet(before / f"{name}.parquet") for name in ("steers", "steer_seconds"))
-        if (before / "steers").exists():
-            shutil.copytree(before / "steers", out / "steers")
+        index = index.with_columns(file=from_before(period))
     fresh, costs = [], []
     for name, arm in bench.steers.items():
-        held = index.filter(pl.col("steer") == name)
         made, seconds = _make(bench, arm, users, period)
-        for user, cells in made.items():
-            place = held.filter(pl.col("user_id") == user).height
-            fresh += [_entry(name, user, place + i, *one) for i, one in enumerate(cells)]
-            _append([cell for _, cell in cells], vector_file(out, name, user))
+        files = bench.store.link([key for _, key, _ in made], out / "steers")
+        fresh += [_entry(name, row, key, files[key], pair) for row, key, pair in made]
         costs += [{"steer": name, "user_id": u, "period": period, "seconds": s} for u, s in seconds.items()]
     write_parquet(pl.concat([index, pl.DataFrame(fresh, schema=STEERS)]), out / "steers.parquet")
     write_parquet(
@@ -75,39 +69,24 @@ def write_vectors(bench: Experiment, users: Users, period: int) -> None:
     )
 
 
-def vector_file(folder: Path, steer: str, user: str) -> Path:
-    """Where the vectors of one user lie."""
-    return folder / "steers" / steer / f"{user_folder(user)}.safetensors"
-
-
-def _entry(steer: str, user: str, place: int, row: Row, cell: Path) -> dict[str, Any]:
+def _entry(steer: str, row: Row, key: str, file: str, made: Made) -> dict[str, Any]:
     """A row of steers.parquet."""
-    known = {name: row[name] for name in ("interaction_id", "period", "timestamp")}
+    assert made.vectors is not None
     return {
         "steer": steer,
-        "user_id": user,
-        **known,
-        "rouge": pair_of(cell)["rouge"],
-        "place": place,
-        "embedding": load_file(cell / "vectors.safetensors")["embedding"].tolist(),
+        **{name: row[name] for name in ("user_id", "interaction_id", "period", "timestamp")},
+        "rouge": made.rouge,
+        "cell": key,
+        "file": f"steers/{file}",
+        "bytes": sum(made.vectors[site].nbytes for site in SITES),
+        "embedding": made.vectors["embedding"].tolist(),
     }
-
-
-def _append(cells: Sequence[Path], file: Path) -> None:
-    """Puts the vectors of new cells behind those that the user's file holds."""
-    tensors = [load_file(cell / "vectors.safetensors") for cell in cells]
-    stacks = {site: np.stack([tensor[site] for tensor in tensors]) for site in SITES}
-    if file.exists():
-        held = load_file(file)
-        stacks = {site: np.concatenate([held[site], stacks[site]]) for site in SITES}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(stacks, file)
 
 
 def _make(
     bench: Experiment, arm: Arm, users: Users, period: int
-) -> tuple[dict[str, list[Made]], dict[str, float]]:
-    """Per user the items of this period that gave a vector, and the seconds that all pairs took."""
+) -> tuple[list[tuple[Row, str, Made]], dict[str, float]]:
+    """The items of this period that gave a vector, with their cells, and each user's seconds of all pairs."""
     assert arm.steer is not None
     what, pool = f"consolidate@{period} steering", Pool(users)
     mine = [(user, row) for user, rows in users.items() for row in rows if row["period"] == period]
@@ -121,15 +100,14 @@ def _make(
         PairJob(user, row, others, answer["text"], arm.steer)
         for (user, row, others), [answer] in zip(asked, answers, strict=True)
     ]
-    found: dict[str, list[Made]] = {}
+    found: list[tuple[Row, str, Made]] = []
     spent: dict[str, float] = {}
     for job, key, [answer] in zip(jobs, extract(bench, jobs, what), answers, strict=True):
-        cell = bench.store.path(key)
-        spent[job.user] = spent.get(job.user, 0.0) + answer["seconds"] + pair_of(cell)["seconds"]
-        if (cell / "vectors.safetensors").exists():
-            found.setdefault(job.user, []).append((job.row, cell))
-    made = sum(map(len, found.values()))
-    print(f"{what}: {made} of {len(mine)} items give a vector, {len(jobs)} had a pair", file=sys.stderr)
+        made = read_pair(bench, key)
+        spent[job.user] = spent.get(job.user, 0.0) + answer["seconds"] + made.seconds
+        if made.vectors is not None:
+            found.append((job.row, key, made))
+    print(f"{what}: {len(found)} of {len(mine)} items give a vector, {len(jobs)} had a pair", file=sys.stderr)
     return found, spent
 
 

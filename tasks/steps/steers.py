@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from spring.method.retrieval import query_text
 from spring.rivals.fints import aggregate
 from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
+from tasks.cells.pairs import VECTORS
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
 from tasks.steps.experiment import Experiment
-from tasks.steps.steering import SITES, STEERS, vector_file
+from tasks.steps.index import read_held
+from tasks.steps.steering import SITES, STEERS
 
 if TYPE_CHECKING:
     from spring.engine.steering import Steer
@@ -72,11 +74,12 @@ class Steers:
 
     def _stack(self, steer: str, user: str) -> Stack | None:
         if (steer, user) not in self._stacks:
-            mine = self.index.filter((pl.col("steer") == steer) & (pl.col("user_id") == user)).sort("place")
+            mine = self.index.filter((pl.col("steer") == steer) & (pl.col("user_id") == user))
             stack = None
             if mine.height:
-                held = load_file(vector_file(self.folder, steer, user))
-                vectors = np.stack([held[site] for site in SITES], axis=1)
+                cells = mine.select("file", "cell").iter_rows()
+                held = [load(read_held(self.folder / file, key)[VECTORS]) for file, key in cells]
+                vectors = np.stack([[one[site] for site in SITES] for one in held])
                 embeddings = np.array(mine["embedding"].to_list(), dtype=np.float32)
                 stack = Stack(mine.select("period", "timestamp").to_dicts(), embeddings, vectors)
             self._stacks[steer, user] = stack

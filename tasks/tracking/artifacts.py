@@ -8,18 +8,16 @@ alone, which is logged where `tracking.log_text` is true.
 from __future__ import annotations
 
 import json
-import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from spring.settings.params import Params
-from spring.store import CellStore
 from tasks.evaluate import METRICS_FILE, arms_by_recipe
 from tasks.files import DATA, read_parquet
-from tasks.steps.index import read_index
+from tasks.steps.index import read_held, read_index
 from tasks.tracking.naming import Identity, anonymous, experiment_of, short
 
 if TYPE_CHECKING:
@@ -56,16 +54,14 @@ def log_adapters(run: wandb.Run, params: Params, arm: str, identity: Identity) -
         return
     sharing = arms_by_recipe(params)[recipe]
     adapters = adapters_of(params, sharing, recipe, identity)
-    if adapters is None:
-        print(f"W&B: the adapters of {arm} are not logged: their cells are gone", file=sys.stderr)
-    elif arm == sharing[0]:
+    if arm == sharing[0]:
         run.log_artifact(adapters, aliases=["latest", f"period-{max(params.periods)}"])
     else:
         use(run, adapters)
 
 
-def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Identity) -> wandb.Artifact | None:
-    """The adapters of a recipe after the last period, a folder per user; null where their cells are gone.
+def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Identity) -> wandb.Artifact:
+    """The adapters of a recipe after the last period, a folder per user, or where they lie on this machine.
 
     Of type `lora`, which PEFT loads, with the base model in the metadata as W&B asks for it; of type `model`
     where they lie over shared levels.
@@ -93,31 +89,35 @@ def adapters_of(params: Params, sharing: list[str], recipe: str, identity: Ident
             "seed": params.seed,
         },
     )
-    store = CellStore(Path(os.environ.get("SPRING_CELLS", ".cells")))
-    for row in index.iter_rows(named=True):
-        who = identity.pseudonym(row["user_id"])
-        for file in sorted((DATA / f"adapt/{last}" / row["folder"]).iterdir()):
-            if file.name in UNTOLD:
-                continue
-            cell = store.path(row["cell"]) / file.name  # data/adapt has the user's name in its paths
-            if params.tracking.adapters == "upload":
-                add_bytes(artifact, file, f"{who}/{file.name}")
-            elif cell.exists():
-                artifact.add_reference(cell.resolve().as_uri(), name=f"{who}/{file.name}")
-            else:
-                return None
+    folder = DATA / f"adapt/{last}"
+    if params.tracking.adapters == "upload":
+        for user, file, cell in index.select("user_id", "file", "cell").iter_rows():
+            add_adapter(artifact, read_held(folder / file, cell), identity.pseudonym(user))
+        return artifact
+    for file in index["file"].unique().sort():  # it names no user, nor does cells.json
+        path = (folder / file).resolve()
+        artifact.add_reference(path.as_uri(), name=path.name)
+    with artifact.new_file("cells.json", encoding="utf-8") as out:
+        rows = index.select("user_id", "file", "cell").iter_rows()
+        places = {identity.pseudonym(user): [Path(file).name, cell] for user, file, cell in rows}
+        json.dump(places, out, indent=2)
     return artifact
 
 
-def add_bytes(artifact: wandb.Artifact, file: Path, name: str) -> None:
-    """A file of an adapter, without the users that the shared levels of PROPER's name."""
-    if file.suffix == ".json":
-        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        told.pop("users", None)
-        with artifact.new_file(name, encoding="utf-8") as out:
-            json.dump(told, out, indent=2)
-    else:
-        artifact.add_file(str(file), name=name, skip_cache=True)
+def add_adapter(artifact: wandb.Artifact, files: Mapping[str, bytes], who: str) -> None:
+    """A folder of one adapter, without the users that the shared levels of PROPER's name."""
+    for name, content in files.items():
+        if name in UNTOLD:
+            continue
+        with artifact.new_file(f"{who}/{name}", mode="wb") as out:
+            out.write(unnamed(content) if name.endswith(".json") else content)
+
+
+def unnamed(described: bytes) -> bytes:
+    """What an adapter is, less whose."""
+    told: dict[str, Any] = json.loads(described)
+    told.pop("users", None)
+    return json.dumps(told, indent=2).encode()
 
 
 def log_results(run: wandb.Run, params: Params, identity: Identity) -> None:

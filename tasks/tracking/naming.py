@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.files import DATA, read_parquet
 from tasks.suites import MAIN
 

@@ -26,7 +26,7 @@ from spring.data.sources.git import GitSource
 from spring.data.sources.registry import SOURCES, Source
 from spring.data.sources.table import TableSource
 from spring.settings.params import ParameterError, parse
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.params import load_params
 
 ACL = Path(__file__).parents[2] / "../shared/data/acl-abstracts.parquet"
@@ -37,7 +37,7 @@ import sys, yaml
 from spring.data.rows import RawRow
 from spring.data.sources.registry import SOURCES, Source
 from spring.engine.strict import PositiveInt, Strict
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 class DiarySource(Strict):
     days: PositiveInt

@@ -16,7 +16,7 @@ from spring.data.rows import Reason
 from spring.data.sources import table
 from spring.data.values import MISSING, fold_words, is_missing, name_user, parse_time
 from spring.settings.params import ParameterError, parse
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.params import load_params
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

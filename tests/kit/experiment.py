@@ -25,7 +25,8 @@ PARTS = {"logp_adap": pl.Float64, "tokens": pl.Int32, "novelty": pl.Float64, "qu
 SCORES = KEYS | {"interaction_id": pl.String, "drift_score": pl.Float64, "selected": pl.Boolean} | PARTS
 CURVES = KEYS | {"step": pl.Int32, "loss": pl.Float64}
 INDEX = KEYS | {
-    "folder": pl.String,
+    "file": pl.String,
+    "bytes": pl.Int64,
     "chosen": pl.List(pl.String),
     "tokens": pl.Int64,
     "seconds": pl.Float64,
@@ -120,12 +121,8 @@ def write_adapt(
             steps = 6 + 4 * place
             loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
             curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
-            folder = f"adapters/{recipe}/{len(index)}"
-            costs = {"tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}
-            index.append(pl.DataFrame(keys | {"folder": folder, "chosen": [chosen]} | costs, INDEX))
-            weights = root / f"data/adapt/{period}/{folder}/adapter.safetensors"
-            weights.parent.mkdir(parents=True)
-            weights.write_bytes(b"0" * 10)
+            costs = {"bytes": [10], "tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}
+            index.append(pl.DataFrame(keys | {"file": "none", "chosen": [chosen]} | costs, INDEX))
     for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
         write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
 

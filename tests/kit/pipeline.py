@@ -9,14 +9,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
+from safetensors.numpy import load, save_file
 from safetensors.torch import load_file
 
+from spring.store.cells import CellStore
 from tasks import adapt, consolidate, evaluate, generate, ingest, model, report, score_base, split, transfer
+from tasks.cells.pairs import VECTORS
+from tasks.cells.training import CURVE
 from tasks.params import load_params
 from tasks.reporting import page, summary
+from tasks.steps.index import read_held, user_folder
+from tasks.steps.steering import SITES
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "chair", "works"]
@@ -173,15 +180,48 @@ def changed_state(before: Path, after: Path, *, periods: int = 3) -> set[str]:
     """
     changed = set()
     for t in range(periods):
-        old, new = (_state_files(folder / "data", t) for folder in (before, after))
+        old, new = (state_files(folder, t) for folder in (before, after))
         assert old.keys() == new.keys()
         changed |= {name for name in old if not _alike(old[name], new[name])}
     return changed
 
 
-def _state_files(data: Path, period: int) -> dict[str, Path]:
-    patterns = (f"adapt/{period}/adapters/*/*/*", f"consolidate/{period}/steers/*/*")
-    return {str(p.relative_to(data)): p for pattern in patterns for p in data.glob(pattern)}
+def state_files(project: Path, period: int) -> dict[str, Path]:
+    """What was learned in a period, by names as `lay_out` gives them."""
+    root = lay_out(project, period)
+    return {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+
+
+def lay_out(project: Path, period: int) -> Path:
+    """A folder with what was learned in a period, file by file.
+
+    adapt/PERIOD/adapters/RECIPE/USER/ and consolidate/PERIOD/steers/STEER/USER.safetensors.
+    """
+    root = project / "laid-out"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    data = project / f"data/adapt/{period}"
+    for row in pl.read_parquet(data / "index.parquet").iter_rows(named=True):
+        if not row["file"].startswith("../"):
+            place = root / f"adapt/{period}/adapters" / row["recipe"] / user_folder(row["user_id"])
+            place.mkdir(parents=True)
+            for name, content in read_held(data / row["file"], row["cell"]).items():
+                if name != CURVE:
+                    (place / name).write_bytes(content)
+    data = project / f"data/consolidate/{period}"
+    if (data / "steers.parquet").exists():
+        steers = pl.read_parquet(data / "steers.parquet")
+        for (steer, user), rows in steers.group_by("steer", "user_id", maintain_order=True):
+            held = [
+                load(read_held(data / file, key)[VECTORS])
+                for file, key in rows.select("file", "cell").iter_rows()
+            ]
+            place = (
+                root / f"consolidate/{period}/steers" / str(steer) / f"{user_folder(str(user))}.safetensors"
+            )
+            place.parent.mkdir(parents=True, exist_ok=True)
+            save_file({site: np.stack([one[site] for one in held]) for site in SITES}, place)
+    return root
 
 
 def _alike(one: Path, other: Path) -> bool:
@@ -201,9 +241,10 @@ def index(project: Path, period: int, arm: str) -> pl.DataFrame:
 
 def cells(folder: Path, holding: str = "*") -> set[str]:
     """Keys of the cells, or of those that hold a file of this name."""
-    return {path.parent.name for path in (folder / ".cells" / "cells").glob(f"*/*/{holding}")}
+    store = CellStore(folder / ".cells")
+    return {key for key in store if holding == "*" or holding in store.read(key)}
 
 
 def adapter_bytes(folder: Path, period: int) -> dict[str, bytes]:
-    root = folder / "data" / "adapt" / str(period)
+    root = lay_out(folder, period) / "adapt" / str(period)
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.safetensors"))}

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from kit.pipeline import changed_state, experiment
+from kit.pipeline import cells, changed_state, experiment
 
 ARMS = {"base", "rag-accum", "oppu-each", "spring", "spring-parametric"}
 HYBRID = {
@@ -41,8 +41,7 @@ def test_both_roads_lead_to_the_same(whole_run: Path, tmp_path: Path, tiny_model
     one, other = answers(whole_run), answers(tmp_path)
     assert one["text"].to_list() == other["text"].to_list()
     assert (one["logp"] - other["logp"]).abs().max() < 1e-3
-    cells = [{f.name for f in (folder / ".cells").glob("*/*/*")} for folder in (whole_run, tmp_path)]
-    assert cells[0] and not cells[0] & cells[1]
+    assert cells(whole_run) and not cells(whole_run) & cells(tmp_path)
 
 
 @pytest.mark.slow

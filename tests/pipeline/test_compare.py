@@ -14,15 +14,16 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from kit.pipeline import WORDS, changed_state, experiment, index, run, stagger
+from kit.pipeline import WORDS, changed_state, experiment, index, lay_out, run, stagger
 from peft import PeftModel
 from polars.testing import assert_frame_equal
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks import adapt, consolidate, generate, ingest, model, score_base, split
 from tasks.params import load_params
+from tasks.steps.index import read_held, user_folder
 from tasks.suites import valued
 
 pytestmark = pytest.mark.slow
@@ -114,8 +115,9 @@ def test_an_adapter_alone_answers_as_peft_and_transformers_do(project: Path, tin
     found = dict(said.filter(pl.col("user_id") == "user 1").select("arm", "logp").iter_rows())
     for arm in BY_HAND:
         model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
-        for folder in index(project, 2, arm).filter(pl.col("user_id") == "user 1")["folder"]:
-            model = PeftModel.from_pretrained(model, project / "data/adapt/2" / folder)
+        for recipe in index(project, 2, arm).filter(pl.col("user_id") == "user 1")["recipe"]:
+            place = lay_out(project, 2) / "adapt/2/adapters" / recipe / user_folder("user 1")
+            model = PeftModel.from_pretrained(model, place)
         with torch.inference_mode():
             logps = model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         expected = sum(float(logps[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
@@ -127,8 +129,8 @@ def test_the_penalty_of_o_lora_keeps_periods_apart(project: Path) -> None:
     for user in range(3):
         mean = {}
         for arm in ("o-lora", "o-lora-0"):
-            folder = project / "data/adapt/2" / index(project, 2, arm)["folder"][user]
-            state = load_file(folder / "adapter_model.safetensors")
+            file, cell = index(project, 2, arm).select("file", "cell").row(user)
+            state = load(read_held(project / "data/adapt/2" / file, cell)["adapter_model.safetensors"])
             unit = [normalize(value) for name, value in state.items() if "lora_A" in name]
             mean[arm] = float(torch.cat([(a[4:] @ a[:4].T).abs() for a in unit]).mean())
         assert mean["o-lora"] < 0.7 * mean["o-lora-0"]

@@ -11,7 +11,17 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
+from kit.pipeline import (
+    adapter_bytes,
+    cells,
+    changed_state,
+    experiment,
+    index,
+    lay_out,
+    learn_anew,
+    run,
+    state_files,
+)
 from safetensors.torch import load_file
 
 from spring.engine.embedding import Embedder
@@ -19,12 +29,13 @@ from spring.engine.scoring import token_logps
 from spring.method.replay import clusters
 from spring.method.retrieval import document_text
 from spring.rivals.sar import SarDraw
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks import adapt
 from tasks.cells.scoring import place
 from tasks.cells.workbench import plain
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment
+from tasks.steps.index import user_folder
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +87,11 @@ def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
 
 
 def folders(project: Path, period: int, arm: str) -> list[Path]:
-    return [project / f"data/adapt/{period}" / name for name in index(project, period, arm)["folder"]]
+    rows = index(project, period, arm).select("recipe", "user_id")
+    place = lay_out(project, period) / f"adapt/{period}/adapters"
+    return [
+        place / recipe / user_folder(user) for recipe, user in rows.select("recipe", "user_id").iter_rows()
+    ]
 
 
 def test_the_rank_of_o_lora_grows_and_its_retrieval_arm_trains_nothing(project: Path) -> None:
@@ -256,7 +271,7 @@ def test_no_users_state_depends_on_another(
     """One user's texts change and all is learned anew: adapters, and what lies beside, of the others stay."""
     edited = tmp_path / "edited"
     learn_anew(edited, project, monkeypatch, edited="user 1")
-    states = {str(p.relative_to(edited / "data")) for p in edited.glob("data/adapt/*/adapters/*/*/*")}
+    states = {name for t in range(3) for name in state_files(edited, t)}
     assert changed_state(project, edited) == {
         name for name in states if "/user-1-" in name and not name.endswith("adapter_config.json")
     }

@@ -13,8 +13,18 @@ import pytest
 import torch
 import yaml
 from kit.params import changed
-from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run, stagger
-from safetensors.torch import load_file
+from kit.pipeline import (
+    adapter_bytes,
+    cells,
+    changed_state,
+    experiment,
+    index,
+    lay_out,
+    learn_anew,
+    run,
+    stagger,
+)
+from safetensors.torch import load, load_file
 
 from spring.settings.params import ParameterError, parse
 from tasks import adapt
@@ -69,7 +79,7 @@ def project(finished: tuple[Path, pytest.MonkeyPatch]) -> Path:
 
 def folder_of(project: Path, period: int, name: str, user: str | None) -> Path:
     recipe = load_params(project / "params.yaml").arms[name].recipe
-    return project / f"data/adapt/{period}/adapters/{recipe}/{user_folder(user)}"
+    return lay_out(project, period) / f"adapt/{period}/adapters/{recipe}/{user_folder(user)}"
 
 
 def test_every_level_has_its_adapters_in_every_period(project: Path) -> None:
@@ -227,10 +237,10 @@ def test_a_second_run_computes_nothing_and_needs_no_cells_of_the_shared_part(
     assert cells(folder) == before and adapter_bytes(folder, 2) == adapters
     shutil.rmtree(folder / ".cells")
     run(adapt, monkeypatch, 2)
-    again = {name: load_file(folder / "data/adapt/2" / name) for name in adapter_bytes(folder, 2)}
+    again = {name: load(content) for name, content in adapter_bytes(folder, 2).items()}
     assert again.keys() == adapters.keys()
     for name, tensors in again.items():
-        old = load_file(project / "data/adapt/2" / name)
+        old = load(adapters[name])
         assert all((tensor - old[key]).abs().max() < 2e-4 for key, tensor in tensors.items())
 
 

@@ -24,7 +24,7 @@ from spring.rivals import popi
 from spring.rivals.pag import Pag, draw
 from spring.rivals.popi import Popi
 from spring.settings.params import ParameterError, parse
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.cells.scoring import place
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from kit.pipeline import changed_state, experiment, index, learn_anew, stagger
+from kit.pipeline import cells, changed_state, experiment, index, learn_anew, stagger
 
 from spring.engine.scoring import token_logps
 from spring.method.retrieval import document_text, query_text
+from spring.store.cells import CellStore
 from tasks import generate
 from tasks.cells.likelihood import Likelihood, of_answer
 from tasks.cells.scoring import place
@@ -291,8 +292,9 @@ def test_weights_by_confidence_judge_the_same_pairs_otherwise(project: Path) -> 
 def test_a_reference_that_stands_twice_in_a_cell_is_paid_once(project: Path) -> None:
     """The two items of a query are judged against the same path without either."""
     again = 0
-    for path in (project / ".cells").rglob("logps.json"):
-        cell = json.loads(path.read_text())
+    store = CellStore(project / ".cells")
+    for key in cells(project, "logps.json"):
+        cell = json.loads(store.read(key)["logps.json"])
         for i, (logps, seconds) in enumerate(zip(cell["logps"], cell["seconds"], strict=True)):
             assert (seconds == 0) == (logps in cell["logps"][:i])
             again += seconds == 0

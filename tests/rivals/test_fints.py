@@ -10,20 +10,21 @@ import polars as pl
 import pytest
 import torch
 from kit.params import changed
-from kit.pipeline import experiment, run
+from kit.pipeline import cells, experiment, run
 from pydantic import ValidationError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 from transformers import AutoModelForCausalLM
 
 from spring.method.retrieval import query_text
 from spring.rivals.fints import Fints, aggregate, contrast_rouge, draw_others
 from spring.settings.params import ParameterError, Params, parse
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks import adapt, consolidate, ingest, model, score_base, split
-from tasks.cells.pairs import PairJob, extract
+from tasks.cells.pairs import VECTORS, PairJob, extract
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment
-from tasks.steps.steering import Pool, vector_file
+from tasks.steps.index import read_held
+from tasks.steps.steering import Pool
 from tasks.steps.steers import Steers
 
 
@@ -185,8 +186,8 @@ def test_every_kept_item_has_one_vector_pair_and_earlier_periods_are_carried_on(
             assert found.filter(pl.col("period") < period).equals(before)
         before = found
     # of the first day nobody else has anything earlier: three items of 45 have no pair
-    pairs = list((project / ".cells").rglob("pair.json"))
-    too_alike = [pair for pair in pairs if not (pair.parent / "vectors.safetensors").exists()]
+    pairs = cells(project, "pair.json")
+    too_alike = pairs - cells(project, VECTORS)
     assert len(pairs) == 42 and vectors(project, 2).height == 42 - len(too_alike)
     spent = pl.read_parquet(project / "data/consolidate/2/steer_seconds.parquet")
     assert spent.height == 9 and (spent["seconds"] > 0).all()  # three users, three periods
@@ -227,10 +228,10 @@ def test_a_vector_is_the_contrast_of_the_users_own_answer_and_one_given_others(p
         with torch.no_grad():
             plain(torch.tensor([[*prompt, *tokens]]), use_cache=False)
         means.append({site: x[len(prompt) :].mean(0).numpy() for site, x in seen.items()})
-    held = load_file(vector_file(project / "data/consolidate/2", entry["steer"], "user 1"))
+    held = load(read_held(project / "data/consolidate/2" / entry["file"], entry["cell"])[VECTORS])
     for site in ("attn", "mlp"):
         expected = means[0][site] - means[1][site]
-        np.testing.assert_allclose(held[site][entry["place"]], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(held[site], expected, rtol=0, atol=1e-4)
         assert np.abs(expected).max() > 0.1
     assert entry["rouge"] == pytest.approx(contrast_rouge(row["response"], text))
 
@@ -246,8 +247,8 @@ def test_pairs_that_are_too_alike_give_no_vector(project: Path) -> None:
     half = " ".join(words[: len(words) // 2])
     answers = [rows[3]["response"], half, "", "zebra"]
     jobs = [PairJob("user 0", rows[3], rows[20:22], answer, settings) for answer in answers]
-    cells = [bench.store.path(key) for key in extract(bench, jobs, "test")]
-    assert [(cell / "vectors.safetensors").exists() for cell in cells] == [False, False, False, True]
+    cells = [bench.store.read(key) for key in extract(bench, jobs, "test")]
+    assert [VECTORS in cell for cell in cells] == [False, False, False, True]
 
 
 @pytest.mark.slow
@@ -311,9 +312,9 @@ def test_nothing_later_and_no_test_item_reaches_a_vector(
 
     def state() -> tuple[pl.DataFrame, list[dict[str, np.ndarray]]]:
         index = vectors(project, 1)
-        (name,) = index["steer"].unique()
-        files = [vector_file(project / "data/consolidate/1", name, user) for user in USERS]
-        return index, [load_file(file) for file in files]
+        places = index.select("file", "cell").iter_rows()
+        held = [read_held(project / "data/consolidate/1" / file, cell) for file, cell in places]
+        return index.drop("file"), [load(one[VECTORS]) for one in held]
 
     index, held = state()
     table = pl.read_csv(project / "table.csv")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,14 @@ from spring.engine.budget import Room
 from spring.engine.decoding import generate
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
-from spring.engine.peft import load_adapter
+from spring.engine.peft import read_adapter
 from spring.engine.queries import Query
 from spring.engine.scoring import token_logps
 from spring.engine.settings import Lora
 from spring.engine.texts import Text
 from spring.engine.training import train
 from spring.rivals.proper.banks import GroupBank, GroupLessons, UserBank
-from spring.rivals.proper.files import load_shared, save_group
+from spring.rivals.proper.files import group_files, read_shared
 from spring.rivals.proper.levels import Proper, likeness, mixture, user_aware
 
 TARGETS = ("gate_proj", "up_proj", "down_proj")
@@ -53,14 +52,20 @@ def population(model: Any, *, seed: int = 1, std: float = 0.2) -> dict[str, Tens
     return state
 
 
-def shared(model: Any, folder: Path, *, std: float = 0.3) -> dict[str, Tensor]:
-    """The shared part after a stage 2 that has learned something, through its folder."""
+def shared_files(model: Any, *, std: float = 0.3) -> dict[str, bytes]:
+    """What is kept of a stage 2 that has learned something."""
     beneath = population(model)
     bank = GroupLessons(model, LORA, PROPER, beneath, users=USERS)
     bank.flat.normal_(std=std, generator=torch.Generator().manual_seed(2))
-    save_group(bank.state(0), beneath, folder, described={"users": [f"user {u}" for u in range(USERS)]})
+    described = {"users": [f"user {u}" for u in range(USERS)]}
+    files = group_files(bank.state(0), beneath, described=described)
     bank.detach(model)
-    return load_shared(folder)
+    return files
+
+
+def shared(model: Any, *, std: float = 0.3) -> dict[str, Tensor]:
+    """The shared part, through its file."""
+    return read_shared(shared_files(model, std=std))
 
 
 class Plain(nn.Module):
@@ -189,8 +194,8 @@ def test_mixture_and_router_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def part(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    return shared(make_model(), tmp_path_factory.mktemp("shared"))
+def part(make_model: MakeModel) -> dict[str, Tensor]:
+    return shared(make_model())
 
 
 def user_bank(model: Any, part: Mapping[str, Tensor], *, slots: int = 2, std: float = 0.3) -> UserBank:
@@ -300,17 +305,15 @@ def test_with_experts_and_user_at_zero_the_result_is_the_merged_model(
         assert token_logps(model, None, rows, budget=999)[0].tolist() != expected[0].tolist()
 
 
-def test_an_unseen_user_gets_the_mean_embedding(
-    part: dict[str, Tensor], make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_an_unseen_user_gets_the_mean_embedding(part: dict[str, Tensor], make_model: MakeModel) -> None:
     """A fresh slot of level 2, and what the shared folder holds as its own adapter."""
     model = make_model()
-    shared(make_model(), tmp_path)
-    own = load_adapter(tmp_path)["user_embedding"]
+    kept = read_adapter(shared_files(make_model()))
+    own = kept["user_embedding"]
     torch.testing.assert_close(own, part["user_embeddings"].mean(0))
     bank = group_bank(model, part)
     bank.initialise(0, seed=0)
-    bank.load_state(1, load_adapter(tmp_path))
+    bank.load_state(1, kept)
     rows = [Text((5, 6, 7), (8, 9), slot=slot) for slot in range(2)]
     first, second = token_logps(model, bank, rows, budget=999)
     np.testing.assert_array_equal(first, second)

@@ -171,7 +171,7 @@ def test_folders_that_cannot_be_written_are_told_in_a_line(what: str, project: P
     (project / "cells").mkdir()
     place = "Path('data/split/0')" if what == "data" else "CellStore(Path('cells')).root"
     code = (
-        "from pathlib import Path\nfrom spring.store import CellStore\nfrom tasks import stage\n"
+        "from pathlib import Path\nfrom spring.store.cells import CellStore\nfrom tasks import stage\n"
         f"from tasks.files import write_text\nstage.run(lambda: write_text('x', {place}))\n"
     )
     command = [sys.executable, "-c", code]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spring.store import CellStore, cell_key
+from spring.store.cells import CellStore
+from spring.store.keys import cell_key
+from spring.store.segments import opened
 from tasks.verify import main
 
 KEY = cell_key("spring.code", number=1)
@@ -17,58 +20,89 @@ KEY = cell_key("spring.code", number=1)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One cell, and the results of a stage that real DVC ran: a folder, and a file outside the cache."""
+    """A cell that a result links to, and the results of a stage that real DVC ran, one outside the cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPRING_CELLS", raising=False)
-    with CellStore(tmp_path / ".cells").batch() as batch:
-        (batch.cell(KEY) / "value").write_text("12345")
-    outs = ["out", {"table": {"cache": False}}]
-    command = "mkdir -p out/b && echo 1 > out/b/one && echo 2 > out/a && echo 3 > table"
+    store = CellStore(tmp_path / ".cells")
+    with store.batch() as batch:
+        batch[KEY] = {"value": b"12345"}
+    outs = ["data/out", {"data/table": {"cache": False}}]
+    [segment] = store.segments()
+    command = "mkdir -p data/out/b && echo 1 > data/out/b/one && echo 3 > data/table"
+    command += f" && ln {segment} data/out/{segment.name}"
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"split": {"cmd": command, "outs": outs}}}))
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
+    subprocess.run([*dvc, "config", "cache.type", "hardlink,copy"], check=True)
     subprocess.run([*dvc, "repro", "-q"], check=True)
     return tmp_path
 
 
 def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    opened.cache_clear()
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()
     return int(ended.value.code or 0), said.out + said.err
 
 
+def flip(file: Path, place: int = 0) -> None:
+    """Turns a bit where the file lies, as a bad disk does: all its names see it."""
+    whole = bytearray(file.read_bytes())
+    whole[place] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(whole)
+
+
 @pytest.mark.slow
 def test_every_flipped_byte_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = verified(capsys)
-    assert code == 0 and "1 cells, 3 files of DVC's cache, 2 results: 0 damaged" in said
-    cell = CellStore(project / ".cells").path(KEY) / "value"
-    cached = sorted(file for file in (project / ".dvc/cache/files/md5").glob("??/*") if file.suffix != ".dir")
-    for file, named in (
-        (project / "out/b/one", "out is not what dvc.lock says"),
-        (project / "table", "table is not what dvc.lock says"),
-        (cached[0], f"{cached[0].relative_to(project)} is damaged"),
-        (cell, f"{KEY}: value is not what was written"),
-    ):
-        whole = file.read_bytes()
-        file.chmod(0o644)
-        file.write_bytes(bytes([whole[0] ^ 1, *whole[1:]]))
-        code, said = verified(capsys)
-        assert code == 1 and named in said and ": 1 damaged" in said, said
-        if file.exists():
-            file.write_bytes(whole)
-    assert verified(capsys)[0] == 0, "the cell was set aside"
-    (project / "table").unlink()
+    assert code == 0 and "1 cells in 1 files, 3 files of DVC's cache, 2 results: 0 damaged" in said
+    flip(project / "data/table")
+    code, said = verified(capsys)
+    assert code == 1 and "data/table is not what dvc.lock says" in said and ": 1 damaged" in said
+    flip(project / "data/table")
+    assert verified(capsys)[0] == 0
+    (project / "data/table").unlink()
     code, said = verified(capsys)
     assert code == 1 and "table is missing" in said and "dvc repro --force --single-item split" in said
 
 
-def test_cells_of_earlier_versions_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "link"), reason="no links here")
+def test_a_damaged_adapter_is_gone_under_all_its_names_and_made_again(
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SPRING_CELLS", str(tmp_path / "cells"))
-    monkeypatch.chdir(tmp_path)
-    CellStore(tmp_path / "cells").path(KEY).mkdir(parents=True)
+    """In the store, in DVC's cache and in data/ it is one file, on disks that have links."""
+    [segment] = CellStore(project / ".cells").segments()
+    names = [file for file in project.rglob("*") if file.is_file() and file.samefile(segment)]
+    assert len(names) == 3
+    flip(segment, -1)
     code, said = verified(capsys)
-    assert code == 0 and "1 cells are of an earlier version" in said
-    assert list((tmp_path / "cells/bad").iterdir()) == []
+    assert code == 1 and f"{segment.name} is not what was written" in said
+    assert f"data/out/{segment.name} is damaged and removed: `make repro` computes it again" in said
+    [cached] = [file for file in names if ".dvc" in file.parts]
+    assert f"{cached.relative_to(project)} is damaged and set aside" in said
+    assert (
+        not [file for file in names if file.exists()] and len(list((project / ".cells/bad").iterdir())) == 2
+    )
+    assert KEY not in CellStore(project / ".cells")
+    with CellStore(project / ".cells").batch() as batch:  # as the stage would
+        batch[KEY] = {"value": b"12345"}
+    again = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True, check=True)
+    assert "Running stage 'split'" in again.stdout
+    assert verified(capsys)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_damaged_file_of_the_cache_alone_is_set_aside(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "unprotect", "data/out"], check=True)  # copies
+    [cached] = [f for f in (project / ".dvc/cache/files/md5").glob("??/*") if f.read_bytes() == b"1\n"]
+    flip(cached)
+    code, said = verified(capsys)
+    assert code == 1 and f"{cached.relative_to(project)} is damaged and set aside" in said
+    assert not cached.exists() and (project / "data/out/b/one").exists()
+    subprocess.run([sys.executable, "-m", "dvc", "commit", "-q", "--force"], check=True)
+    assert cached.exists() and verified(capsys)[0] == 0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spring.engine.settings import Lora
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
     from spring.engine.lora import AdapterBank
 
+Read = Callable[[], Mapping[str, bytes]]  # gives the files of an adapter
+
 
 @dataclass(frozen=True)
 class Layered:
@@ -23,7 +24,7 @@ class Layered:
     lora: Lora
     experts: Proper
     key: str  # of the cell of the shared part
-    folder: Path = field(compare=False)  # where a copy of it lies
+    read: Read = field(compare=False)  # reads it
 
     @property
     def users(self) -> tuple[str, ...]:
@@ -33,16 +34,16 @@ class Layered:
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank, its slots empty."""
         from spring.rivals.proper.banks import GroupBank, UserBank
-        from spring.rivals.proper.files import load_shared
+        from spring.rivals.proper.files import read_shared
 
         kind = GroupBank if self.experts.level == "group" else UserBank
-        return kind(model, self.lora, self.experts, load_shared(self.folder), slots=slots)
+        return kind(model, self.lora, self.experts, read_shared(self.read()), slots=slots)
 
-    def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
-        """Writes what one slot holds."""
-        from spring.rivals.proper.files import save_own
+    def files(self, state: Mapping[str, Tensor], *, base_model: str) -> dict[str, bytes]:
+        """What one slot holds."""
+        from spring.rivals.proper.files import own_files
 
-        save_own(state, folder, described=describe(self.lora, self.experts, base_model))
+        return own_files(state, described=describe(self.lora, self.experts, base_model))
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,24 @@ class Founding:
     experts: Proper
     key: str  # of the cell of the population LoRA
     users: tuple[str, ...]  # whose embeddings it holds, in their order
-    folder: Path = field(compare=False)
+    read: Read = field(compare=False)
 
     def bank(self, model: Any, slots: int) -> AdapterBank:
         """The bank; there is a single lesson for all users."""
-        from spring.engine.peft import load_adapter
+        from spring.engine.peft import read_adapter
         from spring.rivals.proper.banks import GroupLessons
 
         assert slots == 1, "all users are in one lesson"
-        population = load_adapter(self.folder)
+        population = read_adapter(self.read())
         return GroupLessons(model, self.lora, self.experts, population, users=len(self.users))
 
-    def save(self, state: Mapping[str, Tensor], folder: Path, *, base_model: str) -> None:
-        """Writes the shared part, the population LoRA included."""
-        from spring.engine.peft import load_adapter
-        from spring.rivals.proper.files import save_group
+    def files(self, state: Mapping[str, Tensor], *, base_model: str) -> dict[str, bytes]:
+        """The shared part, the population LoRA included."""
+        from spring.engine.peft import read_adapter
+        from spring.rivals.proper.files import group_files
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}
-        save_group(state, load_adapter(self.folder), folder, described=described)
+        return group_files(state, read_adapter(self.read()), described=described)
 
 
 def describe(lora: Lora, experts: Proper, base_model: str) -> dict[str, Any]:

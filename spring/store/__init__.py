@@ -1,0 +1,1 @@
+"""The cell store: results that are never computed twice."""

@@ -1,0 +1,248 @@
+"""The cell store: a folder of segments, and who works on what.
+
+A cell is the result for one recipe, user and period: a few small files under a key that stands for everything
+the result depends on (spring/store/keys.py). Cells of one batch become visible together, by one rename: after
+`kill -9` a batch is either there or not. What is damaged is set aside in `bad/` and computed again.
+
+Segments are only ever added, and small ones replaced by one that holds the same cells (`pack`): so others can
+link to them (`link`), and they may lie on any disk that several machines share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from spring.store.claims import Claims
+from spring.store.disk import alive, new_name, sync
+from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, write_segment
+
+LIMIT = 64 * 2**20  # bytes; cells are packed into segments of about this size
+PACKING = "pack"  # the claim of who packs
+
+
+class StoreError(RuntimeError):
+    """A folder is no store that this version can use; the message says what to do."""
+
+
+class CellStore:
+    """A folder of cells. Several processes may share it, also of several machines that share the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if (root / "cells").is_dir():
+            raise StoreError(
+                f"{root} holds cells of an earlier version, which this one cannot read: delete {root} (they "
+                f"are computed again), or set SPRING_CELLS to another folder"
+            )
+        for name in ("segments", "writing", "claims", "bad"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self.claims = Claims(root / "claims")
+        self._where: dict[str, str] = {}  # key -> the segment that holds it
+        self._seen: set[str] = set()  # segments whose keys are known
+        self._whole: set[str] = set()  # keys of cells that this process has checked
+        for begun in (root / "writing").iterdir():
+            if not alive(begun):
+                shutil.rmtree(begun, ignore_errors=True)
+
+    def __contains__(self, key: str) -> bool:
+        return not self.missing([key])
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those keys that have no whole cell yet, in order; a damaged cell is set aside, and told."""
+        unchecked = [key for key in keys if key not in self._whole]
+        if any(key not in self._where for key in unchecked):
+            self._look()
+        return [key for key in unchecked if not self._check(key)]
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of all cells that are there, whole or not."""
+        self._look()
+        return iter(list(self._where))
+
+    def read(self, key: str) -> dict[str, bytes]:
+        """The files of a cell, `KeyError` without it; `DamagedError` if they are not what was written."""
+        for again in (False, True):
+            if again or key not in self._where:
+                self._look()
+            try:
+                return self._segment(self._where[key]).read(key)
+            except FileNotFoundError:  # another process has packed it away
+                if again:
+                    raise
+        raise AssertionError("it returns or raises")
+
+    def claim(self, keys: Iterable[str]) -> AbstractContextManager[list[str]]:
+        """Those of `keys` that nobody else is computing; inside the block they are this process's."""
+        return self.claims.hold(keys)
+
+    # --- what is there ------------------------------------------------------------------------------------
+
+    def segments(self) -> list[Path]:
+        """The files of all cells."""
+        return sorted((self.root / "segments").glob(f"*{ENDING}"))
+
+    def _look(self) -> None:
+        """Learns what other segments are there by now, and which are gone."""
+        there = self._names()
+        if gone := self._seen - there:
+            self._seen -= gone
+            self._where = {key: name for key, name in self._where.items() if name not in gone}
+        for name in sorted(there - self._seen):
+            try:
+                segment = self._segment(name)
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                self.set_aside(name, str(error))
+                continue
+            if not segment.list_is_whole:
+                self.set_aside(name, f"the list of cells of {name} is not what was written")
+                continue
+            self._seen.add(name)
+            for key in segment.keys:
+                self._where.setdefault(key, name)
+
+    def _names(self) -> set[str]:
+        """The segments that are there; one look may miss both what another process packs and the result."""
+        found = {path.name for path in self.segments()}
+        while found != (again := {path.name for path in self.segments()}):
+            found = again
+        return found
+
+    def _segment(self, name: str) -> Segment:
+        path = (self.root / "segments" / name).resolve()
+        if not path.exists():
+            raise FileNotFoundError(path)
+        return opened(path)
+
+    def _check(self, key: str) -> bool:
+        """Whether a cell is there and whole."""
+        if key not in self._where:
+            return False
+        try:
+            self.read(key)
+        except (KeyError, FileNotFoundError):
+            return False
+        except DamagedError as error:
+            self.set_aside(self._where[key], str(error))
+            return False
+        self._whole.add(key)
+        return True
+
+    def set_aside(self, name: str, problem: str) -> None:
+        """Moves a damaged segment to `bad/`, and keeps the whole cells that it holds in another."""
+        try:
+            whole = whole_cells(self._segment(name))
+        except DamagedError:
+            whole = {}
+        except FileNotFoundError:  # another process has set it aside
+            return
+        if whole:
+            self._publish(whole)
+        try:
+            (self.root / "segments" / name).rename(self.root / "bad" / f"{name}-{uuid.uuid4().hex}")
+        except FileNotFoundError:
+            return
+        opened.cache_clear()
+        self._look()
+        print(f"a cell of {self.root} is damaged and computed again: {problem}", file=sys.stderr)
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[dict[str, Files]]:
+        """Cells, by key, put into it inside the block become visible together at its end, or not at all.
+
+        A key that is there already keeps the cell that it has.
+        """
+        cells: dict[str, Files] = {}
+        yield cells
+        self._look()
+        if new := {key: files for key, files in cells.items() if key not in self._where}:
+            self._publish(new)
+            self._look()
+
+    def _publish(self, cells: Mapping[str, Files]) -> str:
+        """Writes a segment and makes it visible."""
+        assert all(len(key) == 64 and key.isalnum() for key in cells), "keys come from cell_key"
+        folder = self.root / "writing" / new_name()
+        folder.mkdir()
+        try:
+            written = write_segment(cells, folder)
+            written.rename(self.root / "segments" / written.name)
+            sync(self.root / "segments")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return written.name
+
+    def pack(self, keys: Sequence[str]) -> None:
+        """Puts cells of small segments together, up to `LIMIT`; of segments that hold none but `keys`."""
+        with self.claims.hold([PACKING]) as mine:
+            if not mine:  # another process packs
+                return
+            self._look()
+            for names in self._small(keys):
+                kept = self._publish({key: self.read(key) for key in keys if self._where.get(key) in names})
+                for name in names - {kept}:
+                    (self.root / "segments" / name).unlink(missing_ok=True)
+            self._look()
+
+    def _small(self, keys: Sequence[str]) -> list[set[str]]:
+        """Segments to be put together: neighbours in the order of `keys`, of `LIMIT` bytes in all."""
+        wanted, parts, room = set(keys), [set[str]()], LIMIT
+        for name in dict.fromkeys(self._where[key] for key in keys if key in self._where):
+            size = (self.root / "segments" / name).stat().st_size
+            if size > LIMIT // 2 or not wanted.issuperset(self._segment(name).keys):
+                continue
+            if size > room:
+                parts.append(set())
+                room = LIMIT
+            parts[-1].add(name)
+            room -= size
+        return [names for names in parts if len(names) > 1]
+
+    def link(self, keys: Iterable[str], folder: Path) -> dict[str, str]:
+        """Gives `folder` the segments that hold `keys`; key -> file there.
+
+        The bytes are not copied, unless `folder` is on another disk.
+        """
+        keys = list(keys)
+        while True:
+            found = {key: self._where[key] for key in keys}
+            try:
+                for name in sorted(set(found.values())):
+                    link(self.root / "segments" / name, folder / name)
+            except FileNotFoundError:  # another process has packed it away
+                self._look()
+            else:
+                return found
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name, or copies it where it cannot have one; one that is there stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
+
+
+def whole_cells(segment: Segment) -> dict[str, Files]:
+    """The cells of a segment that are what was written."""
+    found: dict[str, Files] = {}
+    for key in segment.keys:
+        try:
+            found[key] = segment.read(key)
+        except DamagedError:
+            continue
+    return found

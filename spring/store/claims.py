@@ -1,0 +1,66 @@
+"""Claims: of the processes that share a store only one computes a cell."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from spring.store.disk import alive, new_name
+
+EXPIRY = 90  # seconds after which a claim counts no more, unless who holds it says again that it does
+
+
+class Claims:
+    """A folder of claims, each a file named by what is claimed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def hold(self, keys: Iterable[str]) -> Iterator[list[str]]:
+        """Those of `keys` that nobody else holds; inside the block they are this process's."""
+        mine = [key for key in keys if self._take(key)]
+        done = threading.Event()
+        pulse = threading.Thread(target=self._renew, args=(mine, done), daemon=True)
+        if mine:
+            pulse.start()
+        try:
+            yield mine
+        finally:
+            done.set()
+            for key in mine:
+                (self.folder / key).unlink(missing_ok=True)
+
+    def _take(self, key: str) -> bool:
+        """Claims one; a claim whose holder is gone is taken over."""
+        path = self.folder / key
+        for _ in range(2):
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(new_name())
+                return True
+            except FileExistsError:
+                if _counts(path):
+                    return False
+                path.unlink(missing_ok=True)
+        return False
+
+    def _renew(self, keys: Sequence[str], done: threading.Event) -> None:
+        """Says again and again that the claims count."""
+        while not done.wait(EXPIRY / 6):
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    os.utime(self.folder / key)
+
+
+def _counts(claim: Path) -> bool:
+    """Whether a claim counts: its process runs, and has said so lately."""
+    try:
+        text, age = claim.read_text(encoding="utf-8"), time.time() - claim.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age < EXPIRY and (not text or alive(claim.with_name(text)))

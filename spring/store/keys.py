@@ -1,0 +1,40 @@
+"""What a cell is named by: everything that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from spring.code import code_digest, modules_of
+
+FORMAT = 3
+
+
+def cell_key(module: str, **parts: Any) -> str:
+    """sha256 of named parts, and of the code that `module` and the classes of the parts can reach.
+
+    Parts are JSON values, or parameter models and dataclasses of them; a field of a dataclass that takes no
+    part in comparisons takes none here.
+    """
+    code = code_digest(module, *sorted(modules_of(parts) - {module}))
+    plain = json.dumps({"format": FORMAT, "code": code, **parts}, sort_keys=True, default=as_json)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    """What JSON has no word for: parameter models and dataclasses."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
+    raise TypeError(f"{value!r} is no JSON value")
+
+
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Short, stable name of any combination of parameter models and JSON values."""
+    plain = json.dumps(value, sort_keys=True, default=as_json)
+    return hashlib.sha256(plain.encode()).hexdigest()[:length]
