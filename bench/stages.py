@@ -30,12 +30,16 @@ def run(stage: str, clone: Path) -> tuple[float, float]:
     """Seconds and peak memory (MB) of one stage with everything it starts."""
     began = perf_counter()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", stage]
-    own = {name: value for name, value in environment().items() if name not in ("PYTHONPATH", "SPRING_CELLS")}
-    process = subprocess.Popen(command, env=own, cwd=clone)
+    process = subprocess.Popen(command, env=own_environment(), cwd=clone)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"stage {stage} failed")
     return perf_counter() - began, usage.ru_maxrss / MEGABYTE
+
+
+def own_environment() -> dict[str, str]:
+    """What a stage is started with, so that it runs the code and fills the store of where it runs."""
+    return {k: value for k, value in environment().items() if k not in ("PYTHONPATH", "SPRING_CELLS")}
 
 
 def engine_seconds(store: CellStore, seen: set[str]) -> float:

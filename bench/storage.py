@@ -1,0 +1,136 @@
+"""What users cost on the disk and in overhead: `python -m bench.storage [--users 100 1000]`.
+
+Personas with 12 texts each, 3 periods, two arms that both learn, on a model of two layers: little but overhead is
+left. Per number of users: files and megabytes of the cell store, of data/ and of DVC's cache, the bytes of all three
+(a file under three names counts once) over those of the adapters themselves; seconds and peak memory of every stage;
+seconds of `dvc repro` with nothing to do, and of `adapt@1` when its cells are all there. Written to
+bench/results/storage.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import polars as pl
+import yaml
+
+from bench.machine import MEGABYTE, about, write_result
+from bench.stages import own_environment, run, summed
+from bench.tiny import save_tiny
+from flows.stages import stages_in_order
+from tasks.params import PARAMS, load_params
+
+TEXTS, PERIODS = 12, 3
+ARMS: dict[str, Any] = {"spring": {}, "current": {"train": {"data": "current"}}}
+PLACES = (".cells", "data", ".dvc/cache")
+Numbers = dict[str, Any]
+
+
+def prepare(clone: Path, users: int) -> None:
+    """An experiment of so many users on a tiny model, in a clone of the last commit."""
+    subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
+    save_tiny(clone / "tiny")
+    tree = yaml.safe_load((clone / PARAMS).read_text(encoding="utf-8"))
+    tree["periods"] = {str(t): t - 1 if t else "base" for t in range(PERIODS)}
+    tree["ingest"] |= {"min_interactions": TEXTS}
+    tree["ingest"]["personas"] |= {"users": users, "interactions": TEXTS}
+    tree["model"] |= {"id": "tiny", "dtype": "float32", "device": "cpu"}
+    tree["arm"]["decode"]["max_new_tokens"] = 4
+    tree |= {"arms": ARMS, "transfer": None}
+    tree["evaluate"]["against"] = "spring"
+    (clone / PARAMS).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+
+def measure(clone: Path) -> Numbers:
+    """All stages once, then again with nothing to do."""
+    stages: dict[str, dict[str, float]] = {}
+    for stage in stages_in_order(clone):
+        seconds, peak = run(stage, clone)
+        stages[stage] = {"seconds": seconds, "engine": 0.0, "peak_mb": peak}
+    found: Numbers = {"stages": stages, **held(clone)}
+    found["nothing_to_do"] = timed(clone, "-m", "dvc", "repro", "--quiet")
+    found["laid_out"] = timed(clone, "-m", "tasks.adapt", "--period", "1")
+    return found
+
+
+def timed(clone: Path, *words: str) -> float:
+    """Seconds of a command of this Python's in `clone`."""
+    began = perf_counter()
+    subprocess.run([sys.executable, *words], cwd=clone, env=own_environment(), check=True)
+    return perf_counter() - began
+
+
+def held(clone: Path) -> Numbers:
+    """Files and megabytes in every place; all bytes, and those of the adapters."""
+    found: Numbers = {"files": {}, "mb": {}}
+    every: dict[int, int] = {}
+    for place in PLACES:
+        states = [file.stat() for file in (clone / place).rglob("*") if file.is_file()]
+        found["files"][place] = len(states)
+        found["mb"][place] = sum(state.st_size for state in states) / MEGABYTE
+        every |= {state.st_ino: state.st_size for state in states}
+    rows = pl.concat(pl.read_parquet(clone / f"data/adapt/{t}/index.parquet") for t in range(PERIODS))
+    found["adapters"] = rows.height
+    found["adapters_mb"] = int(rows["bytes"].sum()) / MEGABYTE
+    found["mb"]["all"] = sum(every.values()) / MEGABYTE
+    found["mb"]["segments of adapters"] = segments(clone) / MEGABYTE
+    return found
+
+
+def segments(clone: Path) -> int:
+    """Bytes of the files that hold adapters."""
+    files = {file.stat().st_ino: file.stat().st_size for file in clone.glob("data/adapt/*/adapters/*")}
+    return sum(files.values())
+
+
+def table(found: dict[str, Numbers]) -> str:
+    """Markdown: a column for every number of users."""
+    lines = ["| | " + " | ".join(f"{int(users):,} users" for users in found) + " |"]
+    lines.append("|---" * (len(found) + 1) + "|")
+    rows = {
+        "files: cells, data/, cache": lambda n: " / ".join(f"{n['files'][p]:,}" for p in PLACES),
+        "MB: cells, data/, cache": lambda n: " / ".join(f"{n['mb'][p]:.1f}" for p in PLACES),
+        "MB: all three, each file once": lambda n: f"{n['mb']['all']:.1f}",
+        "MB: adapters; the segments that hold them": lambda n: (
+            f"{n['adapters_mb']:.1f}; {n['mb']['segments of adapters']:.1f}"
+        ),
+        "`dvc repro` with nothing to do, s": lambda n: f"{n['nothing_to_do']:.1f}",
+        "`adapt@1`, all cells there, s": lambda n: f"{n['laid_out']:.1f}",
+    }
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(row(numbers) for numbers in found.values()) + " |")
+    for stage in summed(next(iter(found.values()))["stages"]):
+        cells = [
+            f"{1000 * one['seconds'] / int(users):.1f} ms, {one['peak_mb']:.0f} MB"
+            for users, one in ((users, summed(numbers["stages"])[stage]) for users, numbers in found.items())
+        ]
+        lines.append(f"| `{stage}`, per user; peak | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints the table and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument(
+        "--keep", type=Path, help="where to run and leave the projects; a folder not yet there"
+    )
+    asked = parser.parse_args()
+    found: dict[str, Numbers] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for users in asked.users:
+            clone = (asked.keep or Path(folder)) / str(users)
+            prepare(clone, users)
+            found[str(users)] = measure(clone)
+            print(table(found))
+    write_result("storage", about(load_params().model), storage=found)
+
+
+if __name__ == "__main__":
+    main()
