@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
@@ -88,7 +89,13 @@ def adapter_files(
     }
     if model is not None:
         described |= targets_of({name[len(PREFIX) :].rsplit(".", 2)[0] for name in state}, model)
-    return {WEIGHTS: save(dict(state), {"format": "pt"}), CONFIG: as_text(described)}
+    return {WEIGHTS: weights_of(state, config), CONFIG: as_text(described)}
+
+
+def weights_of(state: Mapping[str, Tensor], config: Lora) -> bytes:
+    """The content of a safetensors file, in the number format that adapters are kept in."""
+    kept = {name: tensor.to(getattr(torch, config.stored)) for name, tensor in state.items()}
+    return save(kept, {"format": "pt"})
 
 
 def as_text(described: Mapping[str, Any]) -> bytes:
@@ -97,8 +104,8 @@ def as_text(described: Mapping[str, Any]) -> bytes:
 
 
 def read_adapter(files: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """The tensors among the files of an adapter."""
-    return load(files[WEIGHTS])
+    """The tensors among the files of an adapter, float32."""
+    return {name: tensor.float() for name, tensor in load(files[WEIGHTS]).items()}
 
 
 def load_adapter(folder: Path) -> dict[str, Tensor]:

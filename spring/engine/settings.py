@@ -50,6 +50,7 @@ class Lora(Strict):
     alpha: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)]
     target_modules: tuple[str, ...] = Field(min_length=1)
+    stored: Annotated[Literal["float32", "bfloat16"], added("float32")] = "float32"  # not: learned in
 
 
 class Learning(Strict):

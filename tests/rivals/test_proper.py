@@ -58,7 +58,7 @@ def shared_files(model: Any, *, std: float = 0.3) -> dict[str, bytes]:
     bank = GroupLessons(model, LORA, PROPER, beneath, users=USERS)
     bank.flat.normal_(std=std, generator=torch.Generator().manual_seed(2))
     described = {"users": [f"user {u}" for u in range(USERS)]}
-    files = group_files(bank.state(0), beneath, described=described)
+    files = group_files(bank.state(0), beneath, LORA, described=described)
     bank.detach(model)
     return files
 

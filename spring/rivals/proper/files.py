@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
-from spring.engine.peft import CONFIG, WEIGHTS, as_text, tensor_name
+from spring.engine.peft import CONFIG, WEIGHTS, as_text, tensor_name, weights_of
+from spring.engine.settings import Lora
 
 ROUTER, USERS, USER = "router", "user_embeddings", "user_embedding"  # names of tensors
 EXPERTS = "experts.safetensors"
@@ -28,7 +29,11 @@ def shared_name(layer: str, kind: str, letter: str) -> str:
 
 
 def group_files(
-    lessons: Mapping[str, Tensor], population: Mapping[str, Tensor], *, described: Mapping[str, Any]
+    lessons: Mapping[str, Tensor],
+    population: Mapping[str, Tensor],
+    config: Lora,
+    *,
+    described: Mapping[str, Any],
 ) -> dict[str, bytes]:
     """The shared part: what level 2 learned, and the population LoRA (PEFT's names) beneath it.
 
@@ -41,19 +46,19 @@ def group_files(
         for name in names
         for kind in "AB"
     }
-    own = own_files({USER: lessons[USERS].mean(0)}, described=described)
-    return {EXPERTS: save(shared, {"format": "pt"}), **own}
+    own = own_files({USER: lessons[USERS].mean(0)}, config, described=described)
+    return {EXPERTS: weights_of(shared, config), **own}
 
 
-def own_files(state: Mapping[str, Tensor], *, described: Mapping[str, Any]) -> dict[str, bytes]:
+def own_files(state: Mapping[str, Tensor], config: Lora, *, described: Mapping[str, Any]) -> dict[str, bytes]:
     """A slot's own tensors and what they are."""
     words = {"peft_type": "PROPER", "note": "not an adapter that PEFT knows", **described}
-    return {WEIGHTS: save(dict(state), {"format": "pt"}), CONFIG: as_text(words)}
+    return {WEIGHTS: weights_of(state, config), CONFIG: as_text(words)}
 
 
 def read_shared(files: Mapping[str, bytes]) -> dict[str, Tensor]:
     """The shared part of what `group_files` gave."""
-    return load(files[EXPERTS])
+    return {name: tensor.float() for name, tensor in load(files[EXPERTS]).items()}
 
 
 def writers(files: Mapping[str, bytes]) -> dict[str, int]:

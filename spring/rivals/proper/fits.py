@@ -43,7 +43,7 @@ class Layered:
         """What one slot holds."""
         from spring.rivals.proper.files import own_files
 
-        return own_files(state, described=describe(self.lora, self.experts, base_model))
+        return own_files(state, self.lora, described=describe(self.lora, self.experts, base_model))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Founding:
         from spring.rivals.proper.files import group_files
 
         described = describe(self.lora, self.experts, base_model) | {"users": list(self.users)}
-        return group_files(state, read_adapter(self.read()), described=described)
+        return group_files(state, read_adapter(self.read()), self.lora, described=described)
 
 
 def describe(lora: Lora, experts: Proper, base_model: str) -> dict[str, Any]:
