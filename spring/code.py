@@ -30,6 +30,7 @@ class Code:
         self.root = root
         self._files: dict[str, Path | None] = {}
         self._read: dict[str, tuple[frozenset[str], str]] = {}
+        self._imports: dict[str, frozenset[str]] = {}
 
     def file(self, module: str) -> Path | None:
         """The file of a module or package; null: it is none of this project."""
@@ -42,8 +43,10 @@ class Code:
 
     def imports(self, module: str) -> frozenset[str]:
         """The modules of this project that one imports, the packages around them too."""
-        around = {name for named in self._module(module)[0] for name in _around(named)}
-        return frozenset(name for name in around if self.file(name))
+        if module not in self._imports:
+            around = {name for named in self._module(module)[0] for name in _around(named)}
+            self._imports[module] = frozenset(name for name in around if self.file(name))
+        return self._imports[module]
 
     def closure(self, *modules: str) -> list[str]:
         """These modules and all that they can reach, by name. `ValueError` for one that is not there."""

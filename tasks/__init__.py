@@ -5,6 +5,7 @@ are made of: cells/ (what is computed, and kept), measures/ (what is read off th
 is shown).
 """
 
-from spring.engine.heap import keep_heap
+from spring.engine.heap import collect_seldom, keep_heap
 
 keep_heap()
+collect_seldom()

@@ -11,6 +11,7 @@ import yaml
 
 from spring.code import Code
 from tasks.files import write_text
+from tasks.quick_yaml import read_yaml, write_yaml
 from tasks.stage import BEGAN, read_params, run, suite_file, text_of
 
 OUT = BEGAN.parent
@@ -21,13 +22,13 @@ def main() -> None:
     for stage, digest in digests(Code()).items():
         write_text(f"{digest}\n", OUT / stage)
     params = read_params()
-    write_text(yaml.safe_dump({"params": params, "suite": text_of(suite_file(params))}), BEGAN)
+    write_text(write_yaml({"params": params, "suite": text_of(suite_file(params))}), BEGAN)
 
 
 def digests(code: Code) -> dict[str, str]:
     """The digest of every stage but this one, whose results change when its code does."""
     text = (code.root / "dvc.yaml").read_text(encoding="utf-8")
-    names = (name for name in yaml.safe_load(text)["stages"] if name != "code")
+    names = (name for name in read_yaml(text)["stages"] if name != "code")
     return {name: code.digest(f"tasks.{name}") for name in names}
 
 

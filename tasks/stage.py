@@ -19,11 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spring.code import Code
 from tasks.files import DATA
 from tasks.live import STAGE, finished
+from tasks.quick_yaml import read_yaml
 
 PARAMS = Path("params.yaml")
 BEGAN = DATA / "code" / "began.yaml"  # what the run began with: `params`, and the text of the suite
@@ -104,7 +103,7 @@ def run_once(main: Callable[[], None], address: str) -> None:
 
 def read_params() -> dict[str, Any]:
     """params.yaml as it stands, unchecked."""
-    return yaml.safe_load(PARAMS.read_text(encoding="utf-8")) or {}
+    return read_yaml(PARAMS.read_text(encoding="utf-8")) or {}
 
 
 def suite_file(params: dict[str, Any]) -> Path:
@@ -116,7 +115,7 @@ def state_of(address: str) -> State:
     """Everything that dvc.yaml says a stage depends on, as it is now."""
     name, _, key = address.partition("@")
     params = read_params()
-    stage = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    stage = read_yaml(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     block = stage.get("do", stage)
     variables = {"key": key, "suite": params.get("suite"), "item": (params.get("periods") or {}).get(key)}
     found: State = {f"params.yaml: {param}": value_at(params, param) for param in block.get("params", [])}
@@ -151,7 +150,7 @@ def value_at(params: dict[str, Any], key: str) -> object:
 
 def check_began(address: str, now: State) -> None:
     """`ChangedError` where the run began with other parameters, another suite or other code."""
-    began = yaml.safe_load(BEGAN.read_text(encoding="utf-8"))
+    began = read_yaml(BEGAN.read_text(encoding="utf-8"))
     params, name = began["params"], address.partition("@")[0]
     then = {f"params.yaml: {key}": value_at(params, key) for key in keys_of(now)}
     then |= {str(suite_file(params)): began["suite"], "code": text_of(BEGAN.parent / name)}

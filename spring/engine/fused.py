@@ -1,13 +1,15 @@
 """Norms and feed-forward blocks of a model on a processor, computed by the kernels of kernels.py.
 
 The model stays transformers' own. A module is taken over only if the kernels give what it gives, on numbers
-drawn for the purpose: whatever is called RMSNorm or has a gate and computes otherwise stays as it is.
+drawn for the purpose: whatever is called RMSNorm or has a gate and computes otherwise stays as it is. Of
+modules that are alike but for their weights, one is tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import torch
@@ -15,22 +17,43 @@ from torch import Tensor, nn
 
 from spring.engine import kernels
 from spring.engine.kernels import F
+from spring.engine.parallel import one_core
 from spring.engine.passes import array, has_kernels
 
 ROWS = 16  # of the numbers that decide
+PLAIN = (bool, int, float, str, NoneType)
 SPREADS = (3.0, 1e-3, 1e3)  # small ones show where epsilon is, large ones a limit (DeepSeek 4, gpt-oss)
 
 
 def fuse(model: nn.Module) -> int:
     """Takes over what can be taken over of a frozen model; gives the number of modules."""
-    taken = 0
-    for module in model.modules():
-        for fits, ours in ((is_norm, norm), (is_swiglu, feed_forward)):
-            width = fits(module)
-            if width and agrees(module, partial(ours, module), width):
-                module.forward = partial(ours, module)
-                taken += 1
+    taken, known = 0, dict[Hashable, bool]()
+    with one_core():
+        for module in model.modules():
+            for fits, ours in ((is_norm, norm), (is_swiglu, feed_forward)):
+                width = fits(module)
+                if not width:
+                    continue
+                like = (fits, *_settings(module))
+                found = known[like] if like in known else agrees(module, partial(ours, module), width)
+                if all(bool(weight.any()) for weight in module.parameters()):  # zeros say nothing of others
+                    known[like] = found
+                if found:
+                    module.forward = partial(ours, module)
+                    taken += 1
     return taken
+
+
+def _settings(module: nn.Module) -> Iterator[Hashable]:
+    """What a module computes by, beside its weights: equal for modules of equal code and settings."""
+    for part in module.modules():
+        yield id(type(part))
+        for name, value in vars(part).items():
+            if not name.startswith("_"):
+                yield name, value if isinstance(value, PLAIN) else id(value)
+    for name, weight in module.named_parameters():
+        yield name, weight.shape, weight.dtype, weight.device
+    yield from (id(buffer) for buffer in module.buffers())
 
 
 def agrees(module: nn.Module, ours: Callable[[Tensor], Tensor], width: int) -> bool:

@@ -19,6 +19,7 @@ from spring.engine.clock import stop_clock
 from spring.engine.device import ModelError, pick_device, pick_dtype
 from spring.engine.folders import check_folder, locate, read_config, read_tokenizer, read_weights
 from spring.engine.fused import fuse
+from spring.engine.heap import collect_as_usual
 from spring.engine.packaged import PACKAGED, convert_packaged
 from spring.engine.roads import Road
 from spring.engine.settings import DATE
@@ -130,6 +131,7 @@ def load(
     model.requires_grad_(False).to(place).eval()
     fuse(model)
     adopt(model, Road.from_json(source["road"]) if "road" in source else survey_twin(model.config))
+    collect_as_usual()
     on_hub = f"models--{source['id'].replace('/', '--')}" in path.parts  # in the hub's own cache
     name, revision = (source["id"], source["revision"]) if on_hub else (str(path.resolve()), None)
     return BaseModel(model, tokenizer, source["digest"], template, name, revision)

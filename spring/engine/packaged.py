@@ -7,7 +7,6 @@ all of a Llama's metadata three times, a word at a time, and looks the tensors' 
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spring.engine.parallel import one_core
 from spring.engine.weights import ModelError
 
 PACKAGED = "smollm2-135m-instruct"
-TOKENS = "tokenizer.ggml.tokens"
+BLOCKS = 4096  # of some 20 bytes, unpacked at once: so many stay in a core's cache
 NAMES = {  # a tensor of GGUF -> the module of LlamaForCausalLM; in layers (`blk.N.`) after `model.layers.N.`
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -42,7 +42,8 @@ def convert_packaged(folder: Path) -> None:
     with torch.device("meta"):
         model: Any = LlamaForCausalLM(read_config(file))
     model.to(torch.bfloat16)
-    weights = read_tensors(file, model.config)  # without lm_head: it is tied
+    with one_core():
+        weights = read_tensors(file, model.config)  # without lm_head: it is tied
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     model.generation_config = type(model.generation_config).from_model_config(model.config)
@@ -89,7 +90,6 @@ def read_config(file: Path) -> Any:
 def read_tensors(file: Path, config: Any) -> dict[str, Tensor]:
     """The weights in bfloat16 under transformers' names."""
     from gguf.constants import GGMLQuantizationType
-    from gguf.quants import dequantize
     from transformers.integrations.gguf import GgufHeader
 
     header, blob = GgufHeader.from_file(str(file)), np.memmap(file, mode="r", dtype=np.uint8)
@@ -97,18 +97,34 @@ def read_tensors(file: Path, config: Any) -> dict[str, Tensor]:
     for tensor in header.tensors:
         start, kind = header.data_start + tensor.offset, GGMLQuantizationType(tensor.ggml_type)
         stored = np.asarray(blob[start : start + tensor.nbytes])
-        if kind.name in ("F32", "F16"):
-            values = stored.view(np.float32 if kind.name == "F32" else np.float16)
-        else:
-            values = dequantize(stored.reshape(math.prod(tensor.shape[:-1]), -1), kind)
-        weights = torch.from_numpy(values.astype(np.float32)).view(tensor.shape)
+        weights = unpacked(stored, kind.name).view(tensor.shape)
         *layer, name, what = tensor.name.removeprefix("blk.").split(".")
         heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(name)
         if heads:
             weights = unpermute(weights, heads)
         place = f"model.layers.{layer[0]}.{NAMES[name]}" if layer else NAMES[name]
-        found[f"{place}.{what}"] = weights.to(torch.bfloat16)
+        found[f"{place}.{what}"] = weights
     return found
+
+
+def unpacked(stored: np.ndarray, kind: str) -> Tensor:
+    """Numbers as GGUF stores them [bytes] -> bfloat16 [n]; `kind` is their type, as `Q4_1`.
+
+    gguf's own `dequantize` goes in steps so small that Python takes most of the time.
+    """
+    from gguf import quants
+
+    if kind in ("F32", "F16"):
+        plain = stored.view(np.float32 if kind == "F32" else np.float16)
+        return torch.from_numpy(plain.astype(np.float32)).to(torch.bfloat16)
+    how = getattr(quants, kind)
+    blocks = stored.reshape(-1, how.type_size)
+    out = torch.empty(len(blocks), how.block_size, dtype=torch.bfloat16)
+    for some, into in zip(
+        np.split(blocks, range(BLOCKS, len(blocks), BLOCKS)), out.split(BLOCKS), strict=True
+    ):
+        into.copy_(torch.from_numpy(how.dequantize_blocks(some)))
+    return out.view(-1)
 
 
 def unpermute(weights: Tensor, heads: int) -> Tensor:

@@ -7,8 +7,9 @@ that more cores mean smaller batches and, as with any other size of batch, other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -37,5 +38,16 @@ def each(
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Inside the block operations are not split: small ones would only wait for the slower core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from spring.engine.budget import out_of_memory
 from spring.engine.forward import use_attention
 from spring.engine.heads import PLAIN, Finish, Head, find_finish
 from spring.engine.layers import decoded, leaf, reached
+from spring.engine.parallel import one_core
 from spring.engine.roads import CACHED, Road, find_rope, road_of, set_road
 from spring.engine.trials import LENGTHS, REFUSED, STRICT, Row, Trial, alone, rows_of, score
 from spring.engine.twins import TwinError, twin
@@ -57,7 +58,7 @@ def survey(model: Any, *, asked: str = "auto") -> Road:
 
 def survey_twin(config: Any, *, asked: str = "auto") -> Road:
     """The road of all models of a configuration, found on a small random one of the same making."""
-    with _quiet():
+    with _quiet(), one_core():
         try:
             model = twin(config)
         except TwinError as error:

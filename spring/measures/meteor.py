@@ -3,7 +3,7 @@
 nltk's, with its default alpha, beta and gamma, on words of any script and what stands between them: runs of
 punctuation and emoji (spring/words.py; of ASCII both are nltk's `wordpunct_tokenize`). Equal texts score 1,
 as in METEOR's own program, which sees no fragments there; nltk takes off 0.5 / m^3 of m tokens, half of a
-single one. `meteor_setting` goes on the record.
+single one. `meteor_setting` goes on the record. nltk is imported where it is used: it takes a second.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import nltk
 import numpy as np
-from nltk.translate.meteor_score import single_meteor_score
 
 from spring.words import tokens
 
@@ -29,6 +27,8 @@ class NoSynonyms:
 
 def wordnet_is_installed() -> bool:
     """Whether nltk finds the WordNet corpus in its data path (it is never downloaded)."""
+    import nltk
+
     for name in ("corpora/wordnet", "corpora/wordnet.zip"):
         try:
             nltk.data.find(name)
@@ -49,6 +49,9 @@ def meteor(pairs: Sequence[tuple[str, str]], synonyms: bool) -> np.ndarray:
 
     `synonyms` matches words through WordNet too; raises `LookupError` where its corpus is missing.
     """
+    import nltk
+    from nltk.translate.meteor_score import single_meteor_score
+
     wordnet = nltk.corpus.wordnet if synonyms else NoSynonyms()
     scores = []
     for reference, prediction in ((tokens(text) for text in pair) for pair in pairs):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from spring.words import words
 
@@ -29,6 +28,8 @@ class Words:
 
 def rouge(pairs: Sequence[tuple[str, str]], kinds: Sequence[str] = KINDS) -> dict[str, np.ndarray]:
     """ROUGE-1 and ROUGE-L F1 of (reference, prediction) pairs, each [N] in 0..1; NaN: no word to be found."""
+    from rouge_score.rouge_scorer import RougeScorer  # here: it imports all of nltk, in a second
+
     scorer = RougeScorer(list(kinds), tokenizer=Words())
     scores = [scorer.score(reference, prediction) for reference, prediction in pairs]
     applies = [bool(Words().tokenize(reference)) for reference, _ in pairs]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spring.engine import kernels
+from spring.engine import fused, kernels
 from spring.engine.fused import RMSNorm, SwiGLU, fuse
 from spring.engine.passes import add_scaled, array, causal_softmax, causal_softmax_backward, narrow, widen
 
@@ -178,3 +178,48 @@ def test_what_computes_otherwise_stays() -> None:
         assert fuse(others.to(dtype)) == (dtype == torch.bfloat16), "1.001 is no other number there"
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6).double()])) == 0
     assert fuse(nn.ModuleList([nn.RMSNorm(8, eps=1e-6)])) == 1, "PyTorch's own is one"
+
+
+class ScaledRMSNorm(nn.Module):
+    """An RMS norm, times a number of its own."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.weight, self.eps, self.scale = nn.Parameter(torch.ones(8)), 1e-6, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps) * self.scale
+
+
+class Gated(nn.Module):
+    """A feed-forward block with SiLU, doubled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def test_one_is_tried_of_modules_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one class, but with other numbers in it or in another buffer, each is tried."""
+    tried, agrees = [], fused.agrees
+    monkeypatch.setattr(
+        fused, "agrees", lambda module, *others: tried.append(module) or agrees(module, *others)
+    )
+    norms = nn.ModuleList(ScaledRMSNorm(scale) for scale in (1, 1, 2, 1))
+    own = ScaledRMSNorm(1)
+    own.register_buffer("scale_of_old", torch.ones(1))
+    norms[3].weight.data.fill_(5)
+    assert fuse(nn.ModuleList([norms, own])) == 4
+    assert [module.scale for module in tried] == [1, 2, 1]
+    assert tried[0] is norms[0] and tried[2] is own
+
+
+def test_a_block_of_zeros_says_nothing_of_others() -> None:
+    """Layers that were put in later begin with zeros, and would agree whatever they compute."""
+    first, second = Gated(), Gated()
+    nn.init.zeros_(first.down_proj.weight)
+    assert fuse(nn.ModuleList([first, second])) == 1
+    assert "forward" not in vars(second)
