@@ -1,7 +1,7 @@
 """What users cost on the disk and in overhead: `python -m bench.storage [--users 100 1000]`.
 
-Personas with 12 texts each, 3 periods, two arms that both learn, on a model of two layers: little but overhead
-is left. Per number of users: files and megabytes of the cell store, of data/ and of DVC's cache, and of all
+Personas with 12 texts each, 3 periods, two arms that learn, on a model of two layers: little but overhead is
+left. Per number of users: files and megabytes of the cell store, of data/ and of DVC's cache, and of all
 three, where a file under three names counts once, beside the adapters' own; seconds and peak memory of every
 stage; seconds of `dvc repro` with nothing to do, and of `adapt@1` when its cells are all there. Written to
 bench/results/storage.json.

@@ -6,5 +6,5 @@ method/    SPRInG, one file per step
 rivals/    every other method, one file (or folder) each
 measures/  metrics, statistics, tests, transfer
 settings/  what an experiment may set, and what is refused
-code.py    which code a result depends on; store.py: results that are never computed twice
+code.py    which code a result depends on; store: results that are never computed twice
 """

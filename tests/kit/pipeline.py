@@ -202,7 +202,7 @@ def lay_out(project: Path, period: int) -> Path:
     root.mkdir(parents=True)
     data = project / f"data/adapt/{period}"
     for row in pl.read_parquet(data / "index.parquet").iter_rows(named=True):
-        if not row["file"].startswith("../"):
+        if row["user_id"] is None or not row["file"].startswith("../"):  # users' are not handed on
             place = root / f"adapt/{period}/adapters" / row["recipe"] / user_folder(row["user_id"])
             place.mkdir(parents=True)
             for name, content in read_held(data / row["file"], row["cell"]).items():
