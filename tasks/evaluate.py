@@ -31,7 +31,7 @@ from spring.settings.params import Params
 from spring.store.keys import fingerprint
 from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet, write_text
 from tasks.machine import read_machine
-from tasks.measures.comparison import compare_arms, interval_of
+from tasks.measures.comparison import compare_arms, intervals_of
 from tasks.measures.costs import costs
 from tasks.measures.detection import (
     correlation_metrics,
@@ -150,15 +150,23 @@ def over_periods(users: pl.DataFrame, arm: str) -> pl.DataFrame:
 
 def period_table(params: Params, users: pl.DataFrame) -> pl.DataFrame:
     """Per arm and period: each metric's mean over users with its interval."""
-    rows = []
-    for arm in params.arms:
-        for period in stream(params):
-            here = users.filter((pl.col("arm") == arm) & (pl.col("period") == period))
-            row: dict[str, Any] = {"arm": arm, "period": period}
-            for metric in METRICS:
-                found = interval_of(params, here[metric])
-                row |= {f"{metric}{end}": found[key] for end, key in ENDS.items()}
-            rows.append(row)
+    places = [(arm, period) for arm in params.arms for period in stream(params)]
+    values = {
+        (arm, period, metric): here[metric]
+        for arm, period in places
+        for here in [users.filter((pl.col("arm") == arm) & (pl.col("period") == period))]
+        for metric in METRICS
+    }
+    found = intervals_of(params, values)
+    rows = [
+        {"arm": arm, "period": period}
+        | {
+            f"{metric}{end}": found[arm, period, metric][key]
+            for metric in METRICS
+            for end, key in ENDS.items()
+        }
+        for arm, period in places
+    ]
     floats = [f"{metric}{end}" for metric in METRICS for end in ENDS]
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(floats, pl.Float64))
 
@@ -195,10 +203,11 @@ def all_metrics(
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
     means = {name: over_periods(users, name) for name in params.arms}
     scores = read_scores(stream(params))
-    arms: dict[str, Any] = {}
-    for name in params.arms:
-        quality = arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
-        arms[name] = quality | costs(params, name, generations.filter(pl.col("arm") == name))
+    quality = arm_metrics(params, users, means)
+    arms = {
+        name: quality[name] | costs(params, name, generations.filter(pl.col("arm") == name))
+        for name in params.arms
+    }
     transfer, measured = transfer_metrics(params, interactions)
     detected = detect(params, scores)
     metrics = {
@@ -245,23 +254,26 @@ def settings(params: Params) -> dict[str, str]:
     return {name: fingerprint(value) for name, value in plain.items()}
 
 
-def arm_metrics(params: Params, users: pl.DataFrame, means: pl.DataFrame) -> dict[str, Any]:
-    """One arm's metrics: mean over users with its interval, and the mean of each period.
+def arm_metrics(params: Params, users: pl.DataFrame, means: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    """Arm -> metric -> mean over users with its interval, and the mean of each period.
 
     And the number of users, where a metric does not apply to any item of some.
     """
     metrics = metrics_in(users)
-    by_period = users.group_by("period").agg(pl.col(metric).mean() for metric in metrics)
+    found = intervals_of(params, {(arm, metric): means[arm][metric] for arm in means for metric in metrics})
+    by_period = users.group_by("arm", "period").agg(pl.col(metric).mean() for metric in metrics)
     of_stream = pl.DataFrame({"period": stream(params)}, schema={"period": users.schema["period"]})
-    by_period = of_stream.join(by_period, on="period", how="left", maintain_order="left")
-    found = {}
-    for metric in metrics:
-        interval = interval_of(params, means[metric])
-        if interval["users"] == means.height:
-            del interval["users"]
-        periods = {str(period): mean for period, mean in by_period.select("period", metric).iter_rows()}
-        found[metric] = interval | {"periods": periods}
-    return found
+    told: dict[str, Any] = {}
+    for arm, own in means.items():
+        of_arm = by_period.filter(pl.col("arm") == arm)
+        rows = of_stream.join(of_arm, on="period", how="left", maintain_order="left")
+        for metric in metrics:
+            interval = found[arm, metric]
+            if interval["users"] == own.height:
+                del interval["users"]
+            periods = {str(period): mean for period, mean in rows.select("period", metric).iter_rows()}
+            told.setdefault(arm, {})[metric] = interval | {"periods": periods}
+    return told
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

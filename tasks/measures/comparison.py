@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
-from spring.measures.significance import cohens_dz, differences_of, holm, permutation_p, users_needed
-from spring.measures.statistics import Interval, mean_interval, paired_difference
+from spring.measures.significance import cohens_dz, differences_of, holm, permutation_ps, users_needed
+from spring.measures.statistics import Interval, mean_intervals
 from spring.settings.params import Params
+
+Key = TypeVar("Key", bound=Hashable)
+NOTHING = dict.fromkeys(("difference", "low", "high", "p", "d_z", "users_needed"))
 
 
 def interval_settings(params: Params) -> dict[str, Any]:
@@ -26,12 +30,20 @@ def as_json(interval: Interval, name: str) -> dict[str, float | None]:
     return {name: interval.mean, "low": interval.low, "high": interval.high}
 
 
-def interval_of(params: Params, values: pl.Series) -> dict[str, float | int | None]:
-    """The mean over users that have a value (no nulls), its interval, and how many they are."""
-    there = values.drop_nulls().to_numpy()
-    if not len(there):
-        return {"mean": None, "low": None, "high": None, "users": 0}
-    return as_json(mean_interval(there, **interval_settings(params)), "mean") | {"users": len(there)}
+def intervals_of(params: Params, columns: Mapping[Key, pl.Series]) -> dict[Key, dict[str, Any]]:
+    """The mean of every column over users that have a value (no nulls), its interval, how many they are.
+
+    All that is asked for at once shares its draws, which is what takes long with many users.
+    """
+    there = {key: values.drop_nulls().to_numpy() for key, values in columns.items()}
+    found: dict[Key, dict[str, Any]] = {
+        key: {"mean": None, "low": None, "high": None, "users": 0} for key in there
+    }
+    some = {key: values for key, values in there.items() if len(values)}
+    intervals = mean_intervals(list(some.values()), **interval_settings(params))
+    for (key, values), interval in zip(some.items(), intervals, strict=True):
+        found[key] = as_json(interval, "mean") | {"users": len(values)}
+    return found
 
 
 def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequence[str]) -> dict[str, Any]:
@@ -41,9 +53,9 @@ def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequen
     """
     against = means[params.evaluate.against]
     others = [arm for arm in means if arm != params.evaluate.against]
-    found: dict[str, Any] = {
-        arm: {column: compare(params, means[arm], against, column) for column in columns} for arm in others
-    }
+    pairs = {(arm, column): (means[arm], against, column) for arm in others for column in columns}
+    compared = compare_all(params, pairs)
+    found: dict[str, Any] = {arm: {column: compared[arm, column] for column in columns} for arm in others}
     for column in columns:
         corrected = holm([found[arm][column]["p"] for arm in others])
         for arm, p in zip(others, corrected, strict=True):
@@ -51,26 +63,37 @@ def compare_arms(params: Params, means: dict[str, pl.DataFrame], columns: Sequen
     return found
 
 
-def compare(params: Params, means: pl.DataFrame, against: pl.DataFrame, column: str) -> dict[str, Any]:
-    """One arm and metric: difference with its interval, p-value, d_z, users that would find a small one.
+def compare_all(
+    params: Params, pairs: Mapping[Key, tuple[pl.DataFrame, pl.DataFrame, str]]
+) -> dict[Key, dict[str, Any]]:
+    """Of an arm's means, another's and a metric: difference with its interval, p-value, d_z, users needed.
 
     Over users that have the metric (no null) under both; all null where none has.
     """
+    both = {key: of_both(*pair) for key, pair in pairs.items()}
+    there = {key: pair for key, pair in both.items() if len(pair[0])}
+    intervals = mean_intervals(
+        [values - others for values, others in there.values()], **interval_settings(params)
+    )
+    differences = [differences_of(values, others) for values, others in there.values()]
+    ps = permutation_ps(differences, seed=params.seed)
+    found: dict[Key, dict[str, Any]] = {key: dict(NOTHING) for key in both}
+    for key, interval, own, p in zip(there, intervals, differences, ps, strict=True):
+        found[key] = as_json(interval, "difference") | {
+            "p": p,
+            "d_z": cohens_dz(own),
+            "users_needed": users_needed(
+                own,
+                effect=params.evaluate.detect * float(there[key][1].mean()),
+                power=params.evaluate.power,
+                alpha=1 - params.evaluate.confidence,
+            ),
+        }
+    return found
+
+
+def of_both(means: pl.DataFrame, against: pl.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of two arms, of the users that have it under both: [N] each."""
     assert means["user_id"].equals(against["user_id"]), "coverage was checked, so both have the same users"
     both = pl.DataFrame({"values": means[column], "others": against[column]}).drop_nulls()
-    if both.is_empty():
-        return dict.fromkeys(("difference", "low", "high", "p", "d_z", "users_needed"))
-    values, others = both["values"].to_numpy(), both["others"].to_numpy()
-    settings = params.evaluate
-    difference = paired_difference(values, against=others, **interval_settings(params))
-    differences = differences_of(values, others)
-    return as_json(difference, "difference") | {
-        "p": permutation_p(differences, seed=params.seed),
-        "d_z": cohens_dz(differences),
-        "users_needed": users_needed(
-            differences,
-            effect=settings.detect * float(others.mean()),
-            power=settings.power,
-            alpha=1 - settings.confidence,
-        ),
-    }
+    return both["values"].to_numpy(), both["others"].to_numpy()

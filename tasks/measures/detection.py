@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from spring.measures.statistics import detection, rank_correlations, spearman
@@ -12,7 +13,7 @@ from spring.method.drift import loss
 from spring.settings.arm import Arm, recipe_of
 from spring.settings.params import Params
 from tasks.files import DATA, read_parquet
-from tasks.measures.comparison import interval_of
+from tasks.measures.comparison import intervals_of
 
 MEASURES = (
     "auroc",
@@ -46,29 +47,27 @@ def detect(params: Params, scores: pl.DataFrame) -> pl.DataFrame:
     over the periods that have one.
     """
     labels = read_parquet(DATA / "ingest/labels.parquet").drop_nulls("is_drift")
-    found = [pl.DataFrame(schema=DETECTED)]
+    found: list[dict[str, Any]] = []
     for name, arm in selecting(params).items():
         rows = scores.filter(pl.col("recipe") == arm.recipe).join(labels, on="interaction_id")
-        for (user, _), own in rows.group_by("user_id", "period", maintain_order=True):
-            of_kinds = detection(
-                own["drift_score"].to_numpy(),
-                selected=own["selected"].to_numpy(),
-                real=own["is_drift"].to_numpy(),
-                kinds=own["drift"].to_numpy(),
-            )
-            values = [
+        for user, own in by_period(rows, "drift_score", "selected", "is_drift", "drift"):
+            score, selected, real, kinds = own.values()
+            of_kinds = detection(score, selected=selected, real=real, kinds=kinds)
+            found += [
                 {"arm": name, "user_id": user, "kind": kind} | of_kind for kind, of_kind in of_kinds.items()
             ]
-            found.append(pl.DataFrame(values, schema=DETECTED))
     keys = ["arm", "user_id", "kind"]
-    return pl.concat(found).group_by(keys, maintain_order=True).agg(pl.col(MEASURES).mean())
+    table = pl.DataFrame(found, schema=DETECTED)
+    return table.group_by(keys, maintain_order=True).agg(pl.col(MEASURES).mean())
 
 
 def drift_metrics(params: Params, detected: pl.DataFrame) -> dict[str, Any]:
     """Arm -> kind -> each of `MEASURES`: its mean over the users that have it, with its interval."""
+    parts = detected.partition_by("arm", "kind", maintain_order=True, as_dict=True)
+    values = {(*place, name): rows[name] for place, rows in parts.items() for name in MEASURES}
     found: dict[str, Any] = {}
-    for (arm, kind), rows in detected.group_by("arm", "kind", maintain_order=True):
-        found.setdefault(arm, {})[kind] = {name: interval_of(params, rows[name]) for name in MEASURES}
+    for (arm, kind, name), interval in intervals_of(params, values).items():
+        found.setdefault(arm, {}).setdefault(kind, {})[name] = interval
     return found
 
 
@@ -100,10 +99,9 @@ def before_learning(arm: Arm, scores: pl.DataFrame) -> dict[str, float | None]:
     """Correlations of the drift score and its parts, of one recipe."""
     normalise = recipe_of(arm).select.normalise
     found = []
-    for user, rows in by_period(scores):
-        columns = {name: rows[name].to_numpy() for name in ("novelty", "quality")}
-        columns["hardness"] = loss(logp_adap=rows["logp_adap"], tokens=rows["tokens"], normalise=normalise)
-        columns["drift score"] = rows["drift_score"].to_numpy()
+    hardness = loss(logp_adap=scores["logp_adap"], tokens=scores["tokens"], normalise=normalise)
+    table = scores.with_columns(pl.Series("hardness", hardness), pl.col("drift_score").alias("drift score"))
+    for user, columns in by_period(table, "novelty", "quality", "hardness", "drift score"):
         found.append({"user_id": user} | rank_correlations(columns))
     return over_users(found)
 
@@ -112,16 +110,24 @@ def after_learning(candidates: pl.DataFrame) -> dict[str, float | None]:
     """The correlation of S' with the loss under the updated adapter, of one buffer's candidates."""
     return over_users(
         [
-            {"user_id": user, "S' ~ loss": spearman(rows["score"].to_numpy(), rows["loss"].to_numpy())}
-            for user, rows in by_period(candidates)
+            {"user_id": user, "S' ~ loss": spearman(columns["score"], columns["loss"])}
+            for user, columns in by_period(candidates, "score", "loss")
         ]
     )
 
 
-def by_period(rows: pl.DataFrame) -> list[tuple[Any, pl.DataFrame]]:
-    """Each user's rows of each period, with the user."""
-    groups = rows.group_by("user_id", "period", maintain_order=True)
-    return [(user, group) for (user, _), group in groups]
+def by_period(rows: pl.DataFrame, *columns: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each user's rows of each period as columns [n], with the user; in order of their first rows.
+
+    Slices of one table, sorted once: a table for each of many users takes longer than what is measured.
+    """
+    first = pl.col("row").min().over("user_id", "period")
+    rows = rows.with_row_index("row").with_columns(first=first).sort("first", "row")
+    values = {column: rows[column].to_numpy() for column in columns}
+    users = rows["user_id"].to_list()
+    ends = [*np.flatnonzero(np.diff(rows["first"].to_numpy())) + 1, rows.height] if users else []
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield users[start], {column: every[start:end] for column, every in values.items()}
 
 
 def over_users(found: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -25,7 +25,7 @@ from spring.measures.transfer import (
 )
 from spring.settings.params import Params
 from tasks.files import DATA, read_parquet, read_tests
-from tasks.measures.comparison import compare_arms, interval_of
+from tasks.measures.comparison import compare_arms, intervals_of
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def following(curves: Mapping[str, Sequence[Follow]]) -> dict[str, dict[str, Any
 
 def intervals(params: Params, rows: pl.DataFrame) -> dict[str, Any]:
     """Every measure's mean over users with its interval; null where no user has it."""
-    return {name: interval_of(params, rows[name]) for name in MEASURES}
+    return intervals_of(params, {name: rows[name] for name in MEASURES})
 
 
 def compare_measures(params: Params, measured: pl.DataFrame) -> dict[str, Any]:
@@ -286,8 +286,10 @@ def probes(labels: pl.DataFrame, users: list[str], periods: int) -> dict[str, np
         stable=(pl.col("drift") == STABLE).all(),
         returned=pl.col("is_drift").is_null().all(),
     )
-    found = {name: np.zeros((len(users), periods), dtype=bool) for name in ("changed", "stable", "returned")}
-    for row in told.iter_rows(named=True):
-        for name, where in found.items():
-            where[users.index(row["user_id"]), row["period"]] = row[name]
+    places = {user: place for place, user in enumerate(users)}
+    at = told["user_id"].replace_strict(places, return_dtype=pl.Int64).to_numpy(), told["period"].to_numpy()
+    found = {}
+    for name in ("changed", "stable", "returned"):
+        found[name] = np.zeros((len(users), periods), dtype=bool)
+        found[name][at] = told[name].to_numpy()
     return found

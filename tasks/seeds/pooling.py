@@ -59,8 +59,8 @@ def pool(params: Params, runs: dict[int, Run]) -> dict[str, Any]:
     del pooled["seed"]
     if params.ingest.seeded:
         pooled["interactions"] = sum(metrics["interactions"] for metrics in every)
-    for name in params.arms:
-        pooled["arms"][name] |= arm_metrics(params, users.filter(pl.col("arm") == name), means[name])
+    for name, quality in arm_metrics(params, users, means).items():
+        pooled["arms"][name] |= quality
     if not measured.is_empty():
         with_matrix = [metrics for metrics in every if metrics["transfer"]]
         pooled["transfer"] = average([metrics["transfer"] for metrics in with_matrix])

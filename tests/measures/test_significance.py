@@ -15,6 +15,7 @@ from spring.measures.significance import (
     differences_of,
     holm,
     permutation_p,
+    permutation_ps,
     t_test_power,
     users_needed,
 )
@@ -51,6 +52,19 @@ def test_drawn_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) 
     assert drawn == permutation_p(differences, draws=40_000, seed=0)
     assert drawn != permutation_p(differences, draws=40_000, seed=1)
     assert permutation_p(np.full(20, 5.0), draws=999, seed=0) == 1 / 1000  # never 0
+
+
+def test_every_column_has_the_p_value_that_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of 20, 3, 1 and 20 users; those of 20 share patterns, drawn and counted here again."""
+    monkeypatch.setattr(significance, "PATTERNS_AT_ONCE", 20 * 30)
+    columns = [np.random.default_rng(place).normal(0.4, 1, size) for place, size in enumerate((20, 3, 1, 20))]
+    found = permutation_ps(columns, seed=5, draws=100)
+    assert found == [permutation_p(values, seed=5, draws=100) for values in columns]
+    signs = 2.0 * np.random.default_rng(5).integers(0, 2, size=(100, 20)) - 1
+    for place in (0, 3):
+        reached = (np.abs(signs @ columns[place]) >= abs(columns[place].sum()) - 1e-9).sum()
+        assert 0 < reached < 100 and found[place] == (reached + 1) / 101
+    assert found[0] != found[3] and found[2] is None
 
 
 def test_p_values_of_no_difference_are_uniform() -> None:

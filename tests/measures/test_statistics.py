@@ -22,7 +22,7 @@ from spring.measures.statistics import (
     chance_precision,
     detection,
     mean_interval,
-    paired_difference,
+    mean_intervals,
     rank_correlations,
     selection_precision,
     spearman,
@@ -70,10 +70,32 @@ def test_columns_share_their_draws() -> None:
     assert drawn[:, 1] == pytest.approx(2 * drawn[:, 0])
 
 
+def test_means_are_those_of_the_users_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn again by the same generator, one resample at a time; in chunks of two, the last one short."""
+    values = np.random.default_rng(4).normal(size=(5, 3))
+    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 10)
+    random = np.random.default_rng(9)
+    expected = [values[random.integers(0, 5, size=5)].mean(axis=0) for _ in range(7)]
+    assert bootstrap_means(values, resamples=7, seed=9) == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_every_column_has_the_interval_that_it_has_alone() -> None:
+    """Columns of 6, 1, 9 and 6 users, in no order: those of 6 are drawn together."""
+    columns = [np.random.default_rng(place).normal(size=users) for place, users in enumerate((6, 1, 9, 6))]
+    together = mean_intervals(columns, **SETTINGS)
+    for values, found in zip(columns, together, strict=True):
+        alone = mean_interval(values, **SETTINGS)
+        assert found.mean == alone.mean == values.mean()
+        assert (found.low is None) == (len(values) == 1)
+        if found.low is not None:
+            assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert together[0] != together[3] and mean_intervals([], **SETTINGS) == []
+
+
 def test_pairing_removes_what_users_have_in_common() -> None:
     """Users differ by tens, the arms by exactly one: paired, nothing is left to vary."""
     against = np.array([10.0, 40.0, 20.0, 90.0])
-    found = paired_difference(against + 1, against=against, **SETTINGS)
+    found = mean_interval((against + 1) - against, **SETTINGS)
     assert found == Interval(1.0, 1.0, 1.0)
     alone = mean_interval(against, **SETTINGS)
     assert alone.low is not None and alone.high is not None and alone.high - alone.low > 20
