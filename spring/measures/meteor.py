@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ class NoSynonyms:
     def synsets(self, word: str) -> list[Any]:
         """Always empty."""
         return []
+
+
+class Stemmer:
+    """nltk's default, which remembers: stems take most of the time, and words come again and again."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
 
 
 def wordnet_is_installed() -> bool:
@@ -53,12 +63,12 @@ def meteor(pairs: Sequence[tuple[str, str]], synonyms: bool) -> np.ndarray:
     from nltk.translate.meteor_score import single_meteor_score
 
     wordnet = nltk.corpus.wordnet if synonyms else NoSynonyms()
-    scores = []
+    scores, stemmer = [], Stemmer()
     for reference, prediction in ((tokens(text) for text in pair) for pair in pairs):
         if not reference:
             scores.append(math.nan)
         elif reference == prediction:
             scores.append(1.0)
         else:
-            scores.append(single_meteor_score(reference, prediction, wordnet=wordnet))
+            scores.append(single_meteor_score(reference, prediction, stemmer=stemmer, wordnet=wordnet))
     return np.array(scores, float)

@@ -21,7 +21,7 @@ from sacrebleu.metrics import CHRF
 from spring.measures.chrf import CHRF_SETTING, chrf
 from spring.measures.meteor import NoSynonyms, meteor, meteor_setting, wordnet_is_installed
 from spring.measures.metrics import SCORERS, TEXT_METRICS, TextMetric, score_texts, scored_by
-from spring.measures.rouge import rouge
+from spring.measures.rouge import longest_common, rouge, rouge_l
 
 
 def test_rouge_by_hand() -> None:
@@ -32,6 +32,37 @@ def test_rouge_by_hand() -> None:
     scores = rouge([("The cats sat.", "the cat sat down"), ("aa bb cc dd", "dd aa bb cc")])
     assert scores["rouge1"] == pytest.approx([4 / 7, 1.0])
     assert scores["rougeL"] == pytest.approx([4 / 7, 3 / 4])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"),
+    [
+        ("", "ab", 0),
+        ("ab", "", 0),
+        ("abc", "abc", 3),
+        ("abc", "cba", 1),
+        ("abcbdab", "bdcaba", 4),
+        ("aab", "aba", 2),
+    ],
+)
+def test_common_subsequences_by_hand(one: str, other: str, length: int) -> None:
+    """The fifth is the textbook's (Cormen et al.): bcba."""
+    assert longest_common(one, other) == longest_common(other, one) == length
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=80), st.lists(st.sampled_from("abcd"), max_size=80))
+def test_rouge_l_is_rouge_scores(reference: list[str], prediction: list[str]) -> None:
+    """Longer than a machine's word, too, where the bits of a row carry on."""
+    scorer = RougeScorer(["rougeL"], tokenizer=Letters())
+    expected = scorer.score("".join(reference), "".join(prediction))["rougeL"].fmeasure
+    assert rouge_l(reference, prediction) == expected
+
+
+class Letters:
+    """Every letter a word."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(text)
 
 
 def test_meteor_by_hand() -> None:
