@@ -14,8 +14,9 @@ from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError, rows_of
 from spring.data.sources.registry import SOURCES
 from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
-from spring.settings.params import ParameterError
+from spring.settings.params import ParameterError, Params
 from tasks.files import DATA, write_json, write_parquet
+from tasks.made import keep, lay_out, state_of
 from tasks.params import load_params
 from tasks.stage import run, text_of
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
 COUNTS = DATA / "ingest.json"
+TABLES = ("interactions", "labels", "quarantine", "left_out")
+WRITTEN = [COUNTS, *(DATA / f"ingest/{name}.parquet" for name in TABLES)]
 # Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
 REFUSED = DATA / "ingest-quarantine.parquet"
 
@@ -32,8 +35,18 @@ class QuarantineError(SourceError):
 
 
 def main() -> None:
-    """Reads the source, checks every row, applies the limits and writes tables and counts."""
+    """Runs the stage; what it made last of a source that is made is laid out again where nothing changed."""
     params = load_params()
+    state = state_of(params) if SOURCES[params.ingest.source].make is not None else None
+    if state is None or not lay_out(state, WRITTEN):
+        ingest(params)
+        if state is not None:
+            keep(state, WRITTEN)
+    REFUSED.unlink(missing_ok=True)
+
+
+def ingest(params: Params) -> None:
+    """Reads the source, checks every row, applies the limits and writes tables and counts."""
     rows, labels = read_source(params.ingest, seed=params.seed)
     checked = check_rows(rows, min_chars=params.ingest.min_chars, max_chars=params.ingest.max_chars)
     stop_if_spoiled(checked, params.ingest)
@@ -51,15 +64,12 @@ def main() -> None:
         )
     check_prompts(interactions, params.prompts)
     labels = interactions.select("interaction_id").join(labels, "interaction_id", maintain_order="left")
-    write_parquet(interactions, DATA / "ingest" / "interactions.parquet")
-    write_parquet(labels, DATA / "ingest" / "labels.parquet")
-    write_parquet(checked.quarantine, DATA / "ingest" / "quarantine.parquet")
-    write_parquet(left_out, DATA / "ingest" / "left_out.parquet")
+    for name, table in zip(TABLES, (interactions, labels, checked.quarantine, left_out), strict=True):
+        write_parquet(table, DATA / f"ingest/{name}.parquet")
     before = text_of(COUNTS)
     write_json({"source": params.ingest.source, **metrics}, COUNTS)
     if text_of(COUNTS) != before:  # the stage runs every time, and says what is new only
         log.info("ingest: %s", ", ".join(f"{name} {value}" for name, value in metrics.items() if value))
-    REFUSED.unlink(missing_ok=True)
     for line in remarks(checked, params.ingest):
         log.warning("%s", line)
 

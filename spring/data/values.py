@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 # What programs write where there is no value: pandas, R, SQL, spreadsheets, JavaScript, dumps of forums.
@@ -28,6 +29,7 @@ _NAMED = re.compile(r"(Z|[+-]\d{2}:?\d{2})\s*(?:\[[\w/+-]+\]|[A-Z]{2,5})$")
 _COUNT = re.compile(r"\d{15,}")  # whole microseconds or nanoseconds: more digits than a float keeps
 
 
+@lru_cache(maxsize=64)  # a row's is asked for several times
 def parse_time(text: str) -> datetime | None:
     """A point in time in UTC, or None if it is none.
 
@@ -67,6 +69,7 @@ def parse_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+@lru_cache(maxsize=4096)  # each is asked for with every row
 def name_user(text: str) -> str:
     """The user that an id means: in NFC, one blank for each run of blanks, none around, nothing invisible.
 

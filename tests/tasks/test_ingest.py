@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -507,6 +508,34 @@ def test_the_fields_own_data_needs_no_table(
 
 
 # --- what is told -----------------------------------------------------------------------------------------
+
+
+def test_what_was_made_is_laid_out_again_while_it_is_the_same(project: Path, monkeypatch: Any) -> None:
+    """Made again for other limits, and where what was kept is spoiled or gone; not otherwise."""
+    made: list[int] = []
+    source = tasks.ingest.SOURCES["personas"]
+    counted = replace(source, make=lambda *a, **k: made.append(1) or source.make(*a, **k))
+    monkeypatch.setitem(tasks.ingest.SOURCES, "personas", counted)
+    configure(source="personas", personas={"users": 2, "interactions": 20})
+    files = [Path("data/ingest.json"), *(Path(f"data/ingest/{name}.parquet") for name in tasks.ingest.TABLES)]
+
+    def outcome() -> tuple[int, list[bytes]]:
+        shutil.rmtree("data/ingest", ignore_errors=True)  # as DVC does
+        tasks.ingest.main()
+        return len(made), [file.read_bytes() for file in files]
+
+    (first, before), (second, after) = outcome(), outcome()
+    assert (first, second) == (1, 1) and before == after
+    kept = Path("data/.made/labels.parquet")
+    content = kept.read_bytes()
+    kept.write_bytes(bytes([content[0], content[1] ^ 1]) + content[2:])
+    assert outcome() == (2, before) and kept.read_bytes() == content
+    kept.unlink()
+    assert outcome() == (3, before)
+    configure(source="personas", personas={"users": 2, "interactions": 20}, max_interactions=18)
+    count, less = outcome()
+    assert count == 4 and less != before
+    assert outcome() == (4, less)
 
 
 def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:

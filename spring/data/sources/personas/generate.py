@@ -29,6 +29,7 @@ from spring.data.sources.personas.writer import Writer
 from spring.engine.strict import PositiveInt, Share, Strict
 
 START = datetime(2023, 1, 2, tzinfo=UTC)
+AT_ONCE = 500  # users whose rows are Python's at any time; a table takes a fifth of that
 CONTEXT_VERSION = 1000  # styles of passing contexts are numbered from here
 
 SCHEMA = {**INTERACTIONS, "drift": pl.String, "is_drift": pl.Boolean}
@@ -50,23 +51,30 @@ def generate(source: PersonasSource, *, seed: int) -> pl.DataFrame:
     Sorted by user and time. `drift` is stable, abrupt, gradual, recurring, transient or noise; `is_drift` is
     True for a preference that is new to the user, null for one that comes back, False otherwise.
     """
-    rows = [row for user in range(source.users) for row in _stream(source, seed, user)]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    frames = [pl.DataFrame(schema=SCHEMA)]
+    for first in range(0, source.users, AT_ONCE):
+        some = range(first, min(first + AT_ONCE, source.users))
+        rows = [row for user in some for row in _stream(source, seed, user)]
+        frames.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    return pl.concat(frames)
 
 
 def _stream(source: PersonasSource, seed: int, user: int) -> list[tuple[object, ...]]:
     """The rows of one user."""
     kind, shift = kind_of(source.drift, user)
     user_id, day = f"persona-{user:02d}", START + timedelta(days=user % 7)
+    phase, noise = phase_of(seed, user), frozenset[int]()
     rows: list[tuple[object, ...]] = []
     for index in range(source.interactions):
         rng = Random(f"{seed}/{user}/{index}/text")
         clock = Random(f"{seed}/{user}/{index}/time")
         day += timedelta(days=1 + int(clock.expovariate(1 / 6)))
         when = day + timedelta(seconds=clock.randrange(7 * 3600, 23 * 3600))
-        noisy = index in noise_indices(kind, shift, index // EPOCH, source.noise_share, f"{seed}/{user}")
+        if index % EPOCH == 0:
+            noise = noise_indices(kind, shift, index // EPOCH, source.noise_share, f"{seed}/{user}")
+        noisy = index in noise
         window = window_at(kind, index, shift)
-        version = version_at(kind, index, shift, phase=phase_of(seed, user))
+        version = version_at(kind, index, shift, phase=phase)
         writer = _writer(seed, user, index, version if window is None else CONTEXT_VERSION + window, rng)
         context = None if window is None else voices.CONTEXTS[(user + window) % len(voices.CONTEXTS)]
         query = {
@@ -77,7 +85,7 @@ def _stream(source: PersonasSource, seed: int, user: int) -> list[tuple[object, 
         }
         response = writer.review(context)
         response = _noise(response, rng) if noisy else response
-        told = label(kind, shift, index, noisy=noisy, phase=phase_of(seed, user))
+        told = label(kind, shift, index, noisy=noisy, phase=phase)
         name, asked = f"{user_id}-{index:04d}", json.dumps(query, sort_keys=True)
         rows.append((user_id, name, when, TASK, asked, response, float(writer.rating), *told))
     return rows
@@ -87,8 +95,7 @@ def _writer(seed: int, user: int, index: int, version: int, rng: Random) -> Writ
     """Who writes interaction `index`, about which product, with how many stars."""
     person, preference = profiles.person(seed, user), profiles.preference(seed, user, version)
     category = rng.choice(preference.categories)
-    shelf = list(range(profiles.products_of(category)))
-    Random(f"{seed}/{user}/shelf/{category}").shuffle(shelf)
+    shelf = profiles.shelf(seed, user, category)
     rating = rng.choices((1, 2, 3, 4, 5), person.star_weights)[0]
     return Writer(
         person, preference, profiles.product(seed, category, shelf[index % len(shelf)]), rating, rng

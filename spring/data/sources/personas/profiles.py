@@ -7,13 +7,15 @@ what. Preferences drift, persons do not.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from spring.data.sources.personas import bank, catalogue, voices
 
 PRODUCTS_PER_TYPE = 10
+# How much is kept of what is asked for again and again: of all users, and of the one at hand
+LASTING, OWN = 4096, 64
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Preference:
     care: tuple[str, ...]  # aspects, dearest first
 
 
+@lru_cache(maxsize=LASTING)
 def product(seed: int, category: str, number: int) -> Product:
     """Entry `number` (0 .. 4 types x 10 - 1) of a category."""
     rng = Random(f"{seed}/product/{category}/{number}")
@@ -92,10 +95,11 @@ def products_of(category: str) -> int:
     return len(catalogue.CATALOGUE[category]) * PRODUCTS_PER_TYPE
 
 
+@lru_cache(maxsize=OWN)
 def person(seed: int, user: int) -> Person:
     """The lasting facts of a user."""
 
-    def turn(name: str, values: Sequence[str]) -> str:
+    def turn(name: str, values: tuple[str, ...]) -> str:
         return _order(seed, name, values)[user % len(values)]
 
     weights = voices.GENEROSITY[turn("generosity", tuple(voices.GENEROSITY))]
@@ -104,11 +108,12 @@ def person(seed: int, user: int) -> Person:
     return Person(*names, units=units, star_weights=weights)
 
 
+@lru_cache(maxsize=OWN)
 def preference(seed: int, user: int, version: int) -> Preference:
     """Version `version` of a user's habits; versions in a row differ in every habit and one of two topics."""
 
-    def turn(name: str, values: Sequence[str]) -> str:
-        step = Random(f"{seed}/step/{name}").randrange(1, len(values))
+    def turn(name: str, values: tuple[str, ...]) -> str:
+        step = _step(seed, name, len(values))
         return _order(seed, name, values)[(user + version * step) % len(values)]
 
     topics = _order(seed, f"topics/{user}", tuple(catalogue.CATALOGUE))
@@ -126,13 +131,34 @@ def preference(seed: int, user: int, version: int) -> Preference:
         good=turn("good", voices.GOOD_WORDS),
         bad=turn("bad", voices.BAD_WORDS),
         categories=(topics[version % len(topics)], topics[(version + 1) % len(topics)]),
-        care=tuple(_order(seed, f"care/{user}/{version}", tuple(bank.ASPECTS))),
+        care=_order(seed, f"care/{user}/{version}", tuple(bank.ASPECTS)),
     )
 
 
-def _order(seed: int, name: str, values: Sequence[str]) -> list[str]:
+@lru_cache(maxsize=OWN)
+def shelf(seed: int, user: int, category: str) -> list[int]:
+    """The entries of a category in the order in which a user comes by them."""
+    entries = list(range(products_of(category)))
+    Random(f"{seed}/{user}/shelf/{category}").shuffle(entries)
+    return entries
+
+
+@lru_cache(maxsize=OWN)
+def favourites(key: str, options: tuple[str, ...]) -> list[str]:
+    """The half of a bank that a preference, named by its key, favours."""
+    return Random(f"{key}/{options[0]}").sample(options, (len(options) + 1) // 2)
+
+
+@lru_cache(maxsize=LASTING)
+def _order(seed: int, name: str, values: tuple[str, ...]) -> tuple[str, ...]:
     """A seeded permutation; the same for every user unless the name says which."""
-    return Random(f"{seed}/order/{name}").sample(values, len(values))
+    return tuple(Random(f"{seed}/order/{name}").sample(values, len(values)))
+
+
+@lru_cache(maxsize=LASTING)
+def _step(seed: int, name: str, values: int) -> int:
+    """How far a new version moves in a permutation."""
+    return Random(f"{seed}/step/{name}").randrange(1, values)
 
 
 def _feature(rng: Random, line: str) -> Feature:

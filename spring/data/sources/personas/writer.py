@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from spring.data.sources.personas import bank, catalogue, voices
+from spring.data.sources.personas import bank, catalogue, profiles, voices
 from spring.data.sources.personas.profiles import Feature, Person, Preference, Product
 
 FAVOURITE_SHARE = 0.75  # of the choices in a bank fall on the half of it that the preference favours
@@ -145,8 +145,7 @@ class Writer:
 
     def _say(self, options: tuple[str, ...], **slots: str) -> str:
         """One line of a bank, mostly one of this preference's favourites, with its slots filled."""
-        half = (len(options) + 1) // 2
-        favourites = Random(f"{self.preference.key}/{options[0]}").sample(options, half)
+        favourites = profiles.favourites(self.preference.key, options)
         favoured = self.rng.random() < FAVOURITE_SHARE
         return self._fill(self._fresh(options, favourites if favoured else []), **slots)
 
