@@ -21,10 +21,11 @@ from spring.settings.params import Params
 from tasks.evaluate import METRICS_FILE, read_curves, read_metrics
 from tasks.files import DATA, read_parquet, write_json, write_text
 from tasks.params import load_params, load_start
+from tasks.reporting.answer import answer_of
 from tasks.reporting.findings import tables
 from tasks.reporting.names import is_headline
 from tasks.reporting.page import Content, render
-from tasks.reporting.people import read_people
+from tasks.reporting.people import leads, read_people
 from tasks.reporting.provenance import of_run
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.summary import drawings
@@ -91,12 +92,14 @@ def print_tables(params: Params, metrics: dict[str, Any]) -> None:
 def build(params: Params, metrics: dict[str, Any]) -> None:
     """Writes data/report/."""
     write_tables(tables_and_published(params, metrics))
+    suite, users = read_suite(params.suite), read_parquet(DATA / "evaluate/users.parquet")
+    found = answer_of(params, metrics, suite, users)
     content = Content(
         params=params,
         metrics=metrics,
-        suite=read_suite(params.suite),
+        suite=suite,
         start=load_start(),
-        users=read_parquet(DATA / "evaluate/users.parquet"),
+        users=users,
         provenance=of_run(params, metrics),
         root="../../",
         files={
@@ -106,8 +109,9 @@ def build(params: Params, metrics: dict[str, Any]) -> None:
             "drawings as files": "plots/",
             "settings": "../../params.yaml",
         },
+        answer=found,
         curves=read_curves(params),
-        people=read_people(params),
+        people=read_people(params, leads(found, users)),
     )
     for name, svg in drawings(content).items():
         write_text(svg, FOLDER / f"plots/{name}.svg")

@@ -18,9 +18,10 @@ from spring.measures.significance import holm, smallest_p
 from spring.settings.arm import Arm
 from spring.settings.params import Params
 from tasks.evaluate import over_periods
-from tasks.measures.comparison import compare
+from tasks.measures.comparison import compare_all, intervals_of
 from tasks.reporting.names import SIGNIFICANT, listed
 from tasks.reporting.table import number
+from tasks.suites import Suite
 
 MAIN, BESIDE = "logp_per_token", "rouge1"
 MOST_SHOWN = 6  # comparisons in the table and the picture
@@ -41,7 +42,7 @@ class Line:
     other: str
     words: str
     found: dict[str, Found]
-    users: list[float]
+    users: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Answer:
     verdicts: dict[str, list[str]]  # metric -> one of the five per line
     lead: str  # what the differences of the lines are
     aside: str = ""  # who could not lead, and why
+
+
+def answer_of(params: Params, metrics: dict[str, Any], suite: Suite, users: pl.DataFrame) -> Answer:
+    """The answer to a suite's question; `users`: means by arm, user and period."""
+    named = {arm: words for arm, words in suite.compared.items() if arm in metrics["arms"]}
+    if next(iter(suite.compared), None) not in named:  # params.yaml has lost the arm it is about
+        named = {}
+    return answer(params, metrics, users, named)
 
 
 def answer(params: Params, metrics: dict[str, Any], users: pl.DataFrame, named: Mapping[str, str]) -> Answer:
@@ -72,8 +81,10 @@ def planned(
     arm, *others = named
     metrics_there = [metric for metric in (MAIN, BESIDE) if metrics["arms"][arm][metric]["mean"] is not None]
     found: dict[str, dict[str, Found]] = {other: {} for other in others}
+    pairs = {(other, name): (means[arm], means[other], name) for other in others for name in metrics_there}
+    compared = compare_all(params, pairs)
     for metric in metrics_there:
-        here = [compare(params, means[arm], means[other], metric) for other in others]
+        here = [compared[other, metric] for other in others]
         for other, entry, p in zip(others, here, holm([entry["p"] for entry in here]), strict=True):
             found[other][metric] = entry | {"p_holm": p}
     lines = [
@@ -117,7 +128,8 @@ def leading(params: Params, metrics: dict[str, Any], means: dict[str, pl.DataFra
         for arm in shown
     ]
     verdicts = verdicts_of(lines, there, len(paired), metrics["users"])
-    equals = [arm for arm in ranked[1:] if arm != against and equal(params, means[ranked[0]], means[arm])]
+    rest = [arm for arm in ranked[1:] if arm != against]
+    equals = equal(params, means[ranked[0]], {arm: means[arm] for arm in rest})
     if len(equals) > MOST_NAMED:
         equals = [*equals[:MOST_NAMED], f"{len(equals) - MOST_NAMED} more"]
     if ranked[0] == against:
@@ -247,15 +259,15 @@ def alternatives(words: list[str]) -> str:
 # --- numbers ----------------------------------------------------------------------------------------------
 
 
-def gains(mine: pl.DataFrame, others: pl.DataFrame) -> list[float]:
+def gains(mine: pl.DataFrame, others: pl.DataFrame) -> dict[str, float]:
     """Every user's difference by likelihood."""
-    return (mine[MAIN] - others[MAIN]).drop_nulls().to_list()
+    return dict(zip(mine["user_id"], mine[MAIN] - others[MAIN], strict=True))
 
 
-def equal(params: Params, mine: pl.DataFrame, others: pl.DataFrame) -> bool:
-    """Whether the interval of the difference of two arms holds zero."""
-    found = compare(params, mine, others, MAIN)
-    return found["low"] is None or found["low"] <= 0 <= found["high"]
+def equal(params: Params, mine: pl.DataFrame, others: dict[str, pl.DataFrame]) -> list[str]:
+    """The arms whose difference from `mine` has an interval that holds zero."""
+    found = intervals_of(params, {arm: mine[MAIN] - means[MAIN] for arm, means in others.items()})
+    return [arm for arm, of in found.items() if of["low"] is None or of["low"] <= 0 <= of["high"]]
 
 
 def signed(found: Found) -> str:

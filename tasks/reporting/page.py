@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from spring.measures.significance import smallest_p
 from spring.method.learned_gate import OPEN
 from spring.settings.params import Params
 from tasks.evaluate import arms_by_recipe
-from tasks.measures.comparison import interval_of
-from tasks.reporting.answer import MAIN, Answer, answer, times
+from tasks.measures.comparison import intervals_of
+from tasks.reporting.answer import MAIN, Answer, times
+from tasks.reporting.choice import evenly_said
 from tasks.reporting.cost_plots import cost_plot, curves_plot
 from tasks.reporting.descriptions import describe
 from tasks.reporting.findings import tables
 from tasks.reporting.looks import COLOURS, Style, arm_styles, first_arms, glyph, glyphs
 from tasks.reporting.names import headlines, significant, titles
 from tasks.reporting.people import Person, shown_arm
-from tasks.reporting.plots import answer_plot, measure_plot, paired_plot, periods_plot
+from tasks.reporting.plots import answer_plot, leads_plot, measure_plot, paired_plot, periods_plot
 from tasks.reporting.provenance import Provenance, duration, total_seconds
 from tasks.reporting.published import published_table
 from tasks.reporting.reading import reading
@@ -63,23 +65,19 @@ class Content:
     provenance: Provenance
     root: str
     files: dict[str, str]
+    answer: Answer
     curves: pl.DataFrame | None = None
     people: list[Person] = field(default_factory=list)
 
-    @property
-    def answer(self) -> Answer:
-        """The first sentence and what it stands on."""
-        named = {arm: words for arm, words in self.suite.compared.items() if arm in self.metrics["arms"]}
-        if next(iter(self.suite.compared), None) not in named:  # params.yaml has lost the arm it is about
-            named = {}
-        return answer(self.params, self.metrics, self.users, named)
+    @cached_property
+    def drawings(self) -> tuple[dict[str, dict[str, Spec]], dict[str, Style], list[str]]:
+        """Section -> name -> drawing; and the arms' looks, and those in colour at first."""
+        return draw(self)
 
 
-def drawings(
-    content: Content, found: Answer
-) -> tuple[dict[str, dict[str, Spec]], dict[str, Style], list[str]]:
-    """Section -> name -> drawing; and the arms' looks, and those in colour at first."""
-    metrics = content.metrics
+def draw(content: Content) -> tuple[dict[str, dict[str, Spec]], dict[str, Style], list[str]]:
+    """`Content.drawings`, which both the page and the files are made from."""
+    metrics, found = content.metrics, content.answer
     told = [arm for line in found.lines for arm in (line.arm, line.other)]
     on = first_arms(metrics, told)
     styles = arm_styles(metrics, on)
@@ -92,6 +90,7 @@ def drawings(
         "cost": {m: cost_plot(metrics, m, styles, on) for m in by},
         "measures": {name: measure_plot(metrics, name, styles, on) for name in measured(metrics)},
         "transfer": {},
+        "leads": {"leads": leads_plot(found)} if any(person.why for person in content.people) else {},
         "drift": {
             str(place): timeline(person) for place, person in enumerate(content.people) if scored(person)
         },
@@ -113,11 +112,11 @@ def scored(person: Person) -> bool:
 
 def period_limits(content: Content, by: Sequence[str]) -> dict[str, dict[tuple[str, str], tuple[Any, Any]]]:
     """Metric -> (arm, period) -> the ends of its interval over users."""
+    parts = content.users.sort("user_id").partition_by("arm", "period", as_dict=True)
+    values = {(metric, place): rows[metric] for place, rows in parts.items() for metric in by}
     found: dict[str, dict[tuple[str, str], tuple[Any, Any]]] = {metric: {} for metric in by}
-    for (arm, period), rows in content.users.group_by("arm", "period"):
-        for metric in by:
-            limits = interval_of(content.params, rows.sort("user_id")[metric])
-            found[metric][str(arm), str(period)] = limits["low"], limits["high"]
+    for (metric, (arm, period)), limits in intervals_of(content.params, values).items():
+        found[metric][str(arm), str(period)] = limits["low"], limits["high"]
     return found
 
 
@@ -138,6 +137,7 @@ def environment() -> Environment:
     )
     made.filters |= {"number": number, "times": times, "embedded": embedded}
     made.globals |= {"colours": COLOURS, "style": Markup((HERE / "report.css").read_text(encoding="utf-8"))}
+    made.globals["ticks_of"] = evenly_said
     return made
 
 
@@ -152,7 +152,7 @@ def embedded(value: Any) -> Markup:
 def render(content: Content) -> str:
     """The page."""
     params, metrics, found = content.params, content.metrics, content.answer
-    drawn, styles, on = drawings(content, found)
+    drawn, styles, on = content.drawings
     order = list(params.arms)
     shown: dict[str, Table] = {table.name: table for table in tables(metrics, order)}
     return environment().get_template("report.html.j2").render(

@@ -10,9 +10,10 @@ import polars as pl
 
 from spring.settings.params import Params
 from tasks.evaluate import stream
-from tasks.files import DATA, read_parquet, read_tests
+from tasks.files import DATA, read_parquet
 from tasks.measures.costs import learned
-from tasks.params import sample_users
+from tasks.reporting.answer import Answer
+from tasks.reporting.choice import Shown, choose
 from tasks.reporting.vega import short
 
 MOST_TEXT = 1500  # characters of one text on the page; the whole is in data/
@@ -49,9 +50,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Person:
-    """One user: items of all periods in time order, and number of a test item -> every arm's answer."""
+    """One user: items of all periods in time order, and number of a test item -> every arm's answer.
+
+    `why` they are shown, and their lead, where not all could be (`Shown`).
+    """
 
     user: str
+    why: str
+    lead: float | None
     items: list[Item]
     answers: dict[int, list[Given]]
 
@@ -75,24 +81,31 @@ def shown_arm(params: Params) -> str | None:
     return next(iter([*buffered, *drifting]), None)
 
 
-def read_people(params: Params) -> list[Person]:
-    """The sample users, as many of them as the page has room for (one at least)."""
-    split = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
-    tests = pl.concat(read_tests(t) for t in stream(params))
+def leads(found: Answer, users: pl.DataFrame) -> dict[str, float]:
+    """Every user's lead in the first comparison of the answer; 0 where nothing is compared."""
+    return found.lines[0].users if found.lines else dict.fromkeys(users["user_id"].unique().sort(), 0.0)
+
+
+def read_people(params: Params, leads: dict[str, float]) -> list[Person]:
+    """The users that `choose` takes by their `leads`, as many as the page has room for (one at least)."""
+    shown = choose(params, leads)
+    mine = pl.col("user_id").is_in([one.user for one in shown])
+    split = pl.concat(read_parquet(DATA / f"split/{t}.parquet").filter(mine) for t in params.periods)
     arm = shown_arm(params)
     tables = {
         "scores": read_scores(params, arm),
         "kept": read_kept(params, arm),
         "labels": read_parquet(DATA / "ingest/labels.parquet").unique("interaction_id"),
-        "answers": read_answers(params),
+        "answers": read_answers(params, mine),
         "learned": pl.DataFrame(
             {"interaction_id": sorted(read_learned(params, arm))}, schema={"interaction_id": pl.String}
         ),
     }
+    tables = {name: table.join(split, "interaction_id", "semi") for name, table in tables.items()}
     found: list[Person] = []
     room = MOST_BYTES
-    for user in sample_users(params, tests):
-        person = read_person(user, split.filter(user_id=user), tables, list(params.arms))
+    for one in shown:
+        person = read_person(one, split.filter(user_id=one.user), tables, list(params.arms))
         room -= len(json.dumps(asdict(person)))
         if found and room < 0:
             break
@@ -124,15 +137,19 @@ def read_kept(params: Params, arm: str | None) -> pl.DataFrame:
     return pl.concat(kept).group_by("interaction_id").agg(pl.col("after").sort())
 
 
-def read_answers(params: Params) -> pl.DataFrame:
-    """Every arm's answers over the stream, with their scores."""
-    answers = pl.concat(read_parquet(DATA / f"generate/{t}/generations.parquet") for t in stream(params))
+def read_answers(params: Params, mine: pl.Expr) -> pl.DataFrame:
+    """Every arm's answers over the stream to some users, with their scores."""
+    answers = pl.concat(
+        read_parquet(DATA / f"generate/{t}/generations.parquet").filter(mine) for t in stream(params)
+    )
     scores = read_parquet(DATA / "evaluate/items.parquet")
     scores = scores.select("arm", "interaction_id", "rouge1", "logp_per_token")
     return answers.join(scores, on=["arm", "interaction_id"])
 
 
-def read_person(user: str, rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame], arms: list[str]) -> Person:
+def read_person(
+    one: Shown, rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame], arms: list[str]
+) -> Person:
     """One user, from the rows of all periods and the tables of `read_people`."""
     rows = rows.with_row_index("order").sort("period", "timestamp", "order")
     by_item = {
@@ -142,8 +159,8 @@ def read_person(user: str, rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame
     }
     items = []
     for number, row in enumerate(rows.iter_rows(named=True), start=1):
-        one = row["interaction_id"]
-        label, score = by_item["labels"].get(one, {}), by_item["scores"].get(one, {})
+        item = row["interaction_id"]
+        label, score = by_item["labels"].get(item, {}), by_item["scores"].get(item, {})
         items.append(
             Item(
                 number=number,
@@ -155,19 +172,19 @@ def read_person(user: str, rows: pl.DataFrame, tables: Mapping[str, pl.DataFrame
                 kind=label.get("drift"),
                 real=label.get("is_drift"),
                 score=short(score.get("drift_score")),
-                selected=one in by_item["learned"],
-                kept=by_item["kept"].get(one, {}).get("after", []),
+                selected=item in by_item["learned"],
+                kept=by_item["kept"].get(item, {}).get("after", []),
             )
         )
     numbers = dict(zip(rows["interaction_id"], (item.number for item in items), strict=True))
     answers: dict[int, list[Given]] = {}
     place = {arm: at for at, arm in enumerate(arms)}
-    mine = tables["answers"].filter(pl.col("user_id") == user).to_dicts()
+    mine = tables["answers"].filter(pl.col("user_id") == one.user).to_dicts()
     for row in sorted(mine, key=lambda row: place[row["arm"]]):
-        shown = [numbers[one] for one in row["contexts"] if one in numbers]
+        shown = [numbers[item] for item in row["contexts"] if item in numbers]
         given = Given(row["arm"], cut(row["text"]), row["rouge1"], row["logp_per_token"], shown)
         answers.setdefault(numbers[row["interaction_id"]], []).append(given)
-    return Person(user, items, answers)
+    return Person(one.user, one.why, one.lead, items, answers)
 
 
 def cut(text: str) -> str:

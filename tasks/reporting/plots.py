@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tasks.reporting.answer import MAIN, Answer, times
+from tasks.reporting.choice import evenly, evenly_said
 from tasks.reporting.looks import Style
 from tasks.reporting.names import METRIC_NAMES, TRANSFER_NAMES, significant
 from tasks.reporting.table import number, with_interval
@@ -33,6 +36,8 @@ from tasks.reporting.vega import (
 Styles = Mapping[str, Style]
 HOLLOW = {"value": "var(--paper)"}  # inside a mark that is not filled
 NATS = "nats per token"
+BINS = 40
+LIKELIER = "every token so many times as likely"
 RATIO = "datum.value == 0 ? '1' : format(exp(datum.value), '.3~r') + '×'"
 RATIOS = {  # up to how many nats -> ratios to mark
     0.12: (0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1),
@@ -43,23 +48,11 @@ RATIOS = {  # up to how many nats -> ratios to mark
 
 
 def answer_plot(found: Answer) -> Spec:
-    """The comparisons of the first sentence by likelihood: every user a tick, the mean with its interval."""
-    rows: list[Spec] = []
-    ticks: list[Spec] = []
-    for one in found.lines:
-        entry, label = one.found[MAIN], broken(one.words)
-        better = sum(value > 0 for value in one.users)
-        tip = (
-            f"{found.lead} over {one.words}\n" if one.words != one.arm else f"{one.arm}, {found.lead}\n"
-        ) + (
-            f"{with_interval(entry, 'difference', signed=True)} {NATS}\n"
-            f"every token {times(entry['difference'])}; better for {better} of {len(one.users)}"
-        )
-        rows.append({"words": label, "tip": tip} | ends(entry, "difference"))
-        ticks += [
-            {"words": label, "user": short(value), "tip": f"one user: {number(value, signed=True)}"}
-            for value in one.users
-        ]
+    """The comparisons of the first sentence by likelihood: users as ticks, the mean with its interval.
+
+    Of many users some, evenly spaced in rank, so that they lie as all do; the axis says so.
+    """
+    rows, ticks = means_told(found), users_told(found)
     at = {
         "field": "words",
         "type": "nominal",
@@ -74,18 +67,80 @@ def answer_plot(found: Answer) -> Spec:
     }
     colour = {"value": "var(--series-0)"}
     values = [end for row in rows for end in (row["low"], row["high"])] + [tick["user"] for tick in ticks]
-    x = quantity("value", "every token so many times as likely", zero=True)
-    x["axis"] |= {"values": ratio_ticks(min(values), max(values)), "labelExpr": RATIO}
+    x = ratios("value", min(values), max(values))
+    if said := evenly_said(len(found.lines[0].users)):
+        x["axis"]["title"] = [LIKELIER, said]
     ends_of = {"y": at, "x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
     each = {"y": at, "x": x | {"field": "user"}, "color": {"value": "var(--muted)"}} | TIP
-    layers = [
-        ZERO,
+    mean = [
         layer(bar(strokeWidth=9, opacity=0.28), ends_of),
         layer(dot(size=130), {"y": at, "x": x, "color": colour} | TIP),
-        layer({"type": "tick", "thickness": 1.5, "size": 13}, each) | {"data": {"values": ticks}},
     ]
+    singles = layer({"type": "tick", "thickness": 1.5, "size": 13}, each) | {"data": {"values": ticks}}
+    if said:  # so many ticks would cover the mean
+        singles["mark"] |= {"thickness": 1, "size": 26, "opacity": 0.5}
+    layers = [ZERO, singles, *mean] if said else [ZERO, *mean, singles]
     height = 34 + 40 * len(rows)
     return chart("", rows, layers, on=[], height=height)
+
+
+def means_told(found: Answer) -> list[Spec]:
+    """A row for every comparison: its mean with its interval."""
+    rows = []
+    for one in found.lines:
+        entry, users = one.found[MAIN], one.users.values()
+        who = f"{found.lead} over {one.words}" if one.words != one.arm else f"{one.arm}, {found.lead}"
+        tip = (
+            f"{who}\n{with_interval(entry, 'difference', signed=True)} {NATS}\n"
+            f"every token {times(entry['difference'])}; "
+            f"better for {sum(value > 0 for value in users)} of {len(users)}"
+        )
+        rows.append({"words": broken(one.words), "tip": tip} | ends(entry, "difference"))
+    return rows
+
+
+def users_told(found: Answer) -> list[Spec]:
+    """A row for every user of every comparison, or for some of many."""
+    return [
+        {
+            "words": broken(one.words),
+            "user": short(value),
+            "tip": f"one user: {number(value, signed=True)}",
+        }
+        for one in found.lines
+        for value in evenly(list(one.users.values()))
+    ]
+
+
+def leads_plot(found: Answer) -> Spec:
+    """All users by the first comparison's likelihood: a histogram, which no number of them makes larger."""
+    first = found.lines[0]
+    values = np.array(list(first.users.values()))
+    counts, edges = np.histogram(values, bins=BINS)
+    rows: list[Spec] = [
+        {
+            "from": short(low),
+            "to": short(high),
+            "users": count,
+            "tip": f"{count:,} of {len(values):,} users\n{number(low, signed=True)} to "
+            f"{number(high, signed=True)} {NATS}",
+        }
+        for low, high, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+        if count
+    ]
+    who = found.lead if first.words == first.arm else f"{found.lead} over {first.words}"
+    x = ratios("from", float(values.min()), float(values.max()))
+    x["axis"]["title"] = [f"{who}:", LIKELIER]
+    at = {"x": x, "x2": {"field": "to"}, "y": quantity("users", "users", zero=True), "y2": {"datum": 0}}
+    mark = {"type": "bar", "color": "var(--series-0)", "opacity": 0.75}
+    return chart("", rows, [layer(mark, at | TIP), ZERO], on=[], height=200)
+
+
+def ratios(field: str, low: float, high: float) -> Spec:
+    """A channel of differences in nats whose axis tells them as ratios."""
+    x = quantity(field, LIKELIER, zero=True)
+    x["axis"] |= {"values": ratio_ticks(low, high), "labelExpr": RATIO}
+    return x
 
 
 def ratio_ticks(low: float, high: float) -> list[float]:

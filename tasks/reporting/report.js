@@ -148,6 +148,9 @@ function showPerson(place) {
   figures.filter((figure) => figure.closest(".person:not([hidden])")).forEach(drawOnce);
 }
 if (select) { showPerson(select.value); select.addEventListener("change", () => showPerson(select.value)); }
+for (const link of document.querySelectorAll("[data-show]")) {
+  link.addEventListener("click", () => { select.value = link.dataset.show; showPerson(select.value); });
+}
 for (const link of document.querySelectorAll("[data-item]")) {
   const item = document.getElementById(link.getAttribute("href").slice(1)), box = () => link.getBoundingClientRect();
   const read = () => show([...item.querySelector(".text").childNodes].map((part) => part.textContent.trim()).join("\n"), box().x, box().y);

@@ -2,7 +2,8 @@
 
 paired (each arm's difference, filled where significant), cost, periods, answer; where transfer was measured,
 measures (what is forgotten, held and personal) and transfer (every state on every period); of a run at hand
-also drift and curves. Of many arms some are coloured, the others grey: the page tells which is which.
+also drift and curves, and of many users leads. Of many arms some are coloured, the others grey: the page
+tells which is which.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 
 from tasks.files import write_text
 from tasks.reporting.page import Content
-from tasks.reporting.page import drawings as page_drawings
 from tasks.reporting.published import tables_and_published
 from tasks.reporting.table import as_markdown, as_plain
 from tasks.reporting.transfer_plots import transfer_plot
@@ -23,6 +23,7 @@ KEPT = ("paired", "cost", "measures", "transfer", "answer")  # drawings of resul
 # Section -> pixels of one drawing's width, drawings side by side, height (null: its own), a key beneath it
 SHEETS: dict[str, tuple[int, int, int | None, bool]] = {
     "answer": (460, 1, None, False),
+    "leads": (460, 1, None, False),
     "periods": (360, 2, 220, True),
     "paired": (250, 2, None, False),
     "cost": (520, 2, 360, False),
@@ -35,11 +36,11 @@ SHEETS: dict[str, tuple[int, int, int | None, bool]] = {
 
 def drawings(content: Content) -> dict[str, str]:
     """Section -> SVG, of the sections that have drawings."""
-    drawn, _, _ = page_drawings(content, content.answer)
+    drawn, _, _ = content.drawings
     every = list(content.metrics["transfer"])  # a file has no switch
-    drawn["transfer"] = {name: transfer_plot(content.metrics, name, every) for name in drawn["transfer"]}
+    whole = {name: transfer_plot(content.metrics, name, every) for name in drawn["transfer"]}
     found = {}
-    for section, specs in drawn.items():
+    for section, specs in (drawn | {"transfer": whole}).items():
         some = {name: spec for name, spec in specs.items() if section != "cost" or name in BOTH}
         if some:
             width, columns, height, key = SHEETS[section]

@@ -21,6 +21,7 @@ import polars as pl
 from spring.settings.params import ParameterError, Params
 from tasks.files import write_text
 from tasks.params import PARAMS, load_start
+from tasks.reporting.answer import answer_of
 from tasks.reporting.looks import COLOURS
 from tasks.reporting.page import Content, environment, render
 from tasks.reporting.provenance import of_kept
@@ -91,14 +92,18 @@ def content_of(params: Params, runs: dict[int, Run], metrics: dict[str, Any], fo
         seed: frames["users"].drop(left, strict=False) for seed, (_, frames) in runs.items()
     }
     params = params.model_copy(update={"seed": min(runs)})
+    suite = parse_suite(first / SUITE)
+    users = together(params, tables, ["arm", "user_id", "period"])
+    found = answer_of(params, metrics, suite, users)
     title = f"{params.report.title}: {params.suite}" if params.suite != "main" else params.report.title
     params = params.model_copy(update={"report": params.report.model_copy(update={"title": title})})
     return Content(
         params=params,
         metrics=metrics,
-        suite=parse_suite(first / SUITE),
+        suite=suite,
         start=load_start(first / PARAMS.name, suite=first / SUITE),
-        users=together(params, tables, ["arm", "user_id", "period"]),
+        users=users,
+        answer=found,
         provenance=of_kept(params, metrics, folder),
         root=f"{os.path.relpath(Path.cwd(), folder)}/",
         files={

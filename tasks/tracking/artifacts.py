@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     import wandb
 
 REPORT = DATA / "report"
-DRAWN = ("answer", "periods", "paired", "measures", "transfer", "curves", "cost")  # that name no user
+DRAWN = (
+    "answer",
+    "leads",
+    "periods",
+    "paired",
+    "measures",
+    "transfer",
+    "curves",
+    "cost",
+)  # that name no user
 UNTOLD = {"curve.json", "uses.json"}  # beside adapters, no part of them
 
 

@@ -70,7 +70,7 @@ def test_a_planned_comparison_names_every_arm_once() -> None:
     assert found.verdicts["logp_per_token"] == [UNCLEAR, BETTER]
     assert found.beside.startswith("In words (ROUGE-1), its answers match them better than the base")
     assert found.lines[1].found["logp_per_token"]["p_holm"] == pytest.approx(2 * 2 / 256)
-    assert len(found.lines[1].users) == 8 and min(found.lines[1].users) > 0
+    assert len(found.lines[1].users) == 8 and min(found.lines[1].users.values()) > 0
 
 
 def test_worse_and_nothing() -> None:
