@@ -46,13 +46,13 @@ def cells_folder() -> Path:
     return Path(os.environ.get("SPRING_CELLS", ".cells"))
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A table that an earlier stage wrote."""
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """A table that an earlier stage wrote, or some columns of it."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
     import polars as pl  # here: the stage `code` runs before every other and needs none
 
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, columns=columns)
 
 
 def read_tests(period: int) -> pl.DataFrame:

@@ -197,9 +197,10 @@ def read_texts(params: Params) -> pl.DataFrame:
 
 def read_matrix() -> pl.DataFrame:
     """One row per arm, user, adapter, learned and tested period: the mean over the user's test items."""
-    cells = read_parquet(DATA / "transfer/likelihoods.parquet")
+    keys = ["arm", "user_id", "adapter", "learned", "tested"]
+    cells = read_parquet(DATA / "transfer/likelihoods.parquet", [*keys, "logp", "ref_tokens"])
     cells = cells.with_columns(value=pl.col("logp") / pl.col("ref_tokens"))
-    return cells.group_by("arm", "user_id", "adapter", "learned", "tested").agg(pl.col("value").mean())
+    return cells.group_by(keys).agg(pl.col("value").mean())
 
 
 def check_matrix(matrix: pl.DataFrame, alone: pl.DataFrame, arms: list[str]) -> None:
