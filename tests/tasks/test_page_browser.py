@@ -222,3 +222,61 @@ def test_paper_cuts_nothing(browser: Browser, report: Path) -> None:
     assert page.eval_on_selector_all(".scroll, .canvas, pre", cut) == []
     assert page.locator("nav").is_hidden()
     assert page.pdf(format="A4", prefer_css_page_size=True).startswith(b"%PDF")
+
+
+# --- many users ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of 320 users: more than a drawing marks one by one."""
+    root = tmp_path_factory.mktemp("crowd")
+    write_params(root)
+    write_experiment(root, users=320, per_period=3)
+    run(root)
+    return root / "data/report/report.html"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_of_many_users_is_small_and_fits(browser: Browser, crowd: Path, width: int) -> None:
+    opened = Opened(browser, crowd, width=width)
+    assert crowd.stat().st_size < 2_000_000
+    assert opened.said == [] and opened.asked == [crowd.as_uri()]
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert sticking_out(opened.page) == []
+
+
+def test_of_many_users_all_are_counted_and_some_are_shown(browser: Browser, crowd: Path) -> None:
+    """Two of each kind, as the parameters say; the bars hold all, and the marks say of how many they are."""
+    page = Opened(browser, crowd).page
+    bars = page.locator("[data-chart=leads-leads] .mark-rect path[aria-label]").all()
+    counts = [int(str(bar.get_attribute("aria-label")).split(" of 320 users")[0]) for bar in bars]
+    assert sum(counts) == 320 and all(counts)
+    heights = {
+        count: box["height"] for bar, count in zip(bars, counts, strict=True) if (box := bar.bounding_box())
+    }
+    assert heights[max(counts)] / heights[min(counts)] == pytest.approx(max(counts) / min(counts), rel=0.15)
+    said = "300 of 320 users, evenly spaced in rank"
+    assert said in page.locator(".key-note").inner_text()
+    assert said in page.locator(".picture svg").text_content()
+    lines = page.locator("#comparisons tbody tr").count()
+    assert page.locator(".picture svg .mark-rect path[aria-label^='one user']").count() == 300 * lines
+    rows = page.locator("table:has([data-show]) tbody tr")
+    assert rows.count() == 6 and page.locator(".person").count() == 6
+    kinds = [row.locator("td").last.inner_text() for row in rows.all()]
+    assert kinds == ["highest lead"] * 2 + ["lowest lead"] * 2 + ["by chance"] * 2
+
+
+def test_a_user_is_found_by_name_among_those_shown(browser: Browser, crowd: Path) -> None:
+    page = Opened(browser, crowd).page
+    name = page.locator("[data-show='3']").inner_text()
+    page.get_by_role("searchbox", name="Search rows: 6 users").fill(name)
+    assert page.locator("[data-show]:visible").all_inner_texts() == [name]
+    page.locator("[data-show]:visible").click()
+    assert page.locator(".person:visible h3").all_inner_texts() == [name]
+    assert page.locator("#person").input_value() == "3"
+
+
+def test_axe_finds_nothing_on_a_page_of_many_users(browser: Browser, crowd: Path) -> None:
+    found = Axe().run(Opened(browser, crowd).page).response["violations"]
+    assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
