@@ -1,8 +1,8 @@
 """Results of the stages between split and evaluate, made up for as many users as there are: no model runs.
 
 `python -m bench.invented` reads params.yaml and data/split of the current folder and writes the tables that
-evaluate and report read, as the stages write them; but for adapters: one folder stands for those of all
-users, since what adapters cost is measured elsewhere. Equal rows give equal numbers.
+evaluate and report read, as the stages write them; adapters are there by name only, since what they cost is
+measured elsewhere (bench/storage.py). Equal rows give equal numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from spring.settings.params import Params
 from tasks.adapt import CURVES, SCORES
 from tasks.consolidate import BUFFERS, CANDIDATES
 from tasks.evaluate import arms_by_recipe, stream
-from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet, write_text
+from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet
 from tasks.generate import GENERATIONS
 from tasks.params import load_params
 from tasks.score_base import SCORED
 from tasks.steps.index import INDEX
 from tasks.transfer import LIKELIHOODS
 
-FOLDER = "adapters/all"
+ADAPTER_BYTES = 8_000
 LEARNED = 0.3  # share of a user's texts that are learned in a period
 STEPS = 4
 WORDS = pl.col("response").str.split(" ")
@@ -77,7 +77,7 @@ def write_learned(params: Params, period: int, train: pl.DataFrame, random: np.r
     index = lessons.agg(
         chosen="interaction_id", items=pl.len(), tokens=pl.col("tokens").sum(), seconds=0.5, seconds_score=0.1
     )
-    index = index.with_columns(period=pl.lit(period), lesson=pl.lit(period), folder=pl.lit(FOLDER))
+    index = index.with_columns(period=pl.lit(period), lesson=pl.lit(period), bytes=pl.lit(ADAPTER_BYTES))
     curves = index.select("user_id", "period").join(pl.DataFrame({"step": range(STEPS)}), how="cross")
     loss = 2.5 - 0.3 * pl.col("step") + pl.Series(random.normal(0, 0.2, curves.height))
     curves = curves.with_columns(loss=loss, lr=0.01, grad_norm=1.0)
@@ -85,7 +85,6 @@ def write_learned(params: Params, period: int, train: pl.DataFrame, random: np.r
     for name, (rows, schema) in tables.items():
         of_recipes = [rows.with_columns(recipe=pl.lit(recipe)) for recipe in arms_by_recipe(params)]
         write(pl.concat(of_recipes), schema, f"adapt/{period}/{name}")
-    write_text("an adapter", DATA / f"adapt/{period}/{FOLDER}/adapter_model.safetensors")
 
 
 def write_kept(params: Params, period: int, train: pl.DataFrame) -> None:

@@ -17,7 +17,7 @@ import polars as pl
 
 from spring.code import Code
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 from tasks.files import DATA, atomic, write_json
 
 KEPT = DATA / ".made"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spring.settings.params import Params
-from spring.store import fingerprint
+from spring.store.keys import fingerprint
 
 FEW = 100  # users: of more, some are chosen by what they show, and a drawing shows how all of them lie
 TICKS = 300  # users that a drawing marks one by one
