@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.special import ncfdtr, ndtri, stdtrit
+from threadpoolctl import threadpool_limits
 
 from spring.measures.statistics import by_length
 
@@ -49,7 +50,8 @@ def permutation_ps(columns: Sequence[np.ndarray], *, seed: int, draws: int = DRA
         observed = np.abs(differences.mean(axis=0)) - near_zero
         exact = users <= EXACT_USERS
         patterns = [all_signs(users)] if exact else drawn_signs(users, draws=draws, seed=seed)
-        reached = sum((np.abs(signs @ differences) / users >= observed).sum(axis=0) for signs in patterns)
+        with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
+            reached = sum((np.abs(signs @ differences) / users >= observed).sum(axis=0) for signs in patterns)
         for place, count in zip(places, np.asarray(reached).tolist(), strict=True):
             found[place] = count / 2**users if exact else (count + 1) / (draws + 1)
     return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
+from threadpoolctl import threadpool_limits
 
 STABLE = "stable"  # the label of items with nothing to detect
 EVERY = "every"  # all kinds of real change together
@@ -59,7 +60,8 @@ def mean_intervals(
         if users < 2:
             continue
         values = np.stack([columns[place] for place in places], axis=1)
-        means = bootstrap_means(values, resamples=resamples, seed=seed)
+        with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
+            means = bootstrap_means(values, resamples=resamples, seed=seed)
         tail = tail_share(users, confidence=confidence)
         lows, highs = np.quantile(means, [tail, 1 - tail], axis=0).tolist()
         for place, low, high in zip(places, lows, highs, strict=True):
