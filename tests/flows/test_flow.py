@@ -209,7 +209,9 @@ def test_killed_with_worker_and_stage_it_ends_and_lets_others_run(toy: Path, ser
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     prepare = [PYTHON, "-m", "flows.prepare"]
     done = subprocess.run(prepare, cwd=toy, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "Deployments: nightly, ablation, compare" in done.stdout, done.stderr
+    assert done.returncode == 0 and "Deployments: nightly, live, ablation, compare" in done.stdout, (
+        done.stderr
+    )
     (toy / "script").write_text(f"echo $$ > {toy}/pid; exec sleep 600", encoding="utf-8")
     with get_client(sync_client=True) as client:
         crash = ChangeFlowRunState(name=None, state=StateType.CRASHED, message="silent", force=False)
