@@ -16,6 +16,9 @@ from typing import Any
 import yaml
 
 from bench.processes import ROOT
+from spring.store.segments import ENDING
+from tasks.cells.training import CURVE
+from tasks.steps.index import read_held
 
 START, WEEK = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=7)
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
@@ -134,22 +137,40 @@ def call(command: list[str], folder: Path) -> str:
 STATE = ("ingest", "split", "score_base", "adapt", "consolidate")
 
 
-def state(folder: Path) -> dict[str, str]:
-    """File -> digest of all that an update makes and DVC versions; without the seconds it took."""
+def version_files(folder: Path) -> list[Path]:
+    """All that an update makes and DVC versions."""
     files = [path for room in STATE for path in (folder / "data" / room).rglob("*") if path.is_file()]
-    files += (folder / "live/parts").glob("*")
-    return {str(path.relative_to(folder)): digest(path) for path in sorted(files)}
+    return sorted([*files, *(folder / "live/parts").glob("*")])
+
+
+def version_bytes(folder: Path) -> dict[str, str]:
+    """File -> sha256 of its bytes."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in version_files(folder)
+    }
+
+
+def state(folder: Path) -> dict[str, str]:
+    """File -> what stands for its content, without the seconds it took and how cells share files."""
+    return {
+        str(path.relative_to(folder)): digest(path) for path in version_files(folder) if path.suffix != ENDING
+    }
 
 
 def digest(path: Path) -> str:
-    """Stands for a file's content, a table's without the seconds."""
+    """Stands for a file's content; a table's with that of the cells that it names."""
     if path.suffix != ".parquet":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     import polars as pl
 
     frame = pl.read_parquet(path)
-    kept = frame.drop([name for name in frame.columns if name.startswith("seconds")])
-    return hashlib.sha256(repr((kept.schema, kept.to_dicts())).encode()).hexdigest()
+    kept = frame.drop([name for name in frame.columns if name.startswith(("seconds", "file"))])
+    found = hashlib.sha256(repr((kept.schema, kept.to_dicts())).encode())
+    for name, key in frame.select("file", "cell").iter_rows() if "file" in frame.columns else ():
+        held = read_held(path.parent / name, key)
+        found.update(repr({part: held[part] for part in held if part != CURVE}).encode())
+    return found.hexdigest()
 
 
 def told(

@@ -49,7 +49,7 @@ def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
     counts = rows.group_by("user_id").agg(
         train=(pl.col("part") == "train").sum(), test=(pl.col("part") == "test").sum()
     )
-    lessons = read_index(period).filter(~pl.col("folder").str.starts_with("../"))
+    lessons = read_index(period).filter(pl.col("items") > 0)  # not what was kept from before
     learned = lessons.group_by("user_id").agg(
         learned=pl.col("chosen").list.len().max(), seconds=(pl.col("seconds") + pl.col("seconds_score")).sum()
     )

@@ -14,7 +14,7 @@ import yaml
 from kit.live import HOUR, LiveProject, after
 from kit.warm import Warm
 
-from bench.live import BATCHES, START, call, rest, state, told, write_batch
+from bench.live import BATCHES, START, call, rest, told, version_bytes, write_batch
 from bench.updates import strike
 from flows.live.project import live_params
 from flows.live.versions import LiveError
@@ -44,11 +44,11 @@ def versions(live: LiveProject) -> dict[str, State]:
     made: dict[str, State] = {}
     live.drop(0)
     said = [live.update(after(1))]
-    made[live.git("rev-parse", "HEAD").strip()] = state(live.folder)
+    made[live.git("rev-parse", "HEAD").strip()] = version_bytes(live.folder)
     live.drop(1)
     live.drop(2)
     said.append(live.update(after(3)))
-    made[live.git("rev-parse", "HEAD").strip()] = state(live.folder)
+    made[live.git("rev-parse", "HEAD").strip()] = version_bytes(live.folder)
     assert "closed: period 0" in said[0] and "closed: periods 1 to 2" in said[1]
     assert all("pushed to store" in one for one in said)
     return made
@@ -91,7 +91,7 @@ def test_nothing_to_do_is_no_version(live: LiveProject, versions: dict[str, Stat
     strange.unlink()
     assert said[0].startswith("refused: strange.csv: inbox/strange.csv does not have these columns")
     assert said[1:] == ["Nothing is new and no period is due."]
-    assert live.git("rev-parse", "HEAD") == head and state(live.folder) == versions[head.strip()]
+    assert live.git("rev-parse", "HEAD") == head and version_bytes(live.folder) == versions[head.strip()]
     assert set((live.folder / "live/pages").iterdir()) == pages
 
 
@@ -102,7 +102,7 @@ def test_any_version_can_be_had_again(live: LiveProject, versions: dict[str, Sta
     for commit in (first, last):
         live.git("checkout", "--quiet", commit)
         live.dvc("checkout", "--quiet", "--force", "--allow-missing")
-        assert state(live.folder) == versions[commit]
+        assert version_bytes(live.folder) == versions[commit]
         refused = live.run(after(3))
         assert refused.returncode == 1 and "git switch live" in refused.stderr
     live.git("switch", "--quiet", "live")
@@ -111,7 +111,7 @@ def test_any_version_can_be_had_again(live: LiveProject, versions: dict[str, Sta
     for commit in (first, last):
         call(["git", "checkout", "--quiet", commit], tmp_path / "clone")
         call([live.python, "-m", "dvc", "pull", "--quiet", "--force", "--allow-missing"], tmp_path / "clone")
-        assert state(tmp_path / "clone") == versions[commit]
+        assert version_bytes(tmp_path / "clone") == versions[commit]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from spring.data.rows import SourceError
 from spring.engine.strict import Strict
-from spring.store import sync
+from spring.store.disk import sync
 
 LEDGER, PARTS, WRITING = "ledger.jsonl", "parts", ".writing"
 PART: dict[str, Any] = {
