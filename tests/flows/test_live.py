@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 from datetime import timedelta
@@ -121,6 +122,22 @@ def test_one_update_at_a_time(live: LiveProject, versions: dict[str, State]) -> 
         done = live.run(after(3))
     assert done.returncode == 1 and done.stderr == "Another update is at work; nothing was done.\n"
     assert live.update(after(3)) == "Nothing is new and no period is due."
+
+
+@pytest.mark.slow
+def test_locks_that_a_killed_update_left(live: LiveProject, versions: dict[str, State]) -> None:
+    """Those of the branch are old; that of the index is known by the file that it is a second name of."""
+    git, own = live.folder / ".git", live.folder / "live/.index"
+    shutil.copyfile(git / "index", own)
+    os.link(own, git / "index.lock")
+    for name in ("HEAD.lock", "refs/heads/live.lock"):
+        rest(git / name, "")
+    assert live.update(after(3)) == "Nothing is new and no period is due."
+    assert not list(git.rglob("*.lock")) and not own.exists()
+    assert live.git("status", "--porcelain").splitlines() == ["A  notes.txt"]
+    (git / "index.lock").touch()  # somebody's own: it stays
+    assert live.update(after(3)) == "Nothing is new and no period is due."
+    (git / "index.lock").unlink()
 
 
 @pytest.mark.slow
