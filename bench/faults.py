@@ -11,6 +11,7 @@ for bit, and whatever went wrong was told. With `--keep` the figures go to bench
     dvc     the stage runs under DVC, which is killed
     tables  tables of text, whole and damaged, are read (bench/fuzz.py)
     parquet damaged parquet files are read
+    update  an update of a live project is killed (bench/updates.py)
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import polars as pl
 import yaml
 from tqdm import tqdm
 
+from bench import updates
 from bench.fuzz import KINDS
 from bench.machine import write_result
 from bench.processes import BEFORE, ROOT, Stage, child, dvc, finish, start
@@ -210,11 +212,18 @@ FAULTS: dict[str, Callable[[Case], str]] = {
 }  # fmt: skip
 
 
+UPDATE = "update"
+ALL = [*FAULTS, *KINDS, UPDATE]
+
+
 def run(folder: Path, kinds: list[str], *, tries: int, seed: int) -> dict[str, dict[str, Any]]:
     """Kind of fault -> how often it was tried, how the stage ended, and what came of it afterwards."""
     found = {kind: fuzz(kind, tries, seed) for kind in kinds if kind in KINDS}
     asked = [kind for kind in kinds if kind in FAULTS]
-    return {**(strike(folder, asked, tries, seed) if asked else {}), **found}
+    struck = strike(folder, asked, tries, seed) if asked else {}
+    if UPDATE in kinds:
+        found[UPDATE] = updates.strike(folder / UPDATE, tries=tries, seed=seed)
+    return {**struck, **found}
 
 
 def fuzz(kind: str, tries: int, seed: int) -> dict[str, Any]:
@@ -273,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=25, help="of every kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=[*FAULTS, *KINDS], default=[*FAULTS, *KINDS])
+    parser.add_argument("--kinds", nargs="+", choices=ALL, default=ALL)
     parser.add_argument("--keep", action="store_true", help="write bench/results/faults.json")
     arguments = parser.parse_args()
     slow = ["transformers.models.llama.modeling_llama", "bm25s"]

@@ -3,7 +3,7 @@
 1. waits until the server answers
 2. makes the work pool: one run at a time, others wait
 3. makes the automations that end runs nobody works on any more
-4. tells the server about the deployments of prefect.yaml
+4. tells the server about the deployments of prefect.yaml; in a live project updates run on their schedule
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.workers.process import ProcessWorker
 
 from flows.showing import serve_reports
+from spring.settings.params import ParameterError
+from tasks.params import PARAMS
+from tasks.tree import read_tree
 
 POOL = "spring-pool"
 SILENT = 120  # seconds without a sign of life, of which a run gives one every 30 (`flows` in prefect.toml)
@@ -67,7 +70,27 @@ def main() -> None:
     if done.returncode:
         sys.exit(f"error: {' '.join(deploy[2:])} failed:\n{done.stdout}{done.stderr}")
     print(f"Deployments: {', '.join(re.findall(r'Deploying ([^ ]+) +│', done.stdout))}")
+    if is_live():
+        with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+            schedule(client, "update/live", active=True)
+            schedule(client, "experiment/nightly", active=False)
+        print("A live project: update/live runs on its schedule, experiment/nightly does not.")
     print(f"Now start a worker, and leave it running: prefect worker start --pool {POOL}")
+
+
+def is_live() -> bool:
+    """Whether updates are committed here."""
+    try:
+        return bool(read_tree(PARAMS).get("live"))
+    except (FileNotFoundError, ParameterError):
+        return False
+
+
+def schedule(client: SyncPrefectClient, deployment: str, *, active: bool) -> None:
+    """Turns a deployment's schedules on or off."""
+    identity = client.read_deployment_by_name(deployment).id
+    for one in client.read_deployment_schedules(identity):
+        client.update_deployment_schedule(identity, one.id, active=active)
 
 
 def wait_for_server(address: str, patience: float) -> bool:

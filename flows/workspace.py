@@ -4,7 +4,7 @@ So one run is of one state: whatever is edited meanwhile is for the next run, an
 dvc.lock or data/ of the project, however it ends. It stays: the next run finds there what is up to date.
 
     copied     what Git tracks or would (edits that are not committed too), but what DVC's stages write
-    linked     .cells, wandb, and files that you have put into data/
+    linked     .cells, wandb, live/parts, and files that you have put into data/
     shared     DVC's cache: what a run has computed, `make repro` in the project takes from there
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 
 FOLDER = Path(".prefect/workspace")
 LINKED = (".cells", "wandb")
+TAKEN = "live/parts"  # of a live project: what its stage ingest reads
 WRITTEN = ("dvc.lock", "data/")  # by DVC and its stages: taken over once
 
 
@@ -61,6 +62,8 @@ def bring_up_to(project: Path, place: Path) -> None:
     for name in LINKED:
         (project / name).mkdir(parents=True, exist_ok=True)
         link(project / name, place / name)
+    if (project / TAKEN).is_dir():
+        link(project / TAKEN, place / TAKEN)
     for path in (project / "data").iterdir():
         if path.is_file() and f"data/{path.name}" not in names:
             link(path, place / "data" / path.name)

@@ -23,7 +23,7 @@ ROOMS = {
     "store": {"code"},
     "words": set(),
     "engine": set(),
-    "data": {"engine.strict"},
+    "data": {"engine.strict", "store"},
     "measures": {"words"},
     "method": {"engine", "words"},
     "rivals": {"engine", "method", "measures"},

@@ -81,7 +81,7 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
             seen.add(raw.interaction_id or "")
             dated |= raw.arrived is not None
             spelled[name_user(raw.user_id or "")].add(raw.user_id or "")
-            kept.append((*_canonical(raw), raw.row, _writable(raw.where)))
+            kept.append((*canonical_row(raw), raw.row, writable(raw.where)))
     frame = kept.table().sort("user_id", "timestamp", "row")
     read = frame.height + len(bad)
     frame = frame.drop("arrived") if not dated else frame.with_columns(_arrived())
@@ -168,7 +168,8 @@ def leave_out(
     return kept.select(canonical(kept)), pl.concat(left).select(list(LEFT_OUT)).sort("user_id", "reason")
 
 
-def _canonical(raw: RawRow) -> tuple[Any, ...]:
+def canonical_row(raw: RawRow) -> tuple[Any, ...]:
+    """The values of a usable row in the order of `INTERACTIONS` and `ARRIVED`."""
     query = {name: _normalise(text or "") for name, text in raw.query.items()}
     return (
         name_user(raw.user_id or ""),
@@ -221,11 +222,12 @@ def _find_bad_length(name: str, text: str | None, least: int, most: int) -> Prob
 
 
 def _quarantined(raw: RawRow, problem: Problem) -> tuple[Any, ...]:
-    user, value = (text and _writable(text[:EXCERPT]) for text in (raw.user_id, problem.value))
-    return raw.row, _writable(raw.where), user, _writable(problem.field), str(problem.reason), value
+    user, value = (text and writable(text[:EXCERPT]) for text in (raw.user_id, problem.value))
+    return raw.row, writable(raw.where), user, writable(problem.field), str(problem.reason), value
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
+    """The text with a sign in place of what no file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

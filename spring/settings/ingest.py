@@ -56,8 +56,9 @@ class Ingest(Blocks):
     @property
     def task(self) -> str:
         """Which of `prompts` the rows answer."""
-        task = SOURCES[self.source].task
-        return task if isinstance(task, str) else task(self.block)
+        source = SOURCES[self.source]
+        block = getattr(self, source.columns or self.source)
+        return source.task if isinstance(source.task, str) else source.task(block)
 
     @property
     def unused(self) -> set[str]:

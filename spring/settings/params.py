@@ -23,6 +23,7 @@ from spring.settings.arm import Arm
 from spring.settings.complaints import Place, complaints, first_of, holds
 from spring.settings.idle import Change, idle_keys
 from spring.settings.ingest import Ingest
+from spring.settings.live import Live, unfit
 
 
 class ParameterError(ValueError):
@@ -130,6 +131,13 @@ class Params(Strict):
     evaluate: Evaluate
     report: Report
     tracking: Tracking
+    live: Annotated[Live | None, added(None)]  # null: no live project
+
+    @model_validator(mode="after")
+    def _is_live_by_calendar(self) -> Params:
+        if self.live is not None and (why := unfit(self.ingest, by=self.split.by, start=self.split.start)):
+            raise ValueError(f"{why} (live.branch is {self.live.branch})")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:

@@ -70,7 +70,7 @@ assert (ingest.task, ingest.seeded) == ("diary", False)
 rows, labels = read_source(ingest, seed=0)
 assert [row.where for row in rows] == ["day 1", "day 2"] and labels.is_empty()
 tree["ingest"]["source"] = "kaggle"
-assert "'lamp', 'amazon' or 'diary'" in refused(tree)
+assert "'amazon', 'inbox' or 'diary'" in refused(tree)
 """
 
 
@@ -108,6 +108,7 @@ def test_parameters_know_which_prompt_a_source_answers() -> None:
     ingest = load_params(PARAMS).ingest
     tasks = {"personas": "review", "changelogs": "changelog", "git": "commit", "table": ingest.table.task,
              "longlamp": "abstract", "lamp": "headline", "amazon": "review"}  # fmt: skip
+    tasks["inbox"] = ingest.table.task  # whose columns it shares
     assert tasks.keys() == SOURCES.keys()
     for source, task in tasks.items():
         assert ingest.model_copy(update={"source": source}).task == task
@@ -125,7 +126,7 @@ def test_a_source_is_read_or_made() -> None:
 
 
 def test_unknown_sources_are_refused_as_a_literal_would() -> None:
-    found = "ingest.source is 'kaggle': must be 'personas', 'changelogs', .*, 'lamp' or 'amazon'$"
+    found = "ingest.source is 'kaggle': must be 'personas', 'changelogs', .*, 'amazon' or 'inbox'$"
     tree = yaml.safe_load(PARAMS.read_text())
     tree["ingest"]["source"] = "kaggle"
     with pytest.raises(ParameterError, match=found):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit.prefect_server import prefect_server
 from kit.toy import make_toy
 from kit.warm import Warm
 
@@ -18,3 +20,10 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> P
     monkeypatch.setattr(sys, "executable", str(warm_python.folder / "python"))  # what DVC is started with
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server with an empty database for a module; the address of its API."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+        yield address

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -18,6 +14,7 @@ from typing import cast
 import httpx
 import pytest
 import yaml
+from kit.prefect_server import becomes, worker
 from kit.toy import ALL, WORKS, ended, ran
 from kit.tracking import write_params
 from prefect.artifacts import Artifact
@@ -27,46 +24,15 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import ChangeFlowRunState
 from prefect.flow_engine import run_flow
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_HOME,
-    PREFECT_SERVER_UI_STATIC_DIRECTORY,
-    temporary_settings,
-)
 
 from flows.asked import AskedError
 from flows.experiment import experiment
-from flows.prepare import BEGUN, make_automation, wait_for_server
+from flows.prepare import BEGUN, make_automation
 from flows.progress import Progress
 from flows.stages import StageError
 
 ROOT, PYTHON = Path(__file__).parents[2], sys.executable
 Address = str
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """A Prefect server with an empty database for this module; the address of its API."""
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    address = f"http://127.0.0.1:{port}/api"
-    settings = {PREFECT_API_URL: address, PREFECT_HOME: home}
-    settings |= {PREFECT_SERVER_UI_STATIC_DIRECTORY: str(home / "ui")}
-    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": port, "PREFECT_API_URL": address}
-    own |= {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"), "DO_NOT_TRACK": "1"}
-    command = [PYTHON, "-m", "prefect", "server", "start"]
-    process = subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, cwd=ROOT)
-    try:
-        assert wait_for_server(address, 90)
-        with temporary_settings(settings), pytest.MonkeyPatch.context() as patch:
-            for name, value in own.items():
-                patch.setenv(name, value)
-            yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def last_run() -> FlowRun:
@@ -83,16 +49,6 @@ def logs_say(text: str, run: FlowRun, patience: float = 60) -> bool:
             return text in [line.message for line in client.read_logs(only)]
 
     return becomes(said, patience)
-
-
-def becomes(true: Callable[[], bool], patience: float) -> bool:
-    """Whether something is so before `patience` seconds are over."""
-    until = time.monotonic() + patience
-    while not true():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.3)
-    return True
 
 
 def shown(key: str) -> str:
@@ -209,7 +165,9 @@ def test_killed_with_worker_and_stage_it_ends_and_lets_others_run(toy: Path, ser
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     prepare = [PYTHON, "-m", "flows.prepare"]
     done = subprocess.run(prepare, cwd=toy, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "Deployments: nightly, ablation, compare" in done.stdout, done.stderr
+    assert done.returncode == 0 and "Deployments: nightly, live, ablation, compare" in done.stdout, (
+        done.stderr
+    )
     (toy / "script").write_text(f"echo $$ > {toy}/pid; exec sleep 600", encoding="utf-8")
     with get_client(sync_client=True) as client:
         crash = ChangeFlowRunState(name=None, state=StateType.CRASHED, message="silent", force=False)
@@ -230,31 +188,6 @@ def test_killed_with_worker_and_stage_it_ends_and_lets_others_run(toy: Path, ser
     (toy / "script").write_text(WORKS, encoding="utf-8")
     with worker(toy, environment):
         assert becomes(lambda: state_of(second) == "Completed", 90)
-
-
-@contextmanager
-def worker(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """A worker; what kills it and all that it started, as happens at the end too."""
-    command = [PYTHON, "-m", "prefect", "worker", "start", "--pool", "spring-pool"]
-    process = subprocess.Popen(command, cwd=folder, env=environment)
-
-    def kill() -> None:
-        if process.poll() is None:
-            for one in [process.pid, *descendants(process.pid)]:
-                os.kill(one, signal.SIGKILL)
-            process.wait()
-
-    try:
-        yield kill
-    finally:
-        kill()
-
-
-def descendants(process: int) -> list[int]:
-    """The processes that a process started, and those that they started."""
-    threads = Path(f"/proc/{process}/task").glob("*/children")
-    children = [int(child) for thread in threads for child in thread.read_text(encoding="utf-8").split()]
-    return [each for child in children for each in [child, *descendants(child)]]
 
 
 @pytest.mark.slow

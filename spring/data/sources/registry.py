@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from spring.data.rows import Opened, RawRow, Skip
-from spring.data.sources import amazon, changelogs, git, lamp, longlamp, table
+from spring.data.sources import amazon, changelogs, git, inbox, lamp, longlamp, table
 from spring.data.sources.personas import generate as personas
 from spring.engine.strict import Strict
 
@@ -26,6 +26,7 @@ class Source:
     task: str | Callable[[Any], str]  # which of `prompts` the rows answer; or where the settings say it
     read: Callable[[Any], Iterable[RawRow | Skip | Opened]] | None = None  # rows as they stand there
     make: Callable[..., pl.DataFrame] | None = None  # (settings, seed=...): a table with labels of drift
+    columns: str | None = None  # the source whose block says the task and the columns; null: its own
     required: bool = False  # its block must be in params.yaml; blocks of sources that came later need not
 
     def __post_init__(self) -> None:
@@ -40,4 +41,5 @@ SOURCES: dict[str, Source] = {
     "longlamp": Source(longlamp.LongLampSource, longlamp.prompt_of, longlamp.read),
     "lamp": Source(lamp.LampSource, lamp.prompt_of, lamp.read),
     "amazon": Source(amazon.AmazonSource, amazon.TASK, amazon.read),
+    "inbox": Source(inbox.InboxSource, attrgetter("task"), inbox.read, columns="table"),
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from spring.data.rows import Opened, Problem, RawRow, Skip, SourceError
 from spring.data.sources.fields import date_of, read_fields
 from spring.data.sources.formats import csv_files, json_files, parquet_files
-from spring.data.sources.formats.parts import find_parts
+from spring.data.sources.formats.parts import find_parts, format_of
 from spring.data.sources.formats.record import Content, Part
 from spring.data.values import MISSING, fold_words
 from spring.engine.strict import Name, Strict, added
@@ -43,10 +43,20 @@ def read(source: TableSource) -> Iterator[RawRow | Skip | Opened]:
     Raises SourceError if a file cannot be read or the mapping names a column that it does not have.
     """
     _check_time(source)
-    kind, parts, skipped = find_parts(Path(source.path), tuple(_READERS))
+    kind, parts, skipped = find_parts(Path(source.path), FORMATS)
     if Path(source.path).is_dir():
         yield Opened("files", len(parts))
     yield from skipped
+    yield from _read(source, kind, parts)
+
+
+def read_file(source: TableSource, path: Path, name: str) -> Iterator[RawRow | Skip]:
+    """As `read`, of one file that the rows call by `name`."""
+    _check_time(source)
+    yield from _read(source, format_of(path, FORMATS), [Part(path, name, {})])
+
+
+def _read(source: TableSource, kind: str, parts: list[Part]) -> Iterator[RawRow | Skip]:
     columns = _mapping(source)
     words = fold_words(source.missing)
     number = 0
@@ -124,3 +134,4 @@ _READERS: dict[str, Callable[[list[Part], Collection[str]], Iterator[Content]]] 
     ".jsonl": json_files.read,
     ".json": json_files.read,
 }
+FORMATS = tuple(_READERS)

@@ -20,14 +20,16 @@ def find_parts(path: Path, formats: tuple[str, ...]) -> tuple[str, list[Part], l
     if not path.exists():
         raise SourceError(f"ingest.table.path: {path} does not exist (seen from {Path.cwd()})")
     if not path.is_dir():
-        return _format_of(path, formats), [Part(path, path.name, {})], []
+        return format_of(path, formats), [Part(path, path.name, {})], []
     inside = sorted(file for file in path.rglob("*") if file.is_file() and not _is_note(file, path))
     # a writer whose part got no rows leaves nothing at all, but for parquet, which needs a few bytes
     empty = [
-        file for file in inside if _known(file, formats) not in (None, ".parquet") and not file.stat().st_size
+        file
+        for file in inside
+        if known_format(file, formats) not in (None, ".parquet") and not file.stat().st_size
     ]
-    tables = [file for file in inside if _known(file, formats) and file not in empty]
-    kinds = sorted({str(_known(file, formats)) for file in tables})
+    tables = [file for file in inside if known_format(file, formats) and file not in empty]
+    kinds = sorted({str(known_format(file, formats)) for file in tables})
     if len(kinds) != 1:
         found = f"files of several formats, {', '.join(kinds)}" if kinds else f"no {', '.join(formats)}"
         raise SourceError(
@@ -42,14 +44,16 @@ def find_parts(path: Path, formats: tuple[str, ...]) -> tuple[str, list[Part], l
     return kinds[0], parts, skipped
 
 
-def _known(path: Path, formats: tuple[str, ...]) -> str | None:
+def known_format(path: Path, formats: tuple[str, ...]) -> str | None:
+    """The ending of a file, without .gz; null: none of `formats`."""
     name = path.name.lower().removesuffix(".gz")
     found = next((suffix for suffix in formats if name.endswith(suffix)), None)
     return None if found == ".parquet" and path.name.lower().endswith(".gz") else found
 
 
-def _format_of(path: Path, formats: tuple[str, ...]) -> str:
-    if (found := _known(path, formats)) is None:
+def format_of(path: Path, formats: tuple[str, ...]) -> str:
+    """The ending of a file that can be read; raises SourceError, which names those that can."""
+    if (found := known_format(path, formats)) is None:
         ending = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
         raise SourceError(
             f"ingest.table.path: {path} ends in {ending!r}; read are {', '.join(sorted(formats))}, all but "

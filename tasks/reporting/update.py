@@ -1,0 +1,101 @@
+"""The page of an update of a live project: what was taken and set aside, who had news, what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from spring.data.inbox.ledger import Line
+from tasks.files import DATA, read_parquet
+from tasks.reporting.looks import COLOURS
+from tasks.steps.index import read_index
+
+HERE = Path(__file__).parent
+MOST = 200  # rows of a table that the page shows
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A period that was closed, and whoever had texts in it."""
+
+    period: int
+    begins: datetime
+    ends: datetime
+    users: pl.DataFrame  # user_id, train, test, learned (items, of the lesson with most), seconds
+
+
+@dataclass(frozen=True)
+class News:
+    """All that the page says."""
+
+    number: int
+    when: datetime
+    lines: list[Line]  # of the ledger
+    refused: dict[str, str]  # file -> why
+    waiting: list[str]  # files
+    closed: list[Closed]
+    seconds: dict[str, float]  # of each stage that ran
+    parts: Path  # where the rows that were taken are
+
+
+def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
+    """What a period brought: the split, and what the stage adapt learned from it."""
+    rows = read_parquet(DATA / "split" / f"{period}.parquet")
+    counts = rows.group_by("user_id").agg(
+        train=(pl.col("part") == "train").sum(), test=(pl.col("part") == "test").sum()
+    )
+    lessons = read_index(period).filter(pl.col("items") > 0)  # not what was kept from before
+    learned = lessons.group_by("user_id").agg(
+        learned=pl.col("chosen").list.len().max(), seconds=(pl.col("seconds") + pl.col("seconds_score")).sum()
+    )
+    users = counts.join(learned, on="user_id", how="left").with_columns(
+        pl.col("learned").fill_null(0), pl.col("seconds").fill_null(0.0)
+    )
+    return Closed(
+        period, begins, ends, users.sort("train", "test", "user_id", descending=[True, True, False])
+    )
+
+
+def page(news: News) -> str:
+    """The page, whole: no other file, no script, no network."""
+    made = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    aside = quarantined(news.lines, news.parts)
+    return made.get_template("update.html.j2").render(
+        news=news,
+        colours=COLOURS,
+        most=MOST,
+        new_rows=sum(line.new for line in news.lines),
+        aside=aside.head(MOST).to_dicts(),
+        aside_count=aside.height,
+        later=later(news.lines, news.parts, news.when),
+        people=len({user for closed in news.closed for user in closed.users["user_id"]}),
+        closed=[(one, one.users.head(MOST).to_dicts()) for one in news.closed],
+    )
+
+
+def quarantined(lines: Iterable[Line], parts: Path) -> pl.DataFrame:
+    """Rows that were set aside, each with its reason."""
+    columns = ("where", "user_id", "field", "reason", "value")
+    found = [frame.filter(pl.col("reason").is_not_null()).select(columns) for frame in of_lines(lines, parts)]
+    return pl.concat(found) if found else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+
+
+def later(lines: Iterable[Line], parts: Path, now: datetime) -> int:
+    """How many rows are dated later than now: they wait for their period."""
+    return sum(frame.filter(pl.col("arrived") > now).height for frame in of_lines(lines, parts))
+
+
+def of_lines(lines: Iterable[Line], parts: Path) -> list[pl.DataFrame]:
+    """The parts of some lines."""
+    return [pl.read_parquet(parts / line.part) for line in lines if line.part is not None]
