@@ -1,20 +1,50 @@
-"""The parameters of a live project: where updates of data that arrive are committed (docs/live.md)."""
+"""The parameters of a live project: where updates are committed, what new adapters are asked (docs/live.md)."""
 
 from __future__ import annotations
 
 import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from spring.engine.strict import Strict
+from spring.engine.strict import PositiveInt, Share, Strict, added
 from spring.settings.ingest import Ingest
+
+MOST = 16  # held-out texts of a verdict, which is of all choices among them
+
+
+class Drift(Strict):
+    """How far outputs on neutral texts may shift, nats per token; null: as far as they like."""
+
+    base: Annotated[float, Field(gt=0)] | None  # from the base model's
+    before: Annotated[float, Field(gt=0)] | None  # from those of the adapter in service
+
+
+class Gate(Strict):
+    """What is asked of a new adapter before it takes the place of the one in service."""
+
+    margin: Annotated[float, Field(ge=0)]  # log-likelihood per token, nats: less is no change
+    level: Annotated[float, Field(gt=0, lt=0.5)]  # probability that one worse by just the margin is refused
+    items: Annotated[int, Field(ge=1, le=MOST)]  # the user's latest held-out texts, so many at most
+    least: PositiveInt  # with fewer, likelihood is not asked
+    drift: Drift
+    alarm: Share  # of the users judged: when more were refused, the update says so by its exit code
+
+    @model_validator(mode="after")
+    def _least_can_be_reached(self) -> Gate:
+        if self.least > self.items:
+            raise ValueError(
+                f"live.gate.least is {self.least}, live.gate.items {self.items}: likelihood would never be "
+                f"asked; set least to {self.items} or less"
+            )
+        return self
 
 
 class Live(Strict):
     """That updates are committed, and where."""
 
     branch: Annotated[str, Field(min_length=1)]  # of Git; on another one nothing is updated
+    gate: Annotated[Gate | None, added(None)]  # null: every new adapter is published
 
 
 def unfit(ingest: Ingest, *, by: str, start: datetime.date | None) -> str:

@@ -1,0 +1,62 @@
+"""How the updates of all users went: how many improved, stayed, were refused, and when that is an alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from scipy.special import ndtri
+
+from spring.live.verdict import Ruling
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of all, and the interval of their share (Wilson, 1927), which holds for few users too."""
+
+    count: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """Of the users that were judged; 0 without any."""
+        return self.count / self.of if self.of else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's score interval; everything is possible without users."""
+        if not self.of:
+            return 0.0, 1.0
+        z2 = float(ndtri((1 + CONFIDENCE) / 2)) ** 2
+        centre = (self.count + z2 / 2) / (self.of + z2)
+        half = (z2 * (self.share * (1 - self.share) / self.of + z2 / (4 * self.of**2))) ** 0.5
+        half /= 1 + z2 / self.of
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def fleet(rulings: Sequence[Ruling]) -> dict[Ruling, Share]:
+    """The share of every ruling, in the order of `Ruling`."""
+    names: tuple[Ruling, ...] = get_args(Ruling)
+    return {name: Share(rulings.count(name), len(rulings)) for name in names}
+
+
+def in_words(found: dict[Ruling, Share]) -> str:
+    """One line of all."""
+    parts = [f"{one.count} {name} ({_percent(one)})" for name, one in found.items()]
+    return f"{found['refused'].of} judged: {', '.join(parts)}"
+
+
+def _percent(one: Share) -> str:
+    low, high = one.interval
+    return f"{one.share:.0%}, {low:.0%} to {high:.0%}"
+
+
+def alarm(found: dict[Ruling, Share], *, most: float) -> str:
+    """What is wrong where more than `most` of the users were refused; else nothing."""
+    refused = found["refused"]
+    if refused.share <= most:
+        return ""
+    return f"ALARM: {refused.count} of {refused.of} updates refused, more than {most:.0%} (live.gate.alarm)"

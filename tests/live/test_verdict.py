@@ -1,0 +1,147 @@
+"""Verdicts on new adapters: bounds by hand and by chance, properties of the rule, slices, the fleet."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from spring.live.fleet import Share, alarm, fleet, in_words
+from spring.live.verdict import Rules, Slice, bounds, judge, means_of_some, worst_slice
+
+RULES = Rules(margin=0.05, least=1, level=0.1, drift={"base": 0.5, "before": 0.2})
+NONE: dict[str, float] = {}
+numbers = st.floats(-5, 5, allow_nan=False).map(lambda x: round(x, 3))
+columns = st.lists(numbers, min_size=1, max_size=8)
+margins = st.sampled_from([0.0, 0.05, 0.5])
+RANK = {"refused": 0, "same": 1, "improved": 2}
+
+
+def ruling(differences: list[float], **changes: Any) -> str:
+    return judge(differences, NONE, RULES._replace(**changes)).ruling
+
+
+def test_means_by_hand() -> None:
+    """Of 1, 2, 6: themselves, the pairs 1.5, 3.5 and 4, and all three: 3."""
+    assert means_of_some(np.array([6.0, 1.0, 2.0])).tolist() == [1, 1.5, 2, 3, 3.5, 4, 6]
+
+
+def test_bounds_by_hand() -> None:
+    """0.25 of 8 gaps is two: the second mean from either end; 0.1 is none: the outermost, 1/8 beyond each."""
+    values = np.array([1.0, 2.0, 6.0])
+    assert bounds(values, level=0.25) == (1.5, 4, 0.25)
+    assert bounds(values, level=0.1) == (1, 6, 0.125)
+
+
+@given(columns)
+def test_means_against_all_choices(values: list[float]) -> None:
+    some = [c for size in range(1, len(values) + 1) for c in itertools.combinations(values, size)]
+    expected = sorted(float(np.mean(c)) for c in some)
+    np.testing.assert_allclose(means_of_some(np.array(values)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("items", [4, 7])
+def test_bounds_hold_the_centre_as_often_as_they_say(items: int) -> None:
+    """Symmetric differences of unequal spread, with heavy tails: 4,000 draws, a tenth (1/16) beyond each."""
+    random, missed = np.random.default_rng(0), np.zeros(2)
+    for _ in range(4000):
+        found = bounds(random.standard_t(2, items) * np.arange(1, items + 1), level=0.1)
+        missed += [found.low > 0, found.high < 0]
+    error = 4 * (found.beyond * (1 - found.beyond) / 4000) ** 0.5
+    assert np.abs(missed / 4000 - found.beyond).max() < error
+    assert found.beyond == {4: 1 / 16, 7: 12 / 128}[items]
+
+
+@given(st.integers(1, 16), margins)
+def test_equal_adapters_are_never_refused(items: int, margin: float) -> None:
+    assert ruling([0.0] * items, margin=margin) == "same"
+
+
+@given(columns, margins)
+def test_worse_everywhere_is_refused_and_better_everywhere_improved(
+    values: list[float], margin: float
+) -> None:
+    beyond = [abs(value) + margin + 1e-6 for value in values]
+    assert ruling([-value for value in beyond], margin=margin) == "refused"
+    assert ruling(beyond, margin=margin) == "improved"
+
+
+@given(columns, st.integers(0, 7), st.floats(0, 5), margins, st.sampled_from([0.01, 0.1, 0.4]))
+def test_no_ruling_falls_when_a_difference_rises(
+    values: list[float], place: int, more: float, margin: float, level: float
+) -> None:
+    assume(place < len(values))
+    raised = [value + more * (i == place) for i, value in enumerate(values)]
+    before, after = (ruling(one, margin=margin, level=level) for one in (values, raised))
+    assert RANK[before] <= RANK[after]
+
+
+@given(columns.flatmap(lambda values: st.tuples(st.just(values), st.permutations(values))))
+def test_the_order_of_items_is_irrelevant(both: tuple[list[float], list[float]]) -> None:
+    first, second = both
+    assert judge(first, NONE, RULES) == judge(second, NONE, RULES)
+
+
+@given(columns, margins)
+def test_a_wider_margin_decides_less(values: list[float], margin: float) -> None:
+    narrow, wide = (ruling(values, margin=m) for m in (margin, margin + 0.3))
+    assert wide in (narrow, "same")
+
+
+def test_one_bad_text_among_many_does_not_refuse() -> None:
+    """The mean of -2 and five times 0.1 is -0.25; every choice without the first is above zero."""
+    assert ruling([-2, 0.1, 0.1, 0.1, 0.1, 0.1]) == "same"
+    found = judge([-2, 0.1, 0.1, 0.1, 0.1, 0.1], NONE, RULES)
+    assert found.difference == pytest.approx(-0.25) and found.high == pytest.approx(0.1)
+
+
+def test_few_items() -> None:
+    """Of three items 1/8 is beyond either bound, over a tenth: no interval, and all three must be worse."""
+    found = judge([-0.3, -0.2, -0.06], NONE, RULES)
+    assert (found.ruling, found.items, found.low, found.high) == ("refused", 3, None, None)
+    assert found.difference == pytest.approx(-0.56 / 3)
+    assert ruling([-3, -2, -0.04]) == "same"
+    assert ruling([-3, -2, -1], least=4) == "same"
+    assert judge([], NONE, RULES) == judge([], {"base": 0.5, "before": 0.2}, RULES)
+    assert judge([], NONE, RULES).reason == "0 held-out texts, fewer than 1: likelihood was not asked"
+
+
+def test_drift_refuses_whatever_likelihood_says() -> None:
+    better = [0.5] * 6
+    assert judge(better, {"base": 0.5, "before": 0.2}, RULES).ruling == "improved"
+    found = judge(better, {"base": 0.1, "before": 0.21}, RULES)
+    assert found.ruling == "refused" and "drifted 0.210 nats per token from before" in found.reason
+    assert found.difference == pytest.approx(0.5)
+    assert judge([], {"base": 0.51}, RULES).ruling == "refused"
+    assert judge(better, {"base": 99.0}, RULES._replace(drift={"base": None})).ruling == "improved"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_refused(bad: float) -> None:
+    assert judge([0.5, bad], NONE, RULES._replace(least=9)).ruling == "refused"
+    assert judge([0.5], {"base": abs(bad)}, RULES._replace(drift={"base": None})).ruling == "refused"
+
+
+def test_the_slice_that_got_worse() -> None:
+    """By task: review -0.4, title 0.15; by age: old -0.5 of one item, new 0. One label sets nothing apart."""
+    values = [-0.5, -0.3, 0.1, 0.2]
+    labels = {"task": ["review", "review", "title", "title"], "age": ["old", "new", "new", "new"]}
+    assert worst_slice(values, labels) == Slice("age", "old", 1, -0.5)
+    assert worst_slice(values, {"task": labels["task"]}) == Slice("task", "review", 2, -0.4)
+    assert worst_slice(values, {"task": ["review"] * 4}) is None
+    assert worst_slice([0.1, 0.2], {"task": ["review", "title"]}) is None
+
+
+def test_the_fleet_by_hand() -> None:
+    """Wilson's interval of 1 in 4: z = 1.959964, (1 + 1.920729) / 7.841459 -/+ z sqrt(0.1875 / 4 + ...)."""
+    found = fleet(["improved", "same", "refused", "same"])
+    assert {name: one.count for name, one in found.items()} == {"improved": 1, "same": 2, "refused": 1}
+    assert found["refused"].interval == pytest.approx((0.0456, 0.6994), abs=1e-4)
+    assert in_words(found).startswith("4 judged: 1 improved (25%, 5% to 70%), 2 same (50%, ")
+    assert Share(0, 0).interval == (0, 1) and Share(0, 3).interval[0] == 0 and Share(3, 3).interval[1] == 1
+    assert alarm(found, most=0.25) == ""
+    assert alarm(found, most=0.2) == "ALARM: 1 of 4 updates refused, more than 20% (live.gate.alarm)"
