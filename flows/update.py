@@ -54,6 +54,8 @@ def update(retries: int = 1, retry_delay: float = 60) -> State[None]:
                     return Failed(message=str(error), data=error)
             if one.made is not None and one.page is not None:
                 show(one.page)
+            if one.alarm:  # all was done and is committed: somebody should look
+                return Failed(name="Alarm", message=one.alarm)
             return Completed(message=outcome(one))
     except BusyError as error:
         return Completed(name="Skipped", message=str(error))

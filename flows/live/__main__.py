@@ -18,6 +18,8 @@ from flows.stages import StageError
 from spring.data.rows import SourceError
 from spring.settings.params import ParameterError
 
+ALARM = 3  # exit code of an update that did all it had to, and refused too many new adapters
+
 
 def main() -> None:
     """Begins or updates."""
@@ -39,6 +41,8 @@ def main() -> None:
             return
         with updating(say, say if asked.verbose else lambda _: None, asked.now) as update:
             say(run_steps(update))
+        if update.alarm:
+            sys.exit(ALARM)
     except BusyError as error:
         sys.exit(str(error))
     except (LiveError, ParameterError, SourceError, StageError) as error:

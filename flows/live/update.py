@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from flows.live.closing import Calendar, until_of, write_closed
+from flows.live.judging import judge_news
 from flows.live.project import alone, live_params, ready
 from flows.live.stage_clock import StageClock
 from flows.live.versions import TRAILER, Versions, remote
@@ -44,6 +45,8 @@ class Update:
     closed: int = 0  # how many periods are
     due: list[int] = field(default_factory=list)  # those of them that the last version has not
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage that ran
+    refused: dict[str, bool] = field(default_factory=dict)  # of each user that was judged; none: all pass
+    alarm: str = ""  # what is wrong where too many were refused
     page: Path | None = None
     made: str | None = None  # the commit
 
@@ -173,8 +176,8 @@ class Update:
             )
 
 
-# What the steps `judge` and `publish` do, in order; each gets the update. Nothing yet.
-HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [], "publish": []}
+# What the steps `judge` and `publish` do, in order; each gets the update.
+HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [judge_news], "publish": []}
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What is decided of adapters that are in service: whether a new one may take the place of the one before."""
+"""What a live project serves: versions of adapters, and which of every user's answers, as values."""

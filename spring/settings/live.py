@@ -1,4 +1,4 @@
-"""The parameters of a live project: where updates are committed, what new adapters are asked (docs/live.md)."""
+"""Parameters of a live project: where updates are committed, what new adapters are asked (docs/live.md)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""The hook `judge` of an update: which new adapters may be published, and an alarm when many may not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.stages import StageError, follow, why_killed
+from spring.live.fleet import alarm, fleet, in_words
+from tasks.files import read_parquet, write_text
+from tasks.steps.verdicts import Asked, find_news, in_service, is_judged, verdicts_file
+
+if TYPE_CHECKING:
+    from flows.live.update import Update
+
+
+def judge_news(update: Update) -> None:
+    """Sets `refused` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
+    live = update.params.live
+    recipe = next((arm.recipe for arm in update.params.arms.values() if arm.recipe is not None), None)
+    if live is None or live.gate is None or recipe is None or not update.due:
+        return
+    kept, before = update.versions.kept, update.due[0] - 1
+    asked = Asked(recipe, update.closed - 1, before, in_service(kept, recipe, before))
+    news, file = find_news(asked), verdicts_file(kept, asked.period)
+    if not news:
+        return
+    if not file.exists() or not is_judged(read_parquet(file), news, live.gate):
+        ask(update, asked)
+    rulings = dict(read_parquet(file).select("user_id", "ruling").iter_rows())
+    update.refused = {user: ruling == "refused" for user, ruling in rulings.items()}
+    found = fleet(list(rulings.values()))
+    update.say(in_words(found))
+    update.alarm = alarm(found, most=live.gate.alarm)
+    if update.alarm:
+        update.say(update.alarm)
+
+
+def ask(update: Update, asked: Asked) -> None:
+    """Runs tasks/judge.py, in a process of its own: what a model takes goes with it."""
+    told = update.versions.kept / ".asked.json"
+    write_text(json.dumps(asdict(asked)), told)
+    last, code = follow([sys.executable, "-m", "tasks.judge", str(told)], Path(), update.hear)
+    if code:
+        raise StageError(
+            "the new adapters could not be judged. The last lines:\n  "
+            + "\n  ".join([*last, ""])
+            + f"{why_killed(code, last)}What was finished is kept: mend the cause, and update again"
+        )

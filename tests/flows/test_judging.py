@@ -1,0 +1,168 @@
+"""The gate of a live project: who is judged against what, figures against PEFT, refusals, the alarm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import yaml
+from kit.live import LiveProject, after
+from kit.warm import Warm
+
+from spring.live.neutral import SYSTEM, TEXTS
+from spring.settings.live import Gate
+from spring.settings.params import ParameterError, parse
+from tasks.steps.index import read_held
+from tasks.steps.verdicts import Asked, find_news, in_service
+
+GATE = "{margin: 5.0, level: 0.2, items: 3, least: 1, drift: {base: null, before: null}, alarm: 0.5}"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path, warm_python: Warm) -> LiveProject:
+    folder = tmp_path_factory.mktemp("gate") / "project"
+    return LiveProject(folder, tiny_model_folder, warm_python.folder / "python", sets=[f"+live.gate={GATE}"])
+
+
+@pytest.fixture(scope="module")
+def said(live: LiveProject) -> list[str]:
+    """Three weeks: the rules of the second refuse all that differs from the base model."""
+    found = []
+    for week, limit in enumerate((None, 1e-9, None)):
+        live.drop(week)
+        if week:
+            params = live.folder / "params.yaml"
+            tree = yaml.safe_load(params.read_text(encoding="utf-8"))
+            tree["live"]["gate"]["drift"]["base"] = limit
+            params.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+            live.git("-c", "user.name=me", "-c", "user.email=me@here", "commit", "-qam", "another limit")
+        done = live.run(after(week + 1))
+        assert done.returncode == (3 if week == 1 else 0), done.stdout + done.stderr
+        found.append(done.stdout)
+    return found
+
+
+def table(live: LiveProject, period: int) -> list[dict[str, Any]]:
+    return pl.read_parquet(live.folder / f"live/verdicts/{period:05}.parquet").to_dicts()
+
+
+def test_who_is_judged_against_what(live: LiveProject, said: list[str]) -> None:
+    """Week 0: ann, bob; 1: ann, cem, both refused; 2: bob, cem, dee, and cem has nothing in service still."""
+    found = [[(r["user_id"], r["served"], r["ruling"]) for r in table(live, t)] for t in range(3)]
+    assert found[0] == [("ann", None, "same"), ("bob", None, "same")]
+    assert found[1] == [("ann", 0, "refused"), ("cem", None, "refused")]
+    assert found[2] == [("bob", 0, "same"), ("cem", None, "same"), ("dee", None, "same")]
+    assert "2 judged: 0 improved (0%, 0% to 66%), 2 same" in said[0] and "ALARM" not in said[0]
+    assert "ALARM: 2 of 2 updates refused, more than 50% (live.gate.alarm)" in said[1]
+    assert "version" in said[1] and "ALARM" not in said[2]
+    assert "nats per token from base, limit 1e-09" in table(live, 1)[0]["reason"]
+
+
+def test_what_is_in_service(live: LiveProject, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ann's update was refused, and nothing came of her since; without tables all is published."""
+    monkeypatch.chdir(live.folder)
+    recipe = pl.read_parquet("data/adapt/2/index.parquet")["recipe"][0]
+    now = {"ann": 0, "bob": 2, "cem": 2, "dee": 2}
+    assert in_service(Path("live"), recipe, 2) == now
+    assert in_service(Path("live"), recipe, 1) == {"ann": 0, "bob": 1, "cem": None}
+    assert in_service(Path("elsewhere"), recipe, 2) == dict.fromkeys(now, 2)
+    assert find_news(Asked(recipe, 2, 2, now)) == []
+    assert [one.user for one in find_news(Asked(recipe, 2, 0, {}))] == ["ann", "bob", "cem", "dee"]
+
+
+def test_again_nothing_is_judged(live: LiveProject, said: list[str]) -> None:
+    times = {path: path.stat().st_mtime_ns for path in (live.folder / "live/verdicts").iterdir()}
+    assert live.update(after(3)) == "Nothing is new and no period is due."
+    assert times == {path: path.stat().st_mtime_ns for path in (live.folder / "live/verdicts").iterdir()}
+    assert "verdicts" not in live.git("ls-files") and "?? live" not in live.git("status", "--porcelain")
+
+
+def test_figures_are_those_of_peft(
+    live: LiveProject, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bob after week 2, against his version of week 0: three held-out texts, the latest first."""
+    from transformers import AutoTokenizer
+
+    monkeypatch.chdir(live.folder)
+    row = next(one for one in table(live, 2) if one["user_id"] == "bob")
+    models = {t: loaded(t, "bob", tmp_path) for t in (0, 2)} | {None: loaded(None, "", tmp_path)}
+    tokenizer = AutoTokenizer.from_pretrained("data/model")
+    tests = pl.concat(pl.read_parquet(f"data/split/{t}.parquet").filter(part="test") for t in range(3))
+    tests = tests.filter(user_id="bob").sort("timestamp", descending=True)
+    assert row["items"] == tests.height == 2, "one of week 0, one of week 2"
+    gained = []
+    for one in tests.to_dicts():
+        prompt, answer = read(
+            tokenizer, "You are a software developer.", subject(one["query"]), one["response"]
+        )
+        new, old = (logps(models[t], prompt + answer)[len(prompt) - 1 : -1] for t in (2, 0))
+        at = torch.arange(len(answer)), torch.tensor(answer)
+        gained.append((new[at] - old[at]).mean().item())
+    assert row["difference"] == pytest.approx(np.mean(gained), abs=1e-4)
+    assert abs(row["difference"]) > 1e-3, "the adapters must differ"
+    assert min(gained) == pytest.approx(row["worse_difference"], abs=1e-4) or min(gained) > 0
+    for name, other in (("drift_base", None), ("drift_before", 0)):
+        assert row[name] == pytest.approx(shift(tokenizer, models[2], models[other]), abs=1e-5)
+        assert row[name] > 1e-4
+
+
+def test_the_settings_are_refused_in_words() -> None:
+    tree = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
+    tree["live"] = {"branch": "live", "gate": yaml.safe_load(GATE) | {"least": 9}}
+    with pytest.raises(
+        ParameterError, match=r"live\.gate\.least is 9, live\.gate\.items 3: likelihood would never"
+    ):
+        parse(tree)
+    assert Gate(**yaml.safe_load(GATE)).drift.base is None
+
+
+def loaded(period: int | None, user: str, folder: Path) -> Any:
+    """The tiny model with a user's adapter after a period, as PEFT loads it; null: without."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained("data/model", dtype=torch.float32).eval()
+    if period is None:
+        return model
+    index = pl.read_parquet(f"data/adapt/{period}/index.parquet").filter(user_id=user).to_dicts()[0]
+    place = folder / f"{period}"
+    place.mkdir()
+    for name, content in read_held(Path(f"data/adapt/{period}") / index["file"], index["cell"]).items():
+        (place / name).write_bytes(content)
+    return PeftModel.from_pretrained(model, place).eval()
+
+
+def subject(query: str) -> str:
+    return f"Write the body of the commit message with the subject '{json.loads(query)['SUBJECT']}'."
+
+
+def read(tokenizer: Any, system: str, user: str, answer: str) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of the answer with its closing, from the whole chat as the template has it."""
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    start = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.encode(start, add_special_tokens=False)
+    return prompt, tokenizer.encode(answer, add_special_tokens=False) + tokenizer.encode(
+        "<|im_end|>\n", add_special_tokens=False
+    )
+
+
+def logps(model: Any, tokens: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    return found
+
+
+def shift(tokenizer: Any, model: Any, other: Any) -> float:
+    """Mean of sum p log (p / q) over all answer tokens of the neutral texts."""
+    found = []
+    for question, text in TEXTS:
+        prompt, answer = read(tokenizer, SYSTEM, question, text)
+        p, q = (logps(one, prompt + answer)[len(prompt) - 1 : -1] for one in (model, other))
+        found.append((p.exp() * (p - q)).sum(-1))
+    return torch.cat(found).mean().item()
