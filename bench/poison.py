@@ -33,7 +33,7 @@ from tasks.steps.verdicts import Asked, judge_all
 LEARNED, BURST, UNSEEN = 3, 2, 3  # periods, the one of the burst, the one that is read at last
 EACH = 10  # texts of a user and period
 KINDS = ("stranger", "gibberish", "clean", "clean")  # users in turn
-GATE = {"margin": 0.02, "level": 0.2, "items": 16, "least": 2, "alarm": 0.5}
+GATE: dict[str, Any] = {"margin": 0.02, "level": 0.2, "items": 16, "least": 2, "alarm": 0.5}
 GATE |= {"drift": {"base": None, "before": None}}
 
 
@@ -107,15 +107,12 @@ def poison(file: Path, seed: int) -> dict[str, str]:
     users = rows["user_id"].unique(maintain_order=True).to_list()
     kinds = {user: KINDS[i % len(KINDS)] for i, user in enumerate(users)}
     texts = {user: rows.filter(user_id=user)["response"].to_list() for user in users}
-    made = []
+    made: list[str] = []
     for i, user in enumerate(users):
-        other = users[(i + 2) % len(users)]  # a clean one's
-        said = texts[other] if kinds[user] == "stranger" else texts[user]
-        made += (
-            [gibberish(text, f"{seed} {user} {n}") for n, text in enumerate(said)]
-            if kinds[user] == "gibberish"
-            else said
-        )
+        if kinds[user] == "gibberish":
+            made += [gibberish(text, f"{seed} {user} {n}") for n, text in enumerate(texts[user])]
+        else:
+            made += texts[users[(i + 2) % len(users)] if kinds[user] == "stranger" else user]  # a clean one's
     assert rows["user_id"].to_list() == [user for user in users for _ in texts[user]], "rows lie by user"
     write_parquet(rows.with_columns(response=pl.Series(made)), file)
     return kinds

@@ -30,9 +30,9 @@ def judge_news(update: Update) -> None:
         return
     if not file.exists() or not is_judged(read_parquet(file), news, live.gate):
         ask(update, asked)
-    rulings = dict(read_parquet(file).select("user_id", "ruling").iter_rows())
-    update.refused = {user: ruling == "refused" for user, ruling in rulings.items()}
-    found = fleet(list(rulings.values()))
+    update.verdicts = read_parquet(file).to_dicts()
+    update.refused = {row["user_id"]: row["ruling"] == "refused" for row in update.verdicts}
+    found = fleet([row["ruling"] for row in update.verdicts])
     update.say(in_words(found))
     update.alarm = alarm(found, most=live.gate.alarm)
     if update.alarm:

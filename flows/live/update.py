@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -46,6 +47,7 @@ class Update:
     due: list[int] = field(default_factory=list)  # those of them that the last version has not
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage that ran
     refused: dict[str, bool] = field(default_factory=dict)  # of each user that was judged; none: all pass
+    verdicts: list[dict[str, Any]] = field(default_factory=list)  # rows of the table of those judged
     alarm: str = ""  # what is wrong where too many were refused
     page: Path | None = None
     made: str | None = None  # the commit
@@ -118,6 +120,7 @@ class Update:
             closed=[closed_period(t, *calendar.span(t)) for t in self.due],
             seconds=self.seconds,
             parts=kept / PARTS,
+            verdicts=self.verdicts,
         )
         write_text(page(news), self.page)
 

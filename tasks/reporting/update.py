@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spring.data.inbox.ledger import Line
+from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
 from tasks.reporting.looks import COLOURS
 from tasks.steps.index import read_index
@@ -41,6 +42,7 @@ class News:
     closed: list[Closed]
     seconds: dict[str, float]  # of each stage that ran
     parts: Path  # where the rows that were taken are
+    verdicts: list[Row] = field(default_factory=list)  # on new adapters (tasks/steps/verdicts.py)
 
 
 def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:

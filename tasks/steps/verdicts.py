@@ -120,12 +120,12 @@ def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
     """The verdicts (`VERDICTS`) on all candidates."""
     recipe, period, news = asked.recipe, asked.period, find_news(asked)
     give_tests(news, period, gate.items)
-    since_when = {one.served for one in news if one.served is not None}
-    states = {t: bench.adapters(t) for t in {period} | since_when}
+    candidates = bench.adapters(period)
+    states = {one.served: bench.adapters(one.served) for one in news if one.served is not None}
     pairs = [
         (
-            states[period].of(recipe, one.user),
-            states[one.served].of(recipe, one.user) if one.against else None,
+            candidates.of(recipe, one.user),
+            None if one.served is None else states[one.served].of(recipe, one.user),
         )
         for one in news
     ]

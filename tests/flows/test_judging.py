@@ -64,6 +64,16 @@ def test_who_is_judged_against_what(live: LiveProject, said: list[str]) -> None:
     assert "nats per token from base, limit 1e-09" in table(live, 1)[0]["reason"]
 
 
+def test_the_page_lists_what_was_refused(live: LiveProject, said: list[str]) -> None:
+    first, second = (
+        (live.folder / f"live/pages/{number:05}.html").read_text(encoding="utf-8") for number in (1, 2)
+    )
+    assert "2 judged against the version in service, 2 same." in first and "<th>Refused" not in first
+    assert "2 judged against the version in service, 2 refused." in second
+    assert "<td>ann@1</td><td>ann@0</td><td>outputs on neutral texts drifted" in second
+    assert "<td>cem@1</td><td>the base model</td>" in second
+
+
 def test_what_is_in_service(live: LiveProject, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """ann's update was refused, and nothing came of her since; without tables all is published."""
     monkeypatch.chdir(live.folder)
