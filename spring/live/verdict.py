@@ -70,7 +70,7 @@ def bounds(differences: np.ndarray, *, level: float) -> Bounds:
     """Bounds of the centre of the differences [N], each of which is as likely above it as as far below.
 
     Between any two neighbours of the ordered `means_of_some`, and beyond either end, the centre lies with
-    the same probability, 2^-N (Hartigan, 1969, Theorem 1): the k-th from either end is passed with k / 2^N,
+    the same probability, 2^-N (Hartigan, 1969): the k-th from either end is passed with k / 2^N,
     which is at most `level`. If even k = 1 has more, the bounds are the least and the largest difference.
     Neither falls when a difference rises.
     """
