@@ -1,0 +1,120 @@
+"""Who is judged on which texts, and what stands in service: made-up tables, no model."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from spring.settings.live import Gate
+from tasks.steps.index import INDEX
+from tasks.steps.verdicts import (
+    VERDICTS,
+    Asked,
+    News,
+    find_news,
+    give_tests,
+    in_service,
+    is_judged,
+    question,
+    verdicts_file,
+    worse,
+)
+
+GATE = Gate.model_validate(
+    {"margin": 0.1, "level": 0.2, "items": 3, "least": 1, "alarm": 1}
+    | {"drift": {"base": None, "before": None}}
+)
+KEPT = Path("live")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(rows: list[dict[str, Any]], path: Path, schema: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame(rows, schema=schema).write_parquet(path)
+
+
+def learn(period: int, cells: dict[str | None, str], recipe: str = "r") -> None:
+    """The state after a period; another recipe's adapters lie beside it."""
+    rows = [
+        {"recipe": name, "user_id": user, "cell": f"{cell}{more}"}
+        for name, more in ((recipe, ""), ("other", "!"))
+        for user, cell in cells.items()
+    ]
+    write(rows, Path(f"data/adapt/{period}/index.parquet"), INDEX)
+
+
+def decide(period: int, *rows: tuple[str, int | None, str, str]) -> None:
+    names = ("user_id", "served", "cell", "ruling")
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    write(found, verdicts_file(KEPT, period), VERDICTS)
+
+
+def test_a_refused_version_is_never_in_service(folder: Path) -> None:
+    """ann: a0 good, a1 refused, a2 refused; bob: b1, his first, refused, no news since; cem: no verdict."""
+    learn(0, {"ann": "a0"})
+    learn(1, {"ann": "a1", "bob": "b1", "cem": "c1"})
+    learn(2, {"ann": "a2", "bob": "b1", "cem": "c1"})
+    learn(3, {"ann": "a3", "bob": "b1", "cem": "c3", None: "all"})
+    decide(0, ("ann", None, "a0", "improved"))
+    decide(1, ("ann", 0, "a1", "refused"), ("bob", None, "b1", "refused"))
+    decide(2, ("ann", 0, "a2", "refused"))
+    served = in_service(KEPT, "r", 2)
+    assert served == {"ann": 0, "bob": None, "cem": 2}
+    news = find_news(Asked("r", 3, 2, served))
+    assert [(one.user, one.cell, one.served, one.against) for one in news] == [
+        ("ann", "a3", 0, "a0"),
+        ("cem", "c3", 2, "c1"),
+    ]
+    # what was learned since without a verdict, as while the gate was off, was published
+    assert in_service(KEPT, "r", 3) == {"ann": 3, "bob": None, "cem": 3}
+    assert in_service(KEPT, "r", -1) == {} and len(find_news(Asked("r", 0, -1, {}))) == 1
+
+
+def test_a_table_is_of_these_rules_and_these_adapters() -> None:
+    news = [News("ann", "a1", 0, "a0")]
+    row = {"user_id": "ann", "cell": "a1", "question": question(news[0], GATE)}
+    table = pl.DataFrame([row], schema=VERDICTS)
+    assert is_judged(table, news, GATE) and is_judged(table, [], GATE)
+    assert not is_judged(table, [*news, News("bob", "b1", 0, "b0")], GATE)
+    assert not is_judged(table, [News("ann", "a2", 0, "a0")], GATE)
+    assert not is_judged(table, [News("ann", "a1", 0, "other")], GATE)
+    assert not is_judged(table, news, GATE.model_copy(update={"margin": 0.2}))
+
+
+def test_the_latest_held_out_texts(folder: Path) -> None:
+    """Three at most: ann's one of period 1 and the later two of period 0; bob has one; trained ones never."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    kinds = {"user_id": pl.String, "period": pl.Int32, "part": pl.String}
+    kinds |= {"interaction_id": pl.String, "timestamp": pl.Datetime("us", "UTC")}
+    days = {0: {"ann": "tttxt", "bob": "xt"}, 1: {"ann": "xxt"}, 2: {"ann": "xx"}}  # t: held out
+    for period, users in days.items():
+        rows = [
+            {"user_id": user, "period": period, "part": "test" if kind == "t" else "train"}
+            | {"interaction_id": f"{user}{period}{n}", "timestamp": start + timedelta(10 * period + n)}
+            for user, parts in users.items()
+            for n, kind in enumerate(parts)
+        ]
+        write(rows, Path(f"data/split/{period}.parquet"), kinds)
+    news = [News("ann", "a2", 1, "a1"), News("bob", "b2", None, None), News("dee", "d2", None, None)]
+    give_tests(news, 2, 3)
+    found = [[[row["interaction_id"] for row in rows] for rows in one.tests] for one in news]
+    assert found == [[["ann12"], ["ann02", "ann04"]], [["bob01"]], []]
+
+
+def test_the_slice_in_the_table() -> None:
+    """Texts of periods after the version in service are new; without one, all are."""
+    items = [{"task": "a", "period": 2}, {"task": "b", "period": 1}, {"task": "b", "period": 2}]
+    found = worse(News("ann", "a2", 1, "a1"), items, [0.5, -0.3, -0.1])
+    assert found == {"worse_by": "age", "worse": "old", "worse_items": 1, "worse_difference": -0.3}
+    found = worse(News("ann", "a2", None, None), items, [0.5, -0.3, -0.1])
+    assert (found["worse_by"], found["worse"], found["worse_difference"]) == ("task", "b", -0.2)
+    assert set(worse(News("ann", "a2", 1, "a1"), items, [0.5, 0.3, 0.1]).values()) == {None}
