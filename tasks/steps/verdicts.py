@@ -5,10 +5,11 @@ Held-out texts judge publishing here and nothing else: no adapter learns from a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -22,7 +23,9 @@ from tasks.files import read_parquet, read_tests
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_index
 
-Served = Mapping[str, int | None]  # user -> the period of the version in service; null or not there: none
+Served = Mapping[
+    str, int | None
+]  # user -> the lesson's period of the version in service; null or not there: none
 VERDICTS: dict[str, Any] = {
     "user_id": pl.String,
     "period": pl.Int32,
@@ -75,34 +78,47 @@ def in_service(kept: Path, recipe: str, before: int) -> Served:
 
     The latest, unless it was refused and nothing was learned since.
     """
-    cells = _cells(recipe, before)
-    found: dict[str, int | None] = dict.fromkeys(cells, before)
+    held = _held(recipe, before)
+    found: dict[str, int | None] = {user: one.learned for user, one in held.items()}
     for t in range(before + 1):
         file = verdicts_file(kept, t)
-        rows = read_parquet(file).to_dicts() if file.exists() else []
-        for row in rows:
-            stays = row["ruling"] == "refused" and cells.get(row["user_id"]) == row["cell"]
-            found[row["user_id"]] = row["served"] if stays else before
+        for row in read_parquet(file).to_dicts() if file.exists() else ():
+            one = held.get(row["user_id"])
+            if one is not None:
+                stays = row["ruling"] == "refused" and one.cell == row["cell"]
+                found[row["user_id"]] = row["served"] if stays else one.learned
     return found
 
 
 def find_news(asked: Asked) -> list[News]:
-    """Who is to be judged, by user id: whoever has learned something, and was not just put back to it."""
+    """Who is to be judged, by user id: whoever has another adapter than before, and than is in service."""
     served = asked.served
-    since_when = {t for t in served.values() if t is not None}
-    cells = {t: _cells(asked.recipe, t) for t in {asked.period, asked.before} | since_when}
+    periods = {asked.period, asked.before} | {t for t in served.values() if t is not None}
+    held = {t: {user: one.cell for user, one in _held(asked.recipe, t).items()} for t in periods}
     found = []
-    for user, cell in sorted(cells[asked.period].items()):
+    for user, cell in sorted(held[asked.period].items()):
         since = served.get(user)
-        against = None if since is None else cells[since].get(user)
-        if cell not in (against, cells[asked.before].get(user)):
+        against = None if since is None else held[since].get(user)
+        if cell not in (against, held[asked.before].get(user)):
             found.append(News(user, cell, since if against else None, against))
     return found
 
 
-def _cells(recipe: str, period: int) -> dict[str, str]:
+class Held(NamedTuple):
+    """The cell of a user's adapter, and the period of the lesson that it comes from."""
+
+    cell: str
+    learned: int
+
+
+def _held(recipe: str, period: int) -> dict[str, Held]:
+    """The users' own adapters after a period."""
     rows = read_index(period).filter((pl.col("recipe") == recipe) & pl.col("user_id").is_not_null())
-    return dict(rows.select("user_id", "cell").iter_rows())
+    found = {}
+    for user, cell, file in rows.select("user_id", "cell", "file").iter_rows():
+        beside = re.match(r"\.\./(\d+)/", file)  # who learned nothing has the place of before
+        found[user] = Held(cell, int(beside[1]) if beside else period)
+    return found
 
 
 def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:

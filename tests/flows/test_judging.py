@@ -80,8 +80,8 @@ def test_what_is_in_service(live: LiveProject, said: list[str], monkeypatch: pyt
     recipe = pl.read_parquet("data/adapt/2/index.parquet")["recipe"][0]
     now = {"ann": 0, "bob": 2, "cem": 2, "dee": 2}
     assert in_service(Path("live"), recipe, 2) == now
-    assert in_service(Path("live"), recipe, 1) == {"ann": 0, "bob": 1, "cem": None}
-    assert in_service(Path("elsewhere"), recipe, 2) == dict.fromkeys(now, 2)
+    assert in_service(Path("live"), recipe, 1) == {"ann": 0, "bob": 0, "cem": None}
+    assert in_service(Path("elsewhere"), recipe, 2) == {**now, "ann": 1}, "without tables all is"
     assert find_news(Asked(recipe, 2, 2, now)) == []
     assert [one.user for one in find_news(Asked(recipe, 2, 0, {}))] == ["ann", "bob", "cem", "dee"]
 
@@ -90,19 +90,24 @@ def test_again_nothing_is_judged(live: LiveProject, said: list[str]) -> None:
     times = {path: path.stat().st_mtime_ns for path in (live.folder / "live/verdicts").iterdir()}
     assert live.update(after(3)) == "Nothing is new and no period is due."
     assert times == {path: path.stat().st_mtime_ns for path in (live.folder / "live/verdicts").iterdir()}
-    assert "verdicts" not in live.git("ls-files") and "?? live" not in live.git("status", "--porcelain")
+    assert "live/verdicts" not in live.git("ls-files") and "?? live" not in live.git("status", "--porcelain")
 
 
 def test_figures_are_those_of_peft(
-    live: LiveProject, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: LiveProject,
+    said: list[str],
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """bob after week 2, against his version of week 0: three held-out texts, the latest first."""
     from transformers import AutoTokenizer
 
     monkeypatch.chdir(live.folder)
     row = next(one for one in table(live, 2) if one["user_id"] == "bob")
-    models = {t: loaded(t, "bob", tmp_path) for t in (0, 2)} | {None: loaded(None, "", tmp_path)}
-    tokenizer = AutoTokenizer.from_pretrained("data/model")
+    base, places = tiny_model_folder, [(t, tmp_path / str(t)) for t in (0, 2)]
+    models = {None: loaded(base), **{t: loaded(base, t, "bob", folder) for t, folder in places}}
+    tokenizer = AutoTokenizer.from_pretrained(base)
     tests = pl.concat(pl.read_parquet(f"data/split/{t}.parquet").filter(part="test") for t in range(3))
     tests = tests.filter(user_id="bob").sort("timestamp", descending=True)
     assert row["items"] == tests.height == 2, "one of week 0, one of week 2"
@@ -132,20 +137,19 @@ def test_the_settings_are_refused_in_words() -> None:
     assert Gate(**yaml.safe_load(GATE)).drift.base is None
 
 
-def loaded(period: int | None, user: str, folder: Path) -> Any:
-    """The tiny model with a user's adapter after a period, as PEFT loads it; null: without."""
+def loaded(base: Path, period: int | None = None, user: str = "", folder: Path = Path()) -> Any:
+    """The tiny model, with a user's adapter after a period as PEFT loads it."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained("data/model", dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     if period is None:
         return model
     index = pl.read_parquet(f"data/adapt/{period}/index.parquet").filter(user_id=user).to_dicts()[0]
-    place = folder / f"{period}"
-    place.mkdir()
+    folder.mkdir()
     for name, content in read_held(Path(f"data/adapt/{period}") / index["file"], index["cell"]).items():
-        (place / name).write_bytes(content)
-    return PeftModel.from_pretrained(model, place).eval()
+        (folder / name).write_bytes(content)
+    return PeftModel.from_pretrained(model, folder).eval()
 
 
 def subject(query: str) -> str:
