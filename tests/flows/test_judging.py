@@ -157,12 +157,12 @@ def subject(query: str) -> str:
 
 
 def read(tokenizer: Any, system: str, user: str, answer: str) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt and of the answer with its closing, from the whole chat as the template has it."""
+    """Tokens of the prompt and of the answer up to the end of its turn, from the whole chat as the template has it."""
     turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     start = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     prompt = tokenizer.encode(start, add_special_tokens=False)
     return prompt, tokenizer.encode(answer, add_special_tokens=False) + tokenizer.encode(
-        "<|im_end|>\n", add_special_tokens=False
+        "<|im_end|>", add_special_tokens=False
     )
 
 
