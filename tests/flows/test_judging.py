@@ -157,7 +157,7 @@ def subject(query: str) -> str:
 
 
 def read(tokenizer: Any, system: str, user: str, answer: str) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt and of the answer up to the end of its turn, from the whole chat as the template has it."""
+    """Tokens of the prompt, and of the answer up to the end of its turn, as the template has them."""
     turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     start = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     prompt = tokenizer.encode(start, add_special_tokens=False)
