@@ -16,11 +16,12 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 
 from spring.store.claims import Claims
 from spring.store.disk import alive, new_name, sync
-from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, write_segment
+from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, whole_cells, write_segment
 
 LIMIT = 64 * 2**20  # bytes; cells are packed into segments of about this size
 PACKING = "pack"  # the claim of who packs
@@ -49,6 +50,10 @@ class CellStore:
         for begun in (root / "writing").iterdir():
             if not alive(begun):
                 shutil.rmtree(begun, ignore_errors=True)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process is sent where it lies, and has one for all that it is sent."""
+        return store_at, (self.root.resolve(),)
 
     def __contains__(self, key: str) -> bool:
         return not self.missing([key])
@@ -224,6 +229,12 @@ class CellStore:
                 return found
 
 
+@cache
+def store_at(root: Path) -> CellStore:
+    """This process's store at an absolute path."""
+    return CellStore(root)
+
+
 def link(source: Path, target: Path) -> None:
     """Gives a file a second name, or copies it where it cannot have one; one that is there stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -235,14 +246,3 @@ def link(source: Path, target: Path) -> None:
         raise
     except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
-
-
-def whole_cells(segment: Segment) -> dict[str, Files]:
-    """The cells of a segment that are what was written."""
-    found: dict[str, Files] = {}
-    for key in segment.keys:
-        try:
-            found[key] = segment.read(key)
-        except DamagedError:
-            continue
-    return found
