@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kit.pipeline import WORDS, write_params
 
+from kit.pipeline import WORDS, write_params
 from spring.settings.execution import Execution
 from spring.store.cells import CellStore
 from spring.store.segments import Segment
@@ -156,4 +156,3 @@ def without_seconds(value: Any) -> Any:
 def to_a_full_disk(bench: Workbench, shared: object, jobs: dict[str, object], meter: object) -> None:
     """A computation whose result has no room."""
     Path("/dev/full").write_bytes(b"x")
-

@@ -1,9 +1,10 @@
-"""Missing cells on a Ray cluster of two nodes: bit for bit those of one process, whatever is lost meanwhile."""
+"""Missing cells on a Ray cluster of two nodes: bit for bit those of one process, whatever is lost."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from kit.cluster import (
+    ROOT,
     USERS,
     add_node,
     bench_of,
@@ -25,10 +28,11 @@ from kit.cluster import (
     use_all,
     write_project,
 )
-from kit.pipeline import run
+from kit.pipeline import run, write_params, write_table
 
 from spring.store.cells import CellStore
-from tasks import model, stage
+from tasks import ingest, model, split, stage
+from tasks.cells.cluster import nodes
 from tasks.cells.cluster.crew import Crew
 from tasks.cells.cluster.nodes import ClusterError
 from tasks.cells.cluster.queue import Queue
@@ -185,6 +189,30 @@ def test_a_driver_that_was_killed_goes_on(bench: Experiment) -> None:
     assert not list(Path("again/claims").iterdir())
 
 
+def test_a_stage_with_a_cluster_of_its_own(tmp_path: Path, tiny_model_folder: Path) -> None:
+    """`address: null`: begun by the stage's process and gone with it; the tables are those of one process."""
+    scores = {}
+    for engine in ("local", "ray"):
+        folder = tmp_path / engine
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.delenv("SPRING_CELLS", raising=False)
+            patch.setenv("OMP_NUM_THREADS", "1")
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+            write_table(folder / "table.csv", users=3, items=18)
+            write_params(folder, tiny_model_folder, execution={"engine": engine, "workers": 1})
+            for each in (ingest, split, model):
+                run(each, patch)
+            done = subprocess.run(
+                [sys.executable, "-m", "tasks.score_base"], capture_output=True, text=True, timeout=240
+            )
+        assert done.returncode == 0, done.stderr
+        tables = [pl.read_parquet(folder / f"data/score_base/{t}.parquet") for t in range(3)]
+        scores[engine] = pl.concat(tables).drop("seconds")
+    assert scores["ray"].height == 54 and scores["ray"].equals(scores["local"])
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 
@@ -200,6 +228,16 @@ def test_a_full_disk_of_a_worker_is_told_as_ones_own(bench: Experiment) -> None:
         said.append(str(refused.value))
     assert said[0] == said[1] and said[1].startswith("error: a full disk: [Errno 28] ")
     assert not list((bench.store.root / "claims").iterdir())
+
+
+def test_an_address_where_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which accepts, and says nothing."""
+    monkeypatch.setattr(nodes, "SPEECH", 6.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        nodes.check_answers(address)
+        with pytest.raises(ClusterError, match=f"is {address}, and what answers there is no Ray"):
+            nodes.check_speaks(address)
 
 
 @pytest.mark.parametrize(

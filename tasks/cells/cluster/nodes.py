@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -16,6 +18,7 @@ from spring.engine.weights import one_line
 from tasks.files import DATA
 
 ANSWER = 5.0  # seconds that an address has to answer
+SPEECH = 40.0  # seconds in which another process must have joined
 STORE = 256 * 2**20  # bytes of Ray's own object store: what is sent is small, results go to the cell store
 PYTHON = 10**9  # bytes that a worker needs beside weights and batches
 MOST_ON_A_GPU = 4  # more workers would only wait for one another
@@ -46,16 +49,17 @@ def connect(address: str | None) -> None:
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE}
     if address not in (None, "auto"):
         check_answers(address)
+        check_speaks(address)
     try:
         ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(
-            f"execution.address is {address or 'null'}: Ray does not start there: {one_line(error)}"
+            f"execution.address is {address or 'null'}: Ray cannot be used there: {one_line(error)}"
         ) from None
 
 
 def check_answers(address: str) -> None:
-    """`ClusterError` where nothing answers at host:port; Ray itself would wait for minutes."""
+    """`ClusterError` where nothing answers at host:port."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER).close()
@@ -63,6 +67,18 @@ def check_answers(address: str) -> None:
         raise ClusterError(
             f"execution.address is {address}, and nothing answers there within {ANSWER:.0f} s ({error}): "
             f"start a cluster with `ray start --head --port={port}`, or set it to null"
+        ) from None
+
+
+def check_speaks(address: str) -> None:
+    """`ClusterError` where something else than Ray answers: Ray itself would try for many minutes."""
+    code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+    try:
+        subprocess.run([sys.executable, "-c", code, address], timeout=SPEECH, capture_output=True)
+    except subprocess.TimeoutExpired:
+        raise ClusterError(
+            f"execution.address is {address}, and what answers there is no Ray cluster (or takes more than "
+            f"{SPEECH:.0f} s): it must be the address that `ray start --head` shows, usually of port 6379"
         ) from None
 
 

@@ -104,7 +104,7 @@ class Worker:
         """
         if encoder is not None and encoder != self.bench.embedding:
             raise ClusterError(
-                f"the worker on {platform.node()} has another encoder, {self.bench.embedding}, than the driver, "
+                f"the worker on {platform.node()} has the encoder {self.bench.embedding}, and the driver "
                 f"{encoder}: install the same there"
             )
         if some := self.bench.store.missing(chunk.jobs):
