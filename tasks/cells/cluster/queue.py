@@ -58,8 +58,7 @@ class Queue:
             if task.due > time.monotonic():
                 self.waiting.append(task)
                 continue
-            missing = self.store.missing(task.chunk.jobs)
-            mine = task.claim.enter_context(self.store.claim(missing))
+            mine = task.claim.enter_context(self.store.claim(task.chunk.jobs))
             if some := self.store.missing(mine):
                 self.out.add(task)
                 task.sent.update(some)
