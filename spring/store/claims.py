@@ -44,9 +44,8 @@ class Claims:
                     file.write(new_name())
                 return True
             except FileExistsError:
-                if _counts(path):
-                    return False
-                path.unlink(missing_ok=True)
+                if _is_stale(path):
+                    path.unlink(missing_ok=True)
         return False
 
     def _renew(self, keys: Sequence[str], done: threading.Event) -> None:
@@ -57,10 +56,10 @@ class Claims:
                     os.utime(self.folder / key)
 
 
-def _counts(claim: Path) -> bool:
-    """Whether a claim counts: its process runs, and has said so lately."""
+def _is_stale(claim: Path) -> bool:
+    """Whether a claim is there and counts no more: its process is gone, or has been silent for long."""
     try:
         text, age = claim.read_text(encoding="utf-8"), time.time() - claim.stat().st_mtime
     except FileNotFoundError:
         return False
-    return age < EXPIRY and (not text or alive(claim.with_name(text)))
+    return age >= EXPIRY or (text != "" and not alive(claim.with_name(text)))
