@@ -130,7 +130,7 @@ def test_the_longest_chunk_is_next_and_only_what_is_seen_is_done(tmp_path: Path)
     found = Queue(store, [chunk(KEYS[:1], 5), chunk(KEYS[1:3], 4), chunk(KEYS[3:], 1)])
     first, sent = found.take() or pytest.fail("nothing")
     assert list(sent.jobs) == KEYS[1:3] and len(found) == 3
-    assert not store.claims._take(KEYS[1]) and store.claims._take(KEYS[0])
+    assert not store.claims._take(KEYS[1], "a") and store.claims._take(KEYS[0], "a")
     (tmp_path / "claims" / KEYS[0]).unlink()
     write(CellStore(tmp_path), KEYS[1:2])
     found.back(first)
