@@ -14,6 +14,7 @@ import polars as pl
 from spring.live.aliases import Version
 from spring.method.prompts import Prompt
 from spring.method.retrieval import query_text
+from spring.settings.execution import Execution
 from spring.settings.params import Params
 from spring.store.cells import CellStore
 from spring.store.segments import Files
@@ -90,13 +91,10 @@ def ask(
 
     `query` is a JSON object as in the column `query` of the interactions; without `when` it is asked now.
     """
-    bench, settings, user, period = (
-        Experiment(params, Unkept()),
-        params.arms[arm],
-        version.user,
-        version.period,
-    )
-    folder, mine = DATA / "consolidate" / str(period), pl.col("user_id") == version.user
+    alone = params.model_copy(update={"execution": Execution()})  # no cluster is told of a question
+    bench, settings = Experiment(alone, Unkept()), params.arms[arm]
+    user, period = version.user, version.period
+    folder, mine = DATA / "consolidate" / str(period), pl.col("user_id") == user
     history, buffers = (
         read_parquet(folder / f"{name}.parquet").filter(mine) for name in ("history", "buffers")
     )
