@@ -16,6 +16,7 @@ from flows.live.update import run_steps, updating
 from flows.live.versions import LiveError
 from flows.stages import StageError
 from spring.data.rows import SourceError
+from spring.live.aliases import VersionError
 from spring.settings.params import ParameterError
 
 
@@ -41,7 +42,7 @@ def main() -> None:
             say(run_steps(update))
     except BusyError as error:
         sys.exit(str(error))
-    except (LiveError, ParameterError, SourceError, StageError) as error:
+    except (LiveError, ParameterError, SourceError, StageError, VersionError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from flows.live.closing import Calendar, until_of, write_closed
 from flows.live.project import alone, live_params, ready
+from flows.live.publishing import publish_news
 from flows.live.stage_clock import StageClock
 from flows.live.versions import TRAILER, Versions, remote
 from flows.stages import CHILD, StageError, follow, why_killed
@@ -44,6 +45,7 @@ class Update:
     closed: int = 0  # how many periods are
     due: list[int] = field(default_factory=list)  # those of them that the last version has not
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage that ran
+    refused: dict[str, bool] = field(default_factory=dict)  # of each user that was judged; none: all pass
     page: Path | None = None
     made: str | None = None  # the commit
 
@@ -159,6 +161,8 @@ class Update:
             done.append(f"{files} with {sum(line.new for line in lines)} new rows")
         if self.due:
             done.append(f"{name_periods(self.due)} closed")
+        if not done and self.versions.differing().keys() == {self.versions.aliases}:
+            done.append("adapters published")
         return f"Update {number}: {', '.join(done) or 'stages brought up to date'}\n\n{TRAILER}: {number}\n"
 
     def dvc(self, *words: str, hear: Say | None = None) -> None:
@@ -173,8 +177,8 @@ class Update:
             )
 
 
-# What the steps `judge` and `publish` do, in order; each gets the update. Nothing yet.
-HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [], "publish": []}
+# What the steps `judge` and `publish` do, in order; each gets the update.
+HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [], "publish": [publish_news]}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from spring.engine.strict import Strict
+from spring.engine.strict import Name, Strict, added
 from spring.settings.ingest import Ingest
 
 
@@ -15,6 +15,7 @@ class Live(Strict):
     """That updates are committed, and where."""
 
     branch: Annotated[str, Field(min_length=1)]  # of Git; on another one nothing is updated
+    arm: Annotated[Name | None, added(None)]  # whose adapters are served; null: the first one that learns
 
 
 def unfit(ingest: Ingest, *, by: str, start: datetime.date | None) -> str:

@@ -139,6 +139,9 @@ class Params(Strict):
     def _is_live_by_calendar(self) -> Params:
         if self.live is not None and (why := unfit(self.ingest, by=self.split.by, start=self.split.start)):
             raise ValueError(f"{why} (live.branch is {self.live.branch})")
+        learning = [name for name, arm in self.arms.items() if arm.recipe is not None]
+        if self.live is not None and self.live.arm not in (None, *learning):
+            raise ValueError(f"live.arm is {self.live.arm!r}, not one of the arms that learn: {learning}")
         return self
 
     @model_validator(mode="after")
