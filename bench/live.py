@@ -140,7 +140,7 @@ STATE = ("ingest", "split", "score_base", "adapt", "consolidate")
 def version_files(folder: Path) -> list[Path]:
     """All that an update makes and DVC versions."""
     files = [path for room in STATE for path in (folder / "data" / room).rglob("*") if path.is_file()]
-    return sorted([*files, *(folder / "live/parts").glob("*")])
+    return sorted([*files, *(folder / "live/parts").glob("*"), *(folder / "live").glob("aliases.json")])
 
 
 def version_bytes(folder: Path) -> dict[str, str]:

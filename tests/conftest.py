@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from kit.warm import Warm
 
-if TYPE_CHECKING:
-    pass
-
 pytest.register_assert_rewrite("kit")
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 MakeModel = Callable[..., Any]
 # With several workers, a file's tests go to one of them, but these together: they share what is slow to make.
 TOGETHER = {

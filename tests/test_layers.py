@@ -24,7 +24,7 @@ ROOMS = {
     "words": set(),
     "engine": set(),
     "data": {"engine.strict", "store"},
-    "live": set(),
+    "live": {"engine.strict"},
     "measures": {"words"},
     "method": {"engine", "words"},
     "rivals": {"engine", "method", "measures"},

@@ -211,6 +211,19 @@ for turn in range(20):
     assert leftovers(tmp_path) == []
 
 
+def test_a_cell_that_two_segments_hold_is_there_when_one_of_them_goes(tmp_path: Path) -> None:
+    """As in the moment between the writing of a packed segment and the end of those that are packed."""
+    store, other = CellStore(tmp_path), CellStore(tmp_path)
+    names = [other._publish({key: {"value": key.encode()} for key in (KEYS[0], KEYS[i])}) for i in (1, 2)]
+    assert store.missing(KEYS[1:]) == []
+    known = store._where[KEYS[0]]
+    (tmp_path / "segments" / known).unlink()
+    gone = KEYS[1 + names.index(known)]
+    write(store, [gone])
+    store.pack(KEYS)
+    assert CellStore(tmp_path).missing(KEYS) == []
+
+
 # --- segments ---------------------------------------------------------------------------------------------
 
 MANY = [cell_key("spring.code", number=i) for i in range(40)]

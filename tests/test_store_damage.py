@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from spring.store import cells, claims, segments
-from spring.store.cells import CellStore, whole_cells
+from spring.store.cells import CellStore
 from spring.store.disk import new_name
 from spring.store.keys import cell_key
-from spring.store.segments import DamagedError, Segment, is_whole, opened
+from spring.store.segments import DamagedError, Segment, is_whole, opened, whole_cells
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]

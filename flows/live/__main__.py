@@ -16,6 +16,7 @@ from flows.live.update import run_steps, updating
 from flows.live.versions import LiveError
 from flows.stages import StageError
 from spring.data.rows import SourceError
+from spring.live.aliases import VersionError
 from spring.settings.params import ParameterError
 
 ALARM = 3  # exit code of an update that did all it had to, and refused too many new adapters
@@ -45,7 +46,7 @@ def main() -> None:
             sys.exit(ALARM)
     except BusyError as error:
         sys.exit(str(error))
-    except (LiveError, ParameterError, SourceError, StageError) as error:
+    except (LiveError, ParameterError, SourceError, StageError, VersionError) as error:
         sys.exit(f"error: {error}")
 
 

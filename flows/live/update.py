@@ -19,6 +19,7 @@ import yaml
 from flows.live.closing import Calendar, until_of, write_closed
 from flows.live.judging import judge_news
 from flows.live.project import alone, live_params, ready
+from flows.live.publishing import publish_news
 from flows.live.stage_clock import StageClock
 from flows.live.versions import TRAILER, Versions, remote
 from flows.stages import CHILD, StageError, follow, why_killed
@@ -165,6 +166,8 @@ class Update:
             done.append(f"{files} with {sum(line.new for line in lines)} new rows")
         if self.due:
             done.append(f"{name_periods(self.due)} closed")
+        if not done and self.versions.differing().keys() == {self.versions.aliases}:
+            done.append("adapters published")
         return f"Update {number}: {', '.join(done) or 'stages brought up to date'}\n\n{TRAILER}: {number}\n"
 
     def dvc(self, *words: str, hear: Say | None = None) -> None:
@@ -180,7 +183,7 @@ class Update:
 
 
 # What the steps `judge` and `publish` do, in order; each gets the update.
-HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [judge_news], "publish": []}
+HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [judge_news], "publish": [publish_news]}
 
 
 @contextmanager

@@ -10,16 +10,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
 from spring.data.inbox.ledger import LEDGER, PARTS
+from tasks.serving.registry import ALIASES
 
 AUTHOR = {"NAME": "SPRInG update", "EMAIL": "update@localhost"}
 STALE = 10.0  # seconds: no command of Git's holds a branch's lock for so long
 TRAILER = "Update"  # of a commit's message: the number of the update
+SERVED = "Served"  # of one between updates, that says which versions answer
 
 
 class LiveError(RuntimeError):
@@ -42,7 +44,13 @@ class Versions:
             "data/ingest.json",
             f"{self.kept}/{LEDGER}",
             f"{self.kept}/{PARTS}.dvc",
+            self.aliases,
         ]
+
+    @property
+    def aliases(self) -> str:
+        """What DVC notes of the aliases."""
+        return f"{self.kept}/{ALIASES}.dvc"
 
     def differing(self) -> dict[str, str]:
         """File -> blob of those that the last commit has otherwise or not at all."""
@@ -52,13 +60,16 @@ class Versions:
         blobs = dict(zip(there, git("hash-object", "-w", "--", *there).split(), strict=True))
         return {name: blob for name, blob in blobs.items() if committed.get(name) != blob}
 
-    def commit(self, message: str) -> str:
-        """Commits the files that differ, and gives the commit."""
+    def commit(self, message: str, only: Collection[str] | None = None) -> str:
+        """Commits the files that differ, or of them `only` these, and gives the commit."""
         head, index = self.head(), self.kept / ".writing" / "index"
+        index.parent.mkdir(exist_ok=True)
         index.unlink(missing_ok=True)
         own = {"GIT_INDEX_FILE": str(index.resolve())}
         git("read-tree", head, more=own)
         for name, blob in self.differing().items():
+            if only is not None and name not in only:
+                continue
             git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", more=own)
         people = {f"GIT_{who}_{what}": AUTHOR[what] for who in ("AUTHOR", "COMMITTER") for what in AUTHOR}
         tree = git("write-tree", more=own).strip()
@@ -78,7 +89,8 @@ class Versions:
     def one_since(self, commit: str) -> bool:
         """Whether the last commit is the only version since `commit`, which may be none (empty)."""
         since = [f"{commit}..HEAD"] if commit else ["HEAD"]
-        named = git("log", *since, f"--grep=^{TRAILER}: ", "--format=%H").split()
+        marks = [f"--grep=^{trailer}: " for trailer in (TRAILER, SERVED)]
+        named = git("log", *since, *marks, "--format=%H").split()
         return len(named) < 2
 
     def text(self, name: str) -> str | None:

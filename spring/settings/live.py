@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from spring.engine.strict import PositiveInt, Share, Strict, added
+from spring.engine.strict import Name, PositiveInt, Share, Strict, added
 from spring.settings.ingest import Ingest
 
 MOST = 16  # held-out texts of a verdict, which is of all choices among them
@@ -44,6 +44,7 @@ class Live(Strict):
     """That updates are committed, and where."""
 
     branch: Annotated[str, Field(min_length=1)]  # of Git; on another one nothing is updated
+    arm: Annotated[Name | None, added(None)]  # whose adapters are served; null: the first one that learns
     gate: Annotated[Gate | None, added(None)]  # null: every new adapter is published
 
 

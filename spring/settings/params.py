@@ -21,6 +21,7 @@ from spring.engine.strict import Name, PositiveInt, Strict, added
 from spring.method.prompts import Prompt
 from spring.settings.arm import Arm
 from spring.settings.complaints import Place, complaints, first_of, holds
+from spring.settings.execution import Execution
 from spring.settings.idle import Change, idle_keys
 from spring.settings.ingest import Ingest
 from spring.settings.live import Live, unfit
@@ -132,11 +133,15 @@ class Params(Strict):
     report: Report
     tracking: Tracking
     live: Annotated[Live | None, added(None)]  # null: no live project
+    execution: Execution = Field(default=Execution(), exclude=True)  # shapes no result
 
     @model_validator(mode="after")
     def _is_live_by_calendar(self) -> Params:
         if self.live is not None and (why := unfit(self.ingest, by=self.split.by, start=self.split.start)):
             raise ValueError(f"{why} (live.branch is {self.live.branch})")
+        learning = [name for name, arm in self.arms.items() if arm.recipe is not None]
+        if self.live is not None and self.live.arm not in (None, *learning):
+            raise ValueError(f"live.arm is {self.live.arm!r}, not one of the arms that learn: {learning}")
         return self
 
     @model_validator(mode="after")

@@ -16,11 +16,12 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 
 from spring.store.claims import Claims
-from spring.store.disk import alive, new_name, sync
-from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, write_segment
+from spring.store.disk import alive, link, new_name, sync
+from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, whole_cells, write_segment
 
 LIMIT = 64 * 2**20  # bytes; cells are packed into segments of about this size
 PACKING = "pack"  # the claim of who packs
@@ -49,6 +50,10 @@ class CellStore:
         for begun in (root / "writing").iterdir():
             if not alive(begun):
                 shutil.rmtree(begun, ignore_errors=True)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process is sent where it lies, and has one for all that it is sent."""
+        return store_at, (self.root.resolve(),)
 
     def __contains__(self, key: str) -> bool:
         return not self.missing([key])
@@ -85,13 +90,13 @@ class CellStore:
 
     def segments(self) -> list[Path]:
         """The files of all cells."""
-        return sorted((self.root / "segments").glob(f"*{ENDING}"))
+        return [self.root / "segments" / name for name in sorted(self._listed())]
 
     def _look(self) -> None:
         """Learns what other segments are there by now, and which are gone."""
         there = self._names()
         if gone := self._seen - there:
-            self._seen -= gone
+            self._seen = set()  # a key that two segments hold is known by one of them
             self._where = {key: name for key, name in self._where.items() if name not in gone}
         for name in sorted(there - self._seen):
             try:
@@ -110,10 +115,13 @@ class CellStore:
 
     def _names(self) -> set[str]:
         """The segments that are there; one look may miss both what another process packs and the result."""
-        found = {path.name for path in self.segments()}
-        while found != (again := {path.name for path in self.segments()}):
+        found = self._listed()
+        while found != (again := self._listed()):
             found = again
         return found
+
+    def _listed(self) -> set[str]:
+        return {file.name for file in os.scandir(self.root / "segments") if file.name.endswith(ENDING)}
 
     def _segment(self, name: str) -> Segment:
         path = (self.root / "segments" / name).resolve()
@@ -224,25 +232,7 @@ class CellStore:
                 return found
 
 
-def link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or copies it where it cannot have one; one that is there stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
-
-
-def whole_cells(segment: Segment) -> dict[str, Files]:
-    """The cells of a segment that are what was written."""
-    found: dict[str, Files] = {}
-    for key in segment.keys:
-        try:
-            found[key] = segment.read(key)
-        except DamagedError:
-            continue
-    return found
+@cache
+def store_at(root: Path) -> CellStore:
+    """This process's store at an absolute path."""
+    return CellStore(root)

@@ -79,6 +79,17 @@ def is_whole(segment: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == segment.stem
 
 
+def whole_cells(segment: Segment) -> dict[str, Files]:
+    """The cells of a segment that are what was written."""
+    found: dict[str, Files] = {}
+    for key in segment.keys:
+        try:
+            found[key] = segment.read(key)
+        except DamagedError:
+            continue
+    return found
+
+
 @lru_cache(maxsize=64)
 def opened(path: Path) -> Segment:
     """The segment at an absolute path, its header read once."""

@@ -1,4 +1,7 @@
-"""Filling the store: what is missing among the cells that a stage asks for is computed, group by group."""
+"""Filling the store: what is missing among the cells that a stage asks for is computed, group by group.
+
+Here, or by a crew of other processes (tasks/cells/cluster): the same cells together either way.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from spring.store.cells import CellStore
-from tasks.cells.workbench import Tell, Workbench, silent
+from tasks.cells.workbench import Chunk, Tell, Workbench, silent
 
 Job = TypeVar("Job")
 Group = TypeVar("Group")  # can be hashed
@@ -41,13 +44,29 @@ def fill(
     for name in bench.store.missing(named):
         groups.setdefault(group(named[name]), []).append(name)
     if groups:
-        total = sum(amount(named[name]) for members in groups.values() for name in members)
-        with progress(total, what, unit, bench.tell) as meter:
-            for shared, members in groups.items():
-                for some in ours(bench.store, members, at_once):
-                    compute(bench, shared, {name: named[name] for name in some}, meter)
-                bench.store.pack(members)
+        sizes = {name: amount(named[name]) for members in groups.values() for name in members}
+
+        def chunk(shared: Group, some: Sequence[str]) -> Chunk:
+            return Chunk(compute, shared, {n: named[n] for n in some}, {n: sizes[n] for n in some})
+
+        with progress(sum(sizes.values()), what, unit, bench.tell) as meter:
+            if bench.crew is None:
+                for shared, members in groups.items():
+                    for some in ours(bench.store, members, at_once):
+                        chunk(shared, some).run(bench, meter)
+                    bench.store.pack(members)
+            else:
+                size = bench.crew.per_task or at_once
+                todo = [chunk(shared, some) for shared, all in groups.items() for some in parts(all, size)]
+                bench.crew.compute(todo, meter, what)
+                for members in groups.values():
+                    bench.store.pack(members)
     return keys
+
+
+def parts(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    """`names` in order, so many at a time."""
+    return [names[start : start + size] for start in range(0, len(names), size)]
 
 
 def ours(store: CellStore, names: Sequence[str], at_once: int) -> Iterator[list[str]]:
@@ -55,8 +74,8 @@ def ours(store: CellStore, names: Sequence[str], at_once: int) -> Iterator[list[
     left = list(names)
     while left:
         taken = 0
-        for start in range(0, len(left), at_once):
-            with store.claim(left[start : start + at_once]) as mine:
+        for part in parts(left, at_once):
+            with store.claim(part) as mine:
                 taken += len(mine)
                 if some := store.missing(mine):
                     yield some

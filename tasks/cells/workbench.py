@@ -7,9 +7,9 @@ adapters and the engine's settings alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,38 @@ class Over(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Cells that are computed together: by what, what their jobs share, and each one's job and amount."""
+
+    compute: Callable[..., None]  # takes workbench, shared, jobs and meter; a module's, as it is sent by name
+    shared: Any
+    jobs: dict[str, Any]  # by key
+    amounts: dict[str, int]  # by key: what the bar counts
+
+    def run(self, bench: Workbench, meter: Any) -> None:
+        """Computes them, into the store."""
+        self.compute(bench, self.shared, self.jobs, meter)
+
+    def only(self, keys: Sequence[str]) -> Chunk:
+        """Those of the cells that have one of `keys`."""
+        some = set(keys)
+        jobs, amounts = (
+            {key: one for key, one in whole.items() if key in some} for whole in (self.jobs, self.amounts)
+        )
+        return replace(self, jobs=jobs, amounts=amounts)
+
+
+class Crew(Protocol):
+    """Who computes chunks instead of this process (tasks/cells/cluster)."""
+
+    per_task: int | None  # cells of a chunk; null: as many as this process would take at once
+
+    def compute(self, chunks: Sequence[Chunk], meter: Any, what: str) -> None:
+        """Returns when all their cells are in the store."""
+        ...
+
+
 Fit = Lora | Over  # what the adapters that are read together have in common
 
 
@@ -76,9 +108,11 @@ class Workbench:
     """Model settings, prompts, the experiment's seed and the cell store.
 
     `check` is told the model as soon as it is loaded, and may refuse it; `tell` how far each filling is.
+    What is missing is computed by the `crew`; null: by this process.
     """
 
     tell: Tell = staticmethod(silent)
+    crew: Crew | None = None
 
     def __init__(
         self,

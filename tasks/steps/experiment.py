@@ -11,11 +11,13 @@ import polars as pl
 
 from spring.rivals.proper.fits import Layered
 from spring.settings.arm import Arm, Profile, recipe_of
+from spring.settings.execution import Execution
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
 from spring.settings.train import Train
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
+from tasks.cells.cluster.crew import Crew
 from tasks.cells.workbench import Adapter, Workbench
 from tasks.files import DATA, cells_folder
 from tasks.live import teller
@@ -58,6 +60,9 @@ class Experiment(Workbench):
             check=self._check_targets,
         )
         self.tell = teller(self.params) or self.tell
+        if self.params.execution.engine == "ray":
+            here = self.params.model_copy(update={"execution": Execution()})  # a worker has none
+            self.crew = Crew(self, self.params.execution, partial(Experiment, here))
 
     def _check_targets(self, base: BaseModel) -> None:
         from spring.engine.roads import road_of

@@ -16,7 +16,7 @@ KINDS = {"kill": 1, "flip": 1, "full": 1, "edit": 1, "dvc": 1, "tables": 40, "pa
 
 @pytest.mark.slow
 def test_a_little_bad_luck() -> None:
-    """Of updates: tests/flows/test_live.py."""
+    """Of updates: tests/flows/test_live_project.py."""
     command = [sys.executable, "-m", "bench.faults", "--tries", "1", "--seed", "3", "--kinds", *KINDS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -334,3 +334,14 @@ def test_periods_of_the_calendar_are_new_keys_that_say_nothing_until_they_are_us
     dated = changed("split", {**TREE["split"], "by": "calendar", "every": "1mo", "start": "2024-01-31"})
     dated["ingest"]["max_interactions"] = 3
     assert str(parse(dated).split.start) == "2024-01-31"
+
+
+def test_the_arm_that_is_served_must_learn():
+    tree = changed("split", {**TREE["split"], "by": "calendar", "every": "1mo", "start": "2024-01-01"})
+    tree["ingest"] |= {"source": "inbox", "min_interactions": 1, "max_users": None, "max_interactions": None}
+    tree["ingest"]["inbox"] = {"folder": "inbox", "kept": "live", "until": None}
+    for arm in (None, "spring-parametric"):
+        assert parse({**tree, "live": {"branch": "live", "arm": arm}}).live.arm == arm
+    for arm in ("base", "nobody"):
+        with pytest.raises(ParameterError, match=f"live.arm is '{arm}', not one of the arms that learn"):
+            parse({**tree, "live": {"branch": "live", "arm": arm}})

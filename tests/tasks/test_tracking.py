@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 from kit.tracking import Run, bytes_under, change, read_runs
 
+from spring.store.segments import Segment
 from tasks.evaluate import METRICS, read_metrics
 from tasks.measures.costs import COSTS
 from tasks.params import load_params
 from tasks.tracking.arm import user_rows
-from tasks.tracking.artifacts import add_bytes
+from tasks.tracking.artifacts import add_adapter
 from tasks.tracking.experiment import log_experiment
 from tasks.tracking.runs import staging
 
@@ -161,11 +162,14 @@ def test_adapters_have_lineage_and_name_their_base(runs: dict[str, Run], project
     assert "period-2" in adapters["aliases"]
     entries = runs["spring/0"].contents(adapters)
     users = set(runs["spring/0"].table("users")["user"])
-    assert set(entries) == {
-        f"{u}/{file}" for u in users for file in ("adapter_config.json", "adapter_model.safetensors")
-    }
-    for entry in entries.values():  # nothing is copied, and what is referred to is there
-        assert Path(entry["ref"].removeprefix("file://")).exists() and "local_path" not in entry
+    places = json.loads(Path(entries.pop("cells.json")["local_path"]).read_text(encoding="utf-8"))
+    assert set(places) == users and {name for name, _ in places.values()} == set(entries)
+    for name, entry in entries.items():  # nothing is copied, and what is referred to is there
+        file = Path(entry["ref"].removeprefix("file://"))
+        assert "local_path" not in entry
+        for user in users:
+            if places[user][0] == name:
+                assert "adapter_model.safetensors" in Segment(file).read(places[user][1])
 
 
 def test_no_user_and_no_text_without_leave(runs: dict[str, Run], project: Path) -> None:
@@ -288,11 +292,11 @@ def test_the_workspace_draws_what_runs_have(runs: dict[str, Run], project: Path)
 def test_shared_levels_are_sent_without_the_names_in_them(tmp_path: Path) -> None:
     import wandb
 
-    config = tmp_path / "adapter_config.json"
-    config.write_text(json.dumps({"peft_type": "PROPER", "users": ["Zaphod"]}), encoding="utf-8")
+    described = json.dumps({"peft_type": "PROPER", "users": ["Zaphod"]}).encode()
     artifact = wandb.Artifact("levels", type="model")
     with staging(tmp_path / "staged"):
-        add_bytes(artifact, config, "all-users/adapter_config.json")
+        add_adapter(artifact, {"adapter_config.json": described, "uses.json": b"{}"}, "all-users")
+    assert set(artifact.manifest.entries) == {"all-users/adapter_config.json"}
     sent = Path(str(artifact.manifest.entries["all-users/adapter_config.json"].local_path))
     assert json.loads(sent.read_text(encoding="utf-8")) == {"peft_type": "PROPER"}
 

@@ -65,7 +65,8 @@ def test_updates_are_versions(live: LiveProject, versions: dict[str, State]) -> 
     names = live.git("show", "--format=%an", "--name-only", "HEAD").split("\n")
     assert names[0] == "SPRInG update"
     assert set(filter(None, names[1:])) == {
-        "data/ingest.json", "dvc.lock", "live/ledger.jsonl", "live/parts.dvc", "params.yaml",
+        "data/ingest.json", "dvc.lock", "live/aliases.json.dvc", "live/ledger.jsonl", "live/parts.dvc",
+        "params.yaml",
     }  # fmt: skip
     assert live.git("status", "--porcelain").splitlines() == ["A  notes.txt"]
     tree = yaml.safe_load((live.folder / "params.yaml").read_text(encoding="utf-8"))
