@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.stages import StageError, follow, why_killed
+from spring.live.aliases import VersionError
 from spring.live.fleet import alarm, fleet, in_words
 from tasks.files import read_parquet, write_text
-from tasks.steps.verdicts import Asked, find_news, in_service, is_judged, verdicts_file
+from tasks.serving.registry import read_aliases, served_arm
+from tasks.steps.verdicts import Asked, Served, find_news, is_judged, verdicts_file
 
 if TYPE_CHECKING:
     from flows.live.update import Update
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 def judge_news(update: Update) -> None:
     """Sets `refused` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
     live = update.params.live
-    recipe = next((arm.recipe for arm in update.params.arms.values() if arm.recipe is not None), None)
-    if live is None or live.gate is None or recipe is None or not update.due:
+    if live is None or live.gate is None or not update.due:
         return
+    try:
+        _, arm = served_arm(update.params)
+    except VersionError:  # nothing is served, as `publish` will say
+        return
+    assert arm.recipe is not None, "an arm that is served learns"
     kept, before = update.versions.kept, update.due[0] - 1
-    asked = Asked(recipe, update.closed - 1, before, in_service(kept, recipe, before))
+    asked = Asked(arm.recipe, update.closed - 1, before, in_service(kept))
     news, file = find_news(asked), verdicts_file(kept, asked.period)
     if not news:
         return
@@ -37,6 +43,12 @@ def judge_news(update: Update) -> None:
     update.alarm = alarm(found, most=live.gate.alarm)
     if update.alarm:
         update.say(update.alarm)
+
+
+def in_service(kept: Path) -> Served:
+    """User -> the period of the lesson that answers, by the aliases in the live folder; null: none yet."""
+    users = read_aliases(kept).users
+    return {user: served.live.period if served.live else None for user, served in users.items()}
 
 
 def ask(update: Update, asked: Asked) -> None:

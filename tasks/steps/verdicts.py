@@ -5,11 +5,10 @@ Held-out texts judge publishing here and nothing else: no adapter learns from a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -19,7 +18,7 @@ from spring.store.keys import fingerprint
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.shifts import ShiftJob, shifts
 from tasks.cells.workbench import Adapter, Row
-from tasks.files import read_parquet, read_tests
+from tasks.files import read_tests
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_index
 
@@ -73,28 +72,11 @@ def verdicts_file(kept: Path, period: int) -> Path:
     return kept / "verdicts" / f"{period:05}.parquet"
 
 
-def in_service(kept: Path, recipe: str, before: int) -> Served:
-    """User -> the period of the version that was in service after the period `before`; null: none yet.
-
-    The latest, unless it was refused and nothing was learned since.
-    """
-    held = _held(recipe, before)
-    found: dict[str, int | None] = {user: one.learned for user, one in held.items()}
-    for t in range(before + 1):
-        file = verdicts_file(kept, t)
-        for row in read_parquet(file).to_dicts() if file.exists() else ():
-            one = held.get(row["user_id"])
-            if one is not None:
-                stays = row["ruling"] == "refused" and one.cell == row["cell"]
-                found[row["user_id"]] = row["served"] if stays else one.learned
-    return found
-
-
 def find_news(asked: Asked) -> list[News]:
     """Who is to be judged, by user id: whoever has another adapter than before, and than is in service."""
     served = asked.served
     periods = {asked.period, asked.before} | {t for t in served.values() if t is not None}
-    held = {t: {user: one.cell for user, one in _held(asked.recipe, t).items()} for t in periods}
+    held = {t: _cells(asked.recipe, t) for t in periods}
     found = []
     for user, cell in sorted(held[asked.period].items()):
         since = served.get(user)
@@ -104,21 +86,10 @@ def find_news(asked: Asked) -> list[News]:
     return found
 
 
-class Held(NamedTuple):
-    """The cell of a user's adapter, and the period of the lesson that it comes from."""
-
-    cell: str
-    learned: int
-
-
-def _held(recipe: str, period: int) -> dict[str, Held]:
-    """The users' own adapters after a period."""
+def _cells(recipe: str, period: int) -> dict[str, str]:
+    """The cells of users' own adapters after a period."""
     rows = read_index(period).filter((pl.col("recipe") == recipe) & pl.col("user_id").is_not_null())
-    found = {}
-    for user, cell, file in rows.select("user_id", "cell", "file").iter_rows():
-        beside = re.match(r"\.\./(\d+)/", file)  # who learned nothing has the place of before
-        found[user] = Held(cell, int(beside[1]) if beside else period)
-    return found
+    return dict(rows.select("user_id", "cell").iter_rows())
 
 
 def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:

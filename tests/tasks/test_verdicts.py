@@ -17,10 +17,8 @@ from tasks.steps.verdicts import (
     News,
     find_news,
     give_tests,
-    in_service,
     is_judged,
     question,
-    verdicts_file,
     worse,
 )
 
@@ -53,31 +51,23 @@ def learn(period: int, cells: dict[str | None, str], recipe: str = "r") -> None:
     write(rows, Path(f"data/adapt/{period}/index.parquet"), INDEX)
 
 
-def decide(period: int, *rows: tuple[str, int | None, str, str]) -> None:
-    names = ("user_id", "served", "cell", "ruling")
-    found = [dict(zip(names, row, strict=True)) for row in rows]
-    write(found, verdicts_file(KEPT, period), VERDICTS)
-
-
-def test_a_refused_version_is_never_in_service(folder: Path) -> None:
-    """ann: a0 good, a1 refused, a2 refused; bob: b1, his first, refused, no news since; cem: no verdict."""
+def test_who_has_news_and_against_what(folder: Path) -> None:
+    """ann: a0 in service, a1 and a2 refused; bob: b1, his first, refused, no news since; cem: c1."""
     learn(0, {"ann": "a0"})
     learn(1, {"ann": "a1", "bob": "b1", "cem": "c1"})
     learn(2, {"ann": "a2", "bob": "b1", "cem": "c1"})
     learn(3, {"ann": "a3", "bob": "b1", "cem": "c3", None: "all"})
-    decide(0, ("ann", None, "a0", "improved"))
-    decide(1, ("ann", 0, "a1", "refused"), ("bob", None, "b1", "refused"))
-    decide(2, ("ann", 0, "a2", "refused"))
-    served = in_service(KEPT, "r", 2)
-    assert served == {"ann": 0, "bob": None, "cem": 1}
-    news = find_news(Asked("r", 3, 2, served))
+    news = find_news(Asked("r", 3, 2, {"ann": 0, "bob": None, "cem": 1}))
     assert [(one.user, one.cell, one.served, one.against) for one in news] == [
         ("ann", "a3", 0, "a0"),
         ("cem", "c3", 1, "c1"),
     ]
-    # what was learned since without a verdict, as while the gate was off, was published
-    assert in_service(KEPT, "r", 3) == {"ann": 3, "bob": None, "cem": 3}
-    assert in_service(KEPT, "r", -1) == {} and len(find_news(Asked("r", 0, -1, {}))) == 1
+    assert len(find_news(Asked("r", 0, -1, {}))) == 1
+    rolled_back = find_news(Asked("r", 3, 2, {"cem": 0, "ann": 1}))
+    assert [(one.user, one.served, one.against) for one in rolled_back] == [
+        ("ann", 1, "a1"),
+        ("cem", None, None),  # of period 0 there is no adapter of his
+    ]
 
 
 def test_a_table_is_of_these_rules_and_these_adapters() -> None:
