@@ -69,7 +69,7 @@ repro: setup ## run the experiment of params.yaml; prints the table and where th
 	@python -m tasks.params
 	@mkdir -p data; touch data/.began; set -o pipefail; \
 	PYTHONUNBUFFERED=1 dvc --wait-for-lock repro | $(STAGES) || $(STOPPED); \
-	if [ $(REPORT) -nt data/.began ]; then exec python -m tasks.report --print; fi; \
+	if [ -n "$$(find $(REPORT) -cnewer data/.began 2>/dev/null)" ]; then exec python -m tasks.report --print; fi; \
 	echo "Nothing to do: all is as params.yaml asks (its numbers: make table)."; echo "Report: $(abspath $(REPORT))"
 
 show: setup ## what `dvc exp run` has tried, on one screen: what was changed, which arm leads, by how much

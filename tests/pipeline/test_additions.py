@@ -77,7 +77,7 @@ def length(pairs: Sequence[tuple[str, str]], synonyms: bool) -> np.ndarray:
     return np.array([min(one) / max(one) for one in sizes], float)
 ''',
 }
-IMPORTED = "from spring.data.sources import amazon, changelogs, diary, git, lamp, longlamp, table\n"
+IMPORTED = "from spring.data.sources import amazon, changelogs, diary, git, inbox, lamp, longlamp, table\n"
 # file -> (a line there, what takes its place)
 LINES = {
     "spring/method/scorers.py": [

@@ -187,6 +187,7 @@ def assert_alike(before: Path, after: Path, name: str, columns: pl.Expr) -> None
         pl.read_parquet(folder / f"data/{name}.parquet").select(columns) for folder in (before, after)
     )
     assert old.height > 0, name
+    old, new = (frame.drop("file", strict=False) for frame in (old, new))  # a segment has seconds in it
     assert_frame_equal(old, new, rel_tol=1e-4, abs_tol=1e-4)
 
 
