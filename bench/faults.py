@@ -40,14 +40,12 @@ import yaml
 from tqdm import tqdm
 
 from bench import updates
+from bench.contents import content_of, is_compared
 from bench.fuzz import KINDS
 from bench.machine import write_result
 from bench.processes import BEFORE, ROOT, Stage, child, dvc, finish, start
 from bench.tiny import save_tiny
 from spring.store.cells import CellStore
-from spring.store.segments import ENDING
-from tasks.cells.training import CURVE
-from tasks.steps.index import read_held
 
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
 STAGES: tuple[Stage, ...] = tuple((name, t) for t in (0, 1) for name in ("adapt", "consolidate", "generate"))
@@ -92,19 +90,10 @@ def result(stage: Stage, folder: Path) -> str:
     def work() -> None:
         digest = hashlib.sha256()
         files = (path for path in outputs(stage, Path()).rglob("*") if path.is_file())
-        files = (path for path in files if path.suffix != ENDING)  # which cells share a segment is chance
+        files = (path for path in files if is_compared(path))
         for file in sorted(path for path in files if not path.name.startswith(".writing-")):
             # what a killed writer began is no output: DVC clears a stage's folder before it runs
-            digest.update(f"{file}\n".encode())
-            if file.suffix == ".parquet":
-                frame = pl.read_parquet(file)
-                kept = frame.drop([name for name in frame.columns if name.startswith(("seconds", "file"))])
-                digest.update(repr(kept.to_dicts()).encode())
-                for name, key in frame.select("file", "cell").iter_rows() if "file" in frame.columns else ():
-                    held = read_held(file.parent / name, key)
-                    digest.update(repr({part: held[part] for part in held if part != CURVE}).encode())
-            else:
-                digest.update(file.read_bytes())
+            digest.update(f"{file} {content_of(file)}\n".encode())
         print(digest.hexdigest())
 
     looking = child(work, folder)

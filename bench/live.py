@@ -15,10 +15,8 @@ from typing import Any
 
 import yaml
 
+from bench.contents import content_of, is_compared
 from bench.processes import ROOT
-from spring.store.segments import ENDING
-from tasks.cells.training import CURVE
-from tasks.steps.index import read_held
 
 START, WEEK = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=7)
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
@@ -108,16 +106,18 @@ def small(params: Path, model: Path) -> dict[str, Any]:
 # The command of an update, which says its process first, and starts DVC with the Python that it is told
 RUN = """
 import os, sys
+from importlib import import_module
 print(os.getpid(), flush=True)
-sys.executable = sys.argv.pop(1)
-from flows.live.__main__ import main
-main()
+sys.executable, program = sys.argv.pop(1), sys.argv.pop(1)
+import_module(program).main()
 """
 
 
-def update_command(now: datetime, python: str = sys.executable) -> list[str]:
-    """An update as if it were `now`."""
-    return [python, "-c", RUN, python, "update", "--now", now.isoformat()]
+def update_command(
+    now: datetime, python: str = sys.executable, *, program: str = "flows.live.__main__"
+) -> list[str]:
+    """An update as if it were `now`, by one of the programs that can: `flows.console` is `spring`."""
+    return [python, "-c", RUN, python, program, "update", "--now", now.isoformat()]
 
 
 def environment() -> dict[str, str]:
@@ -154,23 +154,8 @@ def version_bytes(folder: Path) -> dict[str, str]:
 def state(folder: Path) -> dict[str, str]:
     """File -> what stands for its content, without the seconds it took and how cells share files."""
     return {
-        str(path.relative_to(folder)): digest(path) for path in version_files(folder) if path.suffix != ENDING
+        str(path.relative_to(folder)): content_of(path) for path in version_files(folder) if is_compared(path)
     }
-
-
-def digest(path: Path) -> str:
-    """Stands for a file's content; a table's with that of the cells that it names."""
-    if path.suffix != ".parquet":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    import polars as pl
-
-    frame = pl.read_parquet(path)
-    kept = frame.drop([name for name in frame.columns if name.startswith(("seconds", "file"))])
-    found = hashlib.sha256(repr((kept.schema, kept.to_dicts())).encode())
-    for name, key in frame.select("file", "cell").iter_rows() if "file" in frame.columns else ():
-        held = read_held(path.parent / name, key)
-        found.update(repr({part: held[part] for part in held if part != CURVE}).encode())
-    return found.hexdigest()
 
 
 def told(

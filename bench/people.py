@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import yaml
 
@@ -32,12 +33,18 @@ PAGE = Path("data/report/report.html")
 Row = dict[str, float]
 
 
-def write_params(folder: Path, users: int) -> None:
-    """The project's parameters, for so many users, few periods and arms."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+def parameters(users: int) -> dict[str, Any]:
+    """The project's parameters, for so many users and few periods."""
+    tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     tree["periods"] = {str(t): t - 1 if t else "base" for t in range(PERIODS)}
     tree["ingest"] |= {"min_interactions": TEXTS}
     tree["ingest"]["personas"] |= {"users": users, "interactions": TEXTS}
+    return tree
+
+
+def write_params(folder: Path, users: int) -> None:
+    """The same with few arms, for `measure`."""
+    tree = parameters(users)
     tree["arms"] = {arm: tree["arms"][arm] for arm in ARMS}
     tree["tracking"] |= {"mode": "offline", "adapters": None}  # which are made up
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")

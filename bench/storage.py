@@ -21,12 +21,12 @@ import polars as pl
 import yaml
 
 from bench.machine import MEGABYTE, about, write_result
+from bench.people import PERIODS, parameters
 from bench.stages import own_environment, run, summed
 from bench.tiny import save_tiny
 from flows.stages import stages_in_order
 from tasks.params import PARAMS, load_params
 
-TEXTS, PERIODS = 12, 3
 ARMS: dict[str, Any] = {"spring": {}, "current": {"train": {"data": "current"}}}
 PLACES = (".cells", "data", ".dvc/cache")
 Numbers = dict[str, Any]
@@ -36,10 +36,7 @@ def prepare(clone: Path, users: int) -> None:
     """An experiment of so many users on a tiny model, in a clone of the last commit."""
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
     save_tiny(clone / "tiny")
-    tree = yaml.safe_load((clone / PARAMS).read_text(encoding="utf-8"))
-    tree["periods"] = {str(t): t - 1 if t else "base" for t in range(PERIODS)}
-    tree["ingest"] |= {"min_interactions": TEXTS}
-    tree["ingest"]["personas"] |= {"users": users, "interactions": TEXTS}
+    tree = parameters(users)
     tree["model"] |= {"id": "tiny", "dtype": "float32", "device": "cpu"}
     tree["arm"]["decode"]["max_new_tokens"] = 4
     tree |= {"arms": ARMS, "transfer": None}

@@ -29,9 +29,9 @@ class LiveProject:
         assert done.returncode == 0, done.stdout + done.stderr
         return "\n".join(done.stdout.splitlines()[1:])  # without the number of its process
 
-    def run(self, now: datetime) -> subprocess.CompletedProcess[str]:
+    def run(self, now: datetime, program: str = "flows.live.__main__") -> subprocess.CompletedProcess[str]:
         """An update, however it ends."""
-        command = update_command(now, self.python)
+        command = update_command(now, self.python, program=program)
         return subprocess.run(
             command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=300
         )
