@@ -13,11 +13,11 @@ spring ask USER FIELD=TEXT ...          the live version's answer
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flows.live.commands import add_update_options, in_one_line, say, update
 
 if TYPE_CHECKING:
     from tasks.serving.asking import Answer
@@ -27,19 +27,8 @@ def main(words: list[str] | None = None) -> None:
     """Does what is asked; what cannot be done is one line, and changes nothing."""
     asked = parser().parse_args(words)
     act: Callable[[argparse.Namespace], None] = asked.act
-    from flows.live.project import BusyError
-    from flows.live.versions import LiveError
-    from flows.stages import StageError
-    from spring.data.rows import SourceError
-    from spring.live.aliases import VersionError
-    from spring.settings.params import ParameterError
-
-    try:
+    with in_one_line():
         act(asked)
-    except BusyError as error:
-        sys.exit(str(error))
-    except (LiveError, VersionError, ParameterError, SourceError, StageError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
     command("status", see, "what is closed, the last update, who is served what")
     command("list", see, "what is live, of every user")
     command("show", see, "the versions of a user").add_argument("user")
-    one = command("update", update, "take what is new, close what is due, publish, commit a version")
-    one.add_argument("--now", type=moment, help="as if it were then: to go through a past stream")
-    one.add_argument("--verbose", action="store_true", help="print what the stages print")
+    add_update_options(
+        command("update", update, "take what is new, close what is due, publish, commit a version")
+    )
     one = command("publish", publish, "make versions live")
     one.add_argument("versions", nargs="+", metavar="USER@PERIOD")
     one = command("rollback", roll_back, "take versions back")
@@ -90,14 +79,6 @@ def see(asked: argparse.Namespace) -> None:
     views = {"status": status, "list": listed}
     lines = shown(registry, asked.user) if asked.command == "show" else views[asked.command](registry)
     print(*lines, sep="\n")
-
-
-def update(asked: argparse.Namespace) -> None:
-    """Updates."""
-    from flows.live.update import run_steps, updating
-
-    with updating(say, say if asked.verbose else lambda _: None, asked.now) as one:
-        say(run_steps(one))
 
 
 def publish(asked: argparse.Namespace) -> None:
@@ -175,18 +156,6 @@ def told(answer: Answer, version: str) -> list[str]:
             for one in answer.memories
         ),
     ]
-
-
-def say(line: str) -> None:
-    """Prints a line at once."""
-    print(line, flush=True)
-
-
-def moment(text: str) -> datetime:
-    """A point in time; without an offset in UTC."""
-    from flows.live.__main__ import moment
-
-    return moment(text)
 
 
 if __name__ == "__main__":

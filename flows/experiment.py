@@ -142,9 +142,9 @@ def run_stage(stage: str, title: str, place: Path, progress: Progress) -> None:
 
 def tool(module: str, *arguments: str, place: Path) -> None:
     """Runs a module of the project in a folder, its output going to the log."""
-    last, code = follow([sys.executable, "-m", module, *arguments], place, get_run_logger().info)
-    if code != 0:
-        raise StageError(f"python -m {module} failed (exit code {code}):\n  " + "\n  ".join(last))
+    command = [sys.executable, "-m", module, *arguments]
+    remedy = "Mend the cause and start the flow again."
+    follow(command, place, get_run_logger().info, what=f"python -m {module}", remedy=remedy)
 
 
 def main() -> None:

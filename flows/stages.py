@@ -43,17 +43,24 @@ def reproduce(stage: str, folder: Path, hear: Callable[[str], None]) -> None:
     `--single-item`: what it needs was brought up to date before it, and need not be checked once more.
     """
     repro = [sys.executable, str(CHILD), "--wait-for-lock", "repro", "--single-item", stage]
-    last, code = follow(repro, folder, hear)
+    remedy = (
+        f"Mend the cause and start the flow again, or try this stage alone: cd {folder} && "
+        f"dvc repro --single-item {stage}"
+    )
+    follow(repro, folder, hear, what=f"Stage {stage}", remedy=remedy)
+
+
+def follow(command: list[str], folder: Path, hear: Callable[[str], None], *, what: str, remedy: str) -> None:
+    """Runs a command, which ends with this process, its lines going to `hear`; `StageError` if it fails."""
+    last, code = _follow(command, folder, hear)
     if code != 0:
         raise StageError(
-            f"Stage {stage} failed (exit code {code}). Its last lines:\n  " + "\n  ".join(last) + "\n"
-            f"{why_killed(code, last)}What was finished is kept. Mend the cause and start the flow again, or "
-            f"try this stage alone: cd {folder} && dvc repro --single-item {stage}"
+            f"{what} failed (exit code {code}). Its last lines:\n  " + "\n  ".join(last) + "\n"
+            f"{why_killed(code, last)}What was finished is kept. {remedy}"
         )
 
 
-def follow(command: list[str], folder: Path, hear: Callable[[str], None]) -> tuple[list[str], int]:
-    """Runs a command to its end: its last lines, and its exit code."""
+def _follow(command: list[str], folder: Path, hear: Callable[[str], None]) -> tuple[list[str], int]:
     last = deque[str](maxlen=LAST_LINES)
     with started(command, folder) as process:
         assert process.stdout is not None

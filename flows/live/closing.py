@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 from dvc.utils.hydra import apply_overrides
 
 from flows.live.versions import LiveError
@@ -66,6 +67,10 @@ class Calendar:
                 f"time_zone was changed after periods were closed. Set them back"
             )
         return len(over)
+
+    def closed_in(self, text: str | None) -> int:
+        """How many periods are closed by the text of a params.yaml; null: there was none."""
+        return self.count(until_of(yaml.safe_load(text or "")))
 
     def due(self, now: datetime) -> int:
         """How many periods are to be closed, with those that are: a clock that goes back opens none."""

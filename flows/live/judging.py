@@ -1,4 +1,4 @@
-"""The hook `judge` of an update: which new adapters may be published, and an alarm when many may not."""
+"""The step `judge` of an update: which new adapters may be published, and an alarm when many may not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.stages import StageError, follow, why_killed
+from flows.stages import follow
 from spring.live.aliases import VersionError
 from spring.live.fleet import alarm, fleet, in_words
 from tasks.files import read_parquet, write_text
@@ -17,6 +17,8 @@ from tasks.steps.verdicts import Asked, Served, find_news, is_judged, verdicts_f
 
 if TYPE_CHECKING:
     from flows.live.update import Update
+
+REMEDY = "Mend the cause, and update again."  # of whatever an update runs
 
 
 def judge_news(update: Update) -> None:
@@ -55,10 +57,5 @@ def ask(update: Update, asked: Asked) -> None:
     """Runs tasks/judge.py, in a process of its own: what a model takes goes with it."""
     told = update.versions.kept / ".asked.json"
     write_text(json.dumps(asdict(asked)), told)
-    last, code = follow([sys.executable, "-m", "tasks.judge", str(told)], Path(), update.hear)
-    if code:
-        raise StageError(
-            "the new adapters could not be judged. The last lines:\n  "
-            + "\n  ".join([*last, ""])
-            + f"{why_killed(code, last)}What was finished is kept: mend the cause, and update again"
-        )
+    command = [sys.executable, "-m", "tasks.judge", str(told)]
+    follow(command, Path(), update.hear, what="Judging the new adapters", remedy=REMEDY)

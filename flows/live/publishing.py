@@ -1,8 +1,7 @@
-"""The hook `publish` of an update: every user's new lesson becomes `live`, unless the gate refused it."""
+"""The step `publish` of an update: every user's new lesson becomes `live`, unless the gate refused it."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import yaml
 
 from spring.live.aliases import VersionError
 from tasks.serving.registry import ALIASES, read_aliases, read_lessons, served_arm, write_aliases
+from tasks.verify import md5_of
 
 if TYPE_CHECKING:
     from flows.live.update import Update
@@ -48,4 +48,4 @@ def noted_whole(kept: Path) -> bool:
     if not note.exists():
         return False
     noted: str = yaml.safe_load(note.read_text(encoding="utf-8"))["outs"][0]["md5"]
-    return noted == hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    return noted == md5_of(file)

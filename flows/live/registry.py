@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
-from flows.live.closing import Calendar, until_of
+from flows.live.closing import Calendar
 from flows.live.project import live_params
 from flows.live.publishing import note_aliases, noted_whole
 from flows.live.update import Update, name_periods, updating
@@ -45,8 +43,7 @@ class Registry:
     @cached_property
     def periods(self) -> int:
         """How many are closed and learned."""
-        committed = until_of(yaml.safe_load(self.versions.text("params.yaml") or ""))
-        return Calendar(self.params).count(committed)
+        return Calendar(self.params).closed_in(self.versions.text("params.yaml"))
 
     @cached_property
     def arm(self) -> tuple[str, Arm]:

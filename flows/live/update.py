@@ -14,15 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from flows.live.closing import Calendar, until_of, write_closed
-from flows.live.judging import judge_news
+from flows.live.closing import Calendar, write_closed
+from flows.live.judging import REMEDY, judge_news
 from flows.live.project import alone, live_params, ready
 from flows.live.publishing import publish_news
 from flows.live.stage_clock import StageClock
 from flows.live.versions import TRAILER, Versions, remote
-from flows.stages import CHILD, StageError, follow, why_killed
+from flows.stages import CHILD, follow
 from spring.data.inbox.ledger import LEDGER, PARTS, Line, read_ledger, read_parts
 from spring.data.inbox.taking import Rules, Taken, take
 from spring.settings.params import Params
@@ -78,8 +76,7 @@ class Update:
         if due > self.closed and (self.closed or calendar.begins(read_parts(self.versions.kept), self.say)):
             write_closed(calendar, due)
             self.params, self.closed = load_params(), due
-        committed = until_of(yaml.safe_load(self.versions.text("params.yaml") or ""))
-        self.due = list(range(calendar.count(committed), self.closed))
+        self.due = list(range(calendar.closed_in(self.versions.text("params.yaml")), self.closed))
         if self.due:
             self.say(f"closed: {name_periods(self.due)}")
 
@@ -97,13 +94,11 @@ class Update:
 
     def judge(self) -> None:
         """Asks of new adapters what must hold before they are published."""
-        for hook in HOOKS["judge"]:
-            hook(self)
+        judge_news(self)
 
     def publish(self) -> None:
         """Hands over those that passed."""
-        for hook in HOOKS["publish"]:
-            hook(self)
+        publish_news(self)
 
     def describe(self) -> None:
         """Writes the page of this update."""
@@ -173,17 +168,7 @@ class Update:
     def dvc(self, *words: str, hear: Say | None = None) -> None:
         """Runs DVC, which ends with this process; `StageError` where it fails."""
         command = [sys.executable, str(CHILD), "--wait-for-lock", *words]
-        last, code = follow(command, Path(), hear or self.hear)
-        if code:
-            raise StageError(
-                f"dvc {' '.join(words)} failed (exit code {code}). Its last lines:\n  "
-                + "\n  ".join([*last, ""])
-                + f"{why_killed(code, last)}What was finished is kept: mend the cause, and update again"
-            )
-
-
-# What the steps `judge` and `publish` do, in order; each gets the update.
-HOOKS: dict[str, list[Callable[[Update], None]]] = {"judge": [judge_news], "publish": [publish_news]}
+        follow(command, Path(), hear or self.hear, what=f"dvc {' '.join(words)}", remedy=REMEDY)
 
 
 @contextmanager
