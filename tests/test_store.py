@@ -230,10 +230,7 @@ MANY = [cell_key("spring.code", number=i) for i in range(40)]
 
 
 def test_small_segments_of_the_keys_asked_for_are_packed(tmp_path: Path, monkeypatch: Any) -> None:
-    """Forty cells of 1,000 bytes, one by one, at 9,000 bytes a segment: five segments of eight, in order.
-
-    Each cell adds 300 bytes or so of names: seven fit and the eighth does not, by bytes on the disk.
-    """
+    """Forty cells of a thousand bytes and half as many of names: seven or eight fit into a segment."""
     monkeypatch.setattr(module, "LIMIT", 12_000)
     store, other = CellStore(tmp_path), cell_key("spring.code", number=-1)
     for key in MANY:

@@ -72,15 +72,13 @@ class CellStore:
 
     def read(self, key: str) -> dict[str, bytes]:
         """The files of a cell, `KeyError` without it; `DamagedError` if they are not what was written."""
-        for again in (False, True):
-            if again or key not in self._where:
-                self._look()
-            try:
-                return self._segment(self._where[key]).read(key)
-            except FileNotFoundError:  # another process has packed it away
-                if again:
-                    raise
-        raise AssertionError("it returns or raises")
+        if key not in self._where:
+            self._look()
+        try:
+            return self._segment(self._where[key]).read(key)
+        except FileNotFoundError:  # another process has packed it away
+            self._look()
+            return self._segment(self._where[key]).read(key)
 
     def claim(self, keys: Iterable[str]) -> AbstractContextManager[list[str]]:
         """Those of `keys` that nobody else is computing; inside the block they are this process's."""

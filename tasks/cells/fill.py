@@ -40,27 +40,29 @@ def fill(
     """
     keys = [key(bench, job) for job in jobs]
     named = dict(zip(keys, jobs, strict=True))
+    lacking = set(bench.store.missing(named))
     groups: dict[Group, list[str]] = {}
-    for name in bench.store.missing(named):
-        groups.setdefault(group(named[name]), []).append(name)
-    if groups:
-        sizes = {name: amount(named[name]) for members in groups.values() for name in members}
+    for name, job in named.items():
+        groups.setdefault(group(job), []).append(name)
+    todo = {shared: [n for n in members if n in lacking] for shared, members in groups.items()}
+    todo = {shared: members for shared, members in todo.items() if members}
+    if todo:
+        sizes = {name: amount(named[name]) for members in todo.values() for name in members}
 
         def chunk(shared: Group, some: Sequence[str]) -> Chunk:
             return Chunk(compute, shared, {n: named[n] for n in some}, {n: sizes[n] for n in some})
 
         with progress(sum(sizes.values()), what, unit, bench.tell) as meter:
             if bench.crew is None:
-                for shared, members in groups.items():
+                for shared, members in todo.items():
                     for some in ours(bench.store, members, at_once):
                         chunk(shared, some).run(bench, meter)
-                    bench.store.pack(members)
             else:
                 size = bench.crew.per_task or at_once
-                todo = [chunk(shared, some) for shared, all in groups.items() for some in parts(all, size)]
-                bench.crew.compute(todo, meter, what)
-                for members in groups.values():
-                    bench.store.pack(members)
+                chunks = [chunk(shared, some) for shared, all in todo.items() for some in parts(all, size)]
+                bench.crew.compute(chunks, meter, what)
+        for shared in todo:  # with what a run that was killed had left in small pieces
+            bench.store.pack(groups[shared])
     return keys
 
 
