@@ -20,11 +20,12 @@ import polars as pl
 
 from spring.live.aliases import Version
 from spring.settings.params import Params
+from tasks.cells.training import CARRIED, CURVE, USES
 from tasks.files import DATA, write_json, write_text
 from tasks.params import load_params
 from tasks.steps.index import INDEX, read_held, read_index, user_folder
 
-BESIDE = {"curve.json", "uses.json", "carried.safetensors"}  # what only this project reads
+BESIDE = {CURVE, USES, CARRIED}  # what only this project reads
 CONFIG = "adapter_config.json"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank
 

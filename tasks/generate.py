@@ -104,13 +104,18 @@ def ran_on(bench: Experiment) -> dict[str, Any]:
 
 def read_gates(bench: Experiment, period: int) -> dict[str, Gate]:
     """The gate of every arm, calibrated with what consolidate@t knew."""
+    known = read_known(period)
+    return {name: Gate(arm, **known) for name, arm in bench.params.arms.items()}
+
+
+def read_known(period: int) -> dict[str, pl.DataFrame]:
+    """What calibrates a `Gate` after a period."""
     folder = DATA / "consolidate" / str(period)
-    frames = {
+    return {
         "past": read_parquet(folder / "gate_scores.parquet"),
         "pairs": read_parquet(folder / "gains.parquet"),
         "transductive": read_parquet(folder / "transductive.parquet"),
     }
-    return {name: Gate(arm, **frames) for name, arm in bench.params.arms.items()}
 
 
 def adapter_for(bench: Experiment, arm: Arm, adapters: Adapters, user: str) -> Adapter | None:

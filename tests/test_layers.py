@@ -28,7 +28,7 @@ ROOMS = {
     "measures": {"words"},
     "method": {"engine", "words"},
     "rivals": {"engine", "method", "measures"},
-    "settings": {"engine", "data", "measures", "method", "rivals", "store"},
+    "settings": {"engine", "data", "live", "measures", "method", "rivals", "store"},
 }
 
 

@@ -76,7 +76,7 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
         if problem is None and raw.interaction_id in seen:
             problem = Problem("interaction_id", Reason.DUPLICATE_ID, raw.interaction_id)
         if problem is not None:
-            bad.append(_quarantined(raw, problem))
+            bad.append(set_aside(raw, problem))
         else:
             seen.add(raw.interaction_id or "")
             dated |= raw.arrived is not None
@@ -221,7 +221,8 @@ def _find_bad_length(name: str, text: str | None, least: int, most: int) -> Prob
     return Problem(name, Reason.TOO_LONG, text) if length > most else None
 
 
-def _quarantined(raw: RawRow, problem: Problem) -> tuple[Any, ...]:
+def set_aside(raw: RawRow, problem: Problem) -> tuple[Any, ...]:
+    """A row of `QUARANTINE`."""
     user, value = (text and writable(text[:EXCERPT]) for text in (raw.user_id, problem.value))
     return raw.row, writable(raw.where), user, writable(problem.field), str(problem.reason), value
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spring.engine.budget import halved
 from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import pack_rows
-from spring.engine.parallel import each
-from spring.engine.roads import head, road_of
-from spring.engine.scoring import response_positions, token_batches
+from spring.engine.roads import head
+from spring.engine.scoring import in_batches, response_positions
 from spring.engine.texts import Text
 
 NUMBERS = 1 << 23  # of one chunk of logits: 32 MB in float32
@@ -31,18 +30,9 @@ def response_states(
 ) -> dict[int, Tensor]:
     """By slot (-1: the base model): the states [M, D] that predict the response tokens of all texts."""
     rows = [replace(text, slot=slot) for slot in slots for text in texts]
-    padded = road_of(model).padded
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i])) if padded else list(range(len(rows)))
-    found: dict[int, Tensor] = {}
-
-    def read(batch: list[int]) -> None:
-        states = halved(lambda some: _read(model, bank, [rows[order[i]] for i in some]), batch)
-        found.update(zip((order[i] for i in batch), states, strict=True))
-
-    batches = token_batches([len(rows[i]) for i in order], budget, padded=padded)
-    each(read, batches, model.device, one=padded)
+    found = in_batches(model, rows, partial(_read, model, bank), budget=budget)
     first = range(0, len(rows), len(texts))
-    return {rows[i].slot: torch.cat([found[i + k] for k in range(len(texts))]) for i in first}
+    return {rows[i].slot: torch.cat(found[i : i + len(texts)]) for i in first}
 
 
 @torch.inference_mode()

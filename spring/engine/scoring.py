@@ -8,8 +8,9 @@ for all rows of a slot in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ CHUNK = 256  # response positions whose logits exist at the same time
 SHARED = 8  # tokens at least of a beginning that is read once for several rows
 
 Progress = Callable[[int], object]  # told how many tokens were done
+T = TypeVar("T")
 
 
 def token_batches(
@@ -57,22 +59,29 @@ def token_logps(
     *,
     budget: int,
 ) -> list[np.ndarray]:
-    """log p of every response token of every text (nats, float32), in the order given.
+    """log p of every response token of every text (nats, float32), in the order given."""
+    return in_batches(model, texts, partial(_score_batch, model, bank), budget=budget)
+
+
+def in_batches(
+    model: Any, rows: Sequence[Text], read: Callable[[list[Text]], list[T]], *, budget: int
+) -> list[T]:
+    """What `read` gives for every row, in the order given.
 
     Rows of one slot and of similar length share a batch of at most `budget` tokens.
     """
     padded = road_of(model).padded
-    order = sorted(range(len(texts)), key=lambda i: (0 if padded else texts[i].slot, -len(texts[i])))
-    found: dict[int, np.ndarray] = {}
+    order = sorted(range(len(rows)), key=lambda i: (0 if padded else rows[i].slot, -len(rows[i])))
+    found: dict[int, T] = {}
 
-    def score(batch: list[int]) -> None:
-        logps = halved(lambda some: _score_batch(model, bank, [texts[order[i]] for i in some]), batch)
-        found.update(zip((order[i] for i in batch), logps, strict=True))
+    def take(batch: list[int]) -> None:
+        results = halved(lambda some: read([rows[order[i]] for i in some]), batch)
+        found.update(zip((order[i] for i in batch), results, strict=True))
 
-    batches = token_batches([len(texts[i]) for i in order], budget, padded=padded)
-    each(score, batches, model.device, one=padded)
-    assert len(found) == len(texts), "a text was lost while sorting by length"
-    return [found[i] for i in range(len(texts))]
+    batches = token_batches([len(rows[i]) for i in order], budget, padded=padded)
+    each(take, batches, model.device, one=padded)
+    assert len(found) == len(rows), "a row was lost while sorting by length"
+    return [found[i] for i in range(len(rows))]
 
 
 @torch.inference_mode()

@@ -8,9 +8,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from spring.engine.strict import Name, PositiveInt, Share, Strict, added
+from spring.live.verdict import MOST
 from spring.settings.ingest import Ingest
-
-MOST = 16  # held-out texts of a verdict, which is of all choices among them
 
 
 class Drift(Strict):

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from spring.measures.significance import smallest_p
@@ -19,6 +18,7 @@ from spring.method.learned_gate import OPEN
 from spring.settings.params import Params
 from tasks.evaluate import arms_by_recipe
 from tasks.measures.comparison import intervals_of
+from tasks.reporting import templates
 from tasks.reporting.answer import MAIN, Answer, times
 from tasks.reporting.choice import evenly_said
 from tasks.reporting.cost_plots import cost_plot, curves_plot
@@ -32,12 +32,12 @@ from tasks.reporting.provenance import Provenance, duration, total_seconds
 from tasks.reporting.published import published_table
 from tasks.reporting.reading import reading
 from tasks.reporting.table import Table, interval, left_out, number
+from tasks.reporting.templates import HERE
 from tasks.reporting.timeline import periods, timeline
 from tasks.reporting.transfer_plots import drawable, measured, transfer_plot
 from tasks.reporting.vega import Spec, library
 from tasks.suites import Suite
 
-HERE = Path(__file__).parent
 FEW_ARMS = 12  # of more, the drawings over periods go without intervals
 PAPER = "https://arxiv.org/abs/2601.09974"
 DOCS = {
@@ -126,15 +126,8 @@ def parameters(params: Params) -> str:
 
 
 def environment() -> Environment:
-    """Jinja: everything that is not marked as markup is escaped."""
-    made = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """Jinja (templates.py), and what reports show numbers with."""
+    made = templates.environment()
     made.filters |= {"number": number, "times": times, "embedded": embedded}
     made.globals |= {"colours": COLOURS, "style": Markup((HERE / "report.css").read_text(encoding="utf-8"))}
     made.globals["ticks_of"] = evenly_said

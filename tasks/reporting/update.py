@@ -8,15 +8,14 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spring.data.inbox.ledger import Line
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
 from tasks.reporting.looks import COLOURS
+from tasks.reporting.templates import environment
 from tasks.steps.index import read_index
 
-HERE = Path(__file__).parent
 MOST = 200  # rows of a table that the page shows
 
 
@@ -65,24 +64,21 @@ def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
 
 def page(news: News) -> str:
     """The page, whole: no other file, no script, no network."""
-    made = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     aside = quarantined(news.lines, news.parts)
-    return made.get_template("update.html.j2").render(
-        news=news,
-        colours=COLOURS,
-        most=MOST,
-        new_rows=sum(line.new for line in news.lines),
-        aside=aside.head(MOST).to_dicts(),
-        aside_count=aside.height,
-        later=later(news.lines, news.parts, news.when),
-        people=len({user for closed in news.closed for user in closed.users["user_id"]}),
-        closed=[(one, one.users.head(MOST).to_dicts()) for one in news.closed],
+    return (
+        environment()
+        .get_template("update.html.j2")
+        .render(
+            news=news,
+            colours=COLOURS,
+            most=MOST,
+            new_rows=sum(line.new for line in news.lines),
+            aside=aside.head(MOST).to_dicts(),
+            aside_count=aside.height,
+            later=later(news.lines, news.parts, news.when),
+            people=len({user for closed in news.closed for user in closed.users["user_id"]}),
+            closed=[(one, one.users.head(MOST).to_dicts()) for one in news.closed],
+        )
     )
 
 

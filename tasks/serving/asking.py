@@ -13,7 +13,6 @@ import polars as pl
 
 from spring.live.aliases import Version
 from spring.method.prompts import Prompt
-from spring.method.retrieval import query_text
 from spring.settings.execution import Execution
 from spring.settings.params import Params
 from spring.store.cells import CellStore
@@ -21,9 +20,9 @@ from spring.store.segments import Files
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
-from tasks.generate import adapter_for
+from tasks.generate import adapter_for, read_known
 from tasks.steps.experiment import Experiment
-from tasks.steps.gate import Gate
+from tasks.steps.gate import Found, Gate
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
@@ -99,8 +98,7 @@ def ask(
         read_parquet(folder / f"{name}.parquet").filter(mine) for name in ("history", "buffers")
     )
     library = Library(bench, history, buffers, period, read_profile_vectors(period))
-    names = {"past": "gate_scores", "pairs": "gains", "transductive": "transductive"}
-    gate = Gate(settings, **{key: read_parquet(folder / f"{name}.parquet") for key, name in names.items()})
+    gate = Gate(settings, **read_known(period))
     row: Row = {
         "interaction_id": "asked",
         "user_id": user,
@@ -110,30 +108,23 @@ def ask(
         "timestamp": when or max([datetime.now(UTC), *history["timestamp"]]),
         "period": period,
     }
-    requests = Steers(bench, period).steer(settings, user, [gate.request(row, library, user)])
+    found = gate.search(row, library, user)
+    requests = Steers(bench, period).steer(settings, user, [gate.request_with(row, found)])
     adapter = adapter_for(bench, settings, bench.adapters(period), user)
     profile = Profiles.after(period).of(settings, user, queries=[row])
     job = GenerateJob(arm, user, requests, settings.decode.decoding, adapter, profile)
     [[result]] = generate(bench, [job], "ask")
     [request] = requests
-    memories = found(gate, library, row)
-    assert [one.interaction_id for one in memories if one.weight > 0] == [
-        item["interaction_id"] for item in request.context
-    ]
-    return Answer(result["text"], result["tokens"], request.lmbda, request.sigma, memories)
+    return Answer(result["text"], result["tokens"], request.lmbda, request.sigma, memories_of(found))
 
 
-def found(gate: Gate, library: Library, row: Row) -> list[Memory]:
-    """What retrieval finds for a query, each with its score and the weight that the gate gives it."""
-    arm = gate.arm
-    if arm.memory_id is None or not arm.retrieves:
+def memories_of(found: Found | None) -> list[Memory]:
+    """What retrieval found for a query, each with its score and the weight that the gate gave it."""
+    if found is None:
         return []
-    shelf = library.shelf(arm.memory_id, row["user_id"], arm.retrieve.by, arm.retrieve.profile)
-    items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-    weights = gate.weights(row, items, scores, gate.known(row))
     return [
         Memory(item["interaction_id"], item["timestamp"], item["response"], float(score), float(weight))
-        for item, score, weight in zip(items, scores, weights, strict=True)
+        for item, score, weight in zip(found.items, found.scores, found.weights, strict=True)
     ]
 
 

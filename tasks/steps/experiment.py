@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from spring.engine.settings import Lora
 from spring.rivals.proper.fits import Layered
 from spring.settings.arm import Arm, Profile, recipe_of
 from spring.settings.execution import Execution
@@ -17,8 +18,7 @@ from spring.settings.targets import check_targets
 from spring.settings.train import Train
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
-from tasks.cells.cluster.crew import Crew
-from tasks.cells.workbench import Adapter, Workbench
+from tasks.cells.workbench import Adapter, Row, Workbench
 from tasks.files import DATA, cells_folder
 from tasks.live import teller
 from tasks.params import load_params
@@ -47,6 +47,12 @@ class Adapters:
         return [user for name, user in self.found if name == recipe and user is not None]
 
 
+def laid(period: int, row: Row, lora: Lora) -> Adapter:
+    """The adapter of a row of a period's index, as it lies in data/."""
+    read = partial(read_held, DATA / "adapt" / str(period) / row["file"], row["cell"])
+    return Adapter(row["cell"], read, lora)
+
+
 class Experiment(Workbench):
     """The workbench of params.yaml, and what its arms have in common."""
 
@@ -61,6 +67,8 @@ class Experiment(Workbench):
         )
         self.tell = teller(self.params) or self.tell
         if self.params.execution.engine == "ray":
+            from tasks.cells.cluster.crew import Crew
+
             here = self.params.model_copy(update={"execution": Execution()})  # a worker has none
             self.crew = Crew(self, self.params.execution, partial(Experiment, here))
 
@@ -98,13 +106,11 @@ class Experiment(Workbench):
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""
         found: dict[Place, Adapter] = {}
-        folder = DATA / "adapt" / str(period)
         for row in read_index(period).iter_rows(named=True):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
                 lora = recipe_of(arm).at(row["lesson"]).lora
-                read = partial(read_held, folder / row["file"], row["cell"])
-                found[row["recipe"], row["user_id"]] = Adapter(row["cell"], read, lora)
+                found[row["recipe"], row["user_id"]] = laid(period, row, lora)
         return Adapters({place: self._layered(place, found) for place in found})
 
     def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
@@ -126,10 +132,7 @@ class Experiment(Workbench):
     def foundation(self, how: Train) -> Adapter | None:
         """The shared adapter of period 0, for users who come later; every later state follows from it."""
         rows = read_index(0).filter((pl.col("recipe") == how.recipe) & pl.col("user_id").is_null())
-        for row in rows.iter_rows(named=True):
-            read = partial(read_held, DATA / "adapt/0" / row["file"], row["cell"])
-            return Adapter(row["cell"], read, how.lora)
-        return None
+        return laid(0, rows.row(0, named=True), how.lora) if rows.height else None
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""

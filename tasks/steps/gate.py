@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,15 @@ from tasks.cells.decoding import Request
 from tasks.cells.workbench import Row
 from tasks.steps.calibration import FEATURES, describe
 from tasks.steps.memory import Library
+
+
+@dataclass(frozen=True)
+class Found:
+    """What retrieval finds for a query, best first, with scores and weights at the gate, both [N]."""
+
+    items: list[Row]
+    scores: np.ndarray
+    weights: np.ndarray
 
 
 class Gate:
@@ -41,20 +51,29 @@ class Gate:
 
     def request(self, row: Row, library: Library, user: str) -> Request:
         """One test query with the context that passes the gate."""
+        return self.request_with(row, self.search(row, library, user))
+
+    def search(self, row: Row, library: Library, user: str) -> Found | None:
+        """What the arm's retrieval finds for a query; null for an arm that does not search."""
         arm = self.arm
         if arm.memory_id is None or not arm.retrieves:
-            return Request(row, [], 0.0, 0, None)
-        known = self.known(row)
+            return None
         shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)
         items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-        weights = self.weights(row, items, scores, known)
-        context = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
+        return Found(items, scores, self.weights(row, items, scores, self.known(row)))
+
+    def request_with(self, row: Row, found: Found | None) -> Request:
+        """One test query with that of what was found that passes the gate."""
+        if found is None:
+            return Request(row, [], 0.0, 0, None)
+        arm = self.arm
+        context = [item for item, weight in zip(found.items, found.weights, strict=True) if weight > 0]
         late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
         assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
-        lmbda = effective_lambda(arm.decode.lmbda, weights)
-        sigma, _ = self.threshold(known)
+        lmbda = effective_lambda(arm.decode.lmbda, found.weights)
+        sigma, _ = self.threshold(self.known(row))
         used = sigma if arm.retrieve.gate in ("strict", "soft") and math.isfinite(sigma) else None
-        return Request(row, context, lmbda, len(items), used)
+        return Request(row, context, lmbda, len(found.items), used)
 
     def known(self, row: Row) -> np.ndarray:
         """Retrieval scores that calibrate the gate for a query."""

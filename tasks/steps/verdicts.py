@@ -22,9 +22,7 @@ from tasks.files import read_tests
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_index
 
-Served = Mapping[
-    str, int | None
-]  # user -> the lesson's period of the version in service; null or not there: none
+Served = Mapping[str, int | None]  # user -> the period of the lesson in service; null or not there: none
 VERDICTS: dict[str, Any] = {
     "user_id": pl.String,
     "period": pl.Int32,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from spring.settings.params import Params
+from tasks.cells.training import CURVE, USES
 from tasks.evaluate import METRICS_FILE, arms_by_recipe
 from tasks.files import DATA, read_parquet
 from tasks.steps.index import read_held, read_index
@@ -34,7 +35,7 @@ DRAWN = (
     "curves",
     "cost",
 )  # that name no user
-UNTOLD = {"curve.json", "uses.json"}  # beside adapters, no part of them
+UNTOLD = {CURVE, USES}  # beside adapters, no part of them
 
 
 def use_data(run: wandb.Run, params: Params, identity: Identity) -> None:

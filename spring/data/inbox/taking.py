@@ -19,7 +19,7 @@ import polars as pl
 
 from spring.data.inbox.files import Found, Seen, look
 from spring.data.inbox.ledger import PART, Line, add_line, add_part, clear, read_ledger, read_parts
-from spring.data.quarantine import EXCERPT, canonical_row, find_problem, writable
+from spring.data.quarantine import QUARANTINE, canonical_row, find_problem, set_aside, writable
 from spring.data.rows import Problem, RawRow, Reason, SourceError
 from spring.data.sources.fields import digest_of
 from spring.data.sources.table import TableSource, read_file
@@ -156,7 +156,7 @@ def _judge(
             raw = replace(raw, interaction_id=_own_id(raw))
         problem = find_problem(raw, min_chars=rules.min_chars, max_chars=rules.max_chars)
         if problem is not None:
-            rows.append(_set_aside(raw, problem))
+            rows.append(_aside(raw, problem))
             continue
         values = canonical_row(raw)
         digest, id = digest_of([str(value) for value in values]), raw.interaction_id or ""
@@ -164,7 +164,7 @@ def _judge(
         if there == digest:
             same += 1
         elif there is not None:
-            rows.append(_set_aside(raw, Problem("interaction_id", Reason.DUPLICATE_ID, id)))
+            rows.append(_aside(raw, Problem("interaction_id", Reason.DUPLICATE_ID, id)))
         else:
             fresh[id] = digest
             rows.append(_kept(raw, digest, max(values[2], rules.earliest)))
@@ -193,10 +193,8 @@ def _kept(raw: RawRow, digest: str, arrived: datetime) -> dict[str, Any]:
     }
 
 
-def _set_aside(raw: RawRow, problem: Problem) -> dict[str, Any]:
-    user, value = (text and writable(text[:EXCERPT]) for text in (raw.user_id, problem.value))
-    where = {"row": raw.row, "where": writable(raw.where), "user_id": user}
-    return where | {"field": writable(problem.field), "reason": str(problem.reason), "value": value}
+def _aside(raw: RawRow, problem: Problem) -> dict[str, Any]:
+    return dict(zip(QUARANTINE, set_aside(raw, problem), strict=True))
 
 
 def _digest_rows(raws: Iterable[RawRow]) -> str:
