@@ -16,6 +16,7 @@ from tasks.reporting.table import (
     number,
     paired_table,
     period_table,
+    probability,
     share,
     with_interval,
 )
@@ -86,11 +87,6 @@ def seeds_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:
         shown.append({"arm": arm} | text)
     title = f"Differences from {metrics['against']} in seeds {', '.join(map(str, seeds))}"
     return Table("seeds", title, rows, shown)
-
-
-def probability(p: float | None) -> str:
-    """A p-value as text; a small one as a bound."""
-    return "< 0.001" if p is not None and p < 0.001 else number(p)
 
 
 def transfer_table(metrics: dict[str, Any], order: Sequence[str]) -> Table:

@@ -31,7 +31,7 @@ from tasks.reporting.plots import answer_plot, leads_plot, measure_plot, paired_
 from tasks.reporting.provenance import Provenance, duration, total_seconds
 from tasks.reporting.published import published_table
 from tasks.reporting.reading import reading
-from tasks.reporting.table import Table, interval, left_out, number
+from tasks.reporting.table import Table, interval, left_out, number, p_value
 from tasks.reporting.templates import HERE
 from tasks.reporting.timeline import periods, timeline
 from tasks.reporting.transfer_plots import drawable, measured, transfer_plot
@@ -128,7 +128,7 @@ def parameters(params: Params) -> str:
 def environment() -> Environment:
     """Jinja (templates.py), and what reports show numbers with."""
     made = templates.environment()
-    made.filters |= {"number": number, "times": times, "embedded": embedded}
+    made.filters |= {"number": number, "times": times, "p_value": p_value, "embedded": embedded}
     made.globals |= {"colours": COLOURS, "style": Markup((HERE / "report.css").read_text(encoding="utf-8"))}
     made.globals["ticks_of"] = evenly_said
     return made

@@ -12,7 +12,7 @@ from tasks.reporting.answer import MAIN, Answer, times
 from tasks.reporting.choice import evenly, evenly_said
 from tasks.reporting.looks import Style
 from tasks.reporting.names import METRIC_NAMES, TRANSFER_NAMES, significant
-from tasks.reporting.table import number, with_interval
+from tasks.reporting.table import number, p_value, with_interval
 from tasks.reporting.vega import (
     FAINT,
     LINES,
@@ -222,7 +222,7 @@ def paired_plot(metrics: dict[str, Any], metric: str, styles: Styles, on: Sequen
     rows = []
     for arm, found in metrics["paired"].items():
         entry = found[metric]
-        p = f"\ncorrected p = {number(entry['p_holm'])}" if entry["p_holm"] is not None else ""
+        p = f"\ncorrected {p_value(entry['p_holm'])}" if entry["p_holm"] is not None else ""
         tip = f"{arm} over {metrics['against']}\n{with_interval(entry, 'difference', signed=True)}{p}"
         rows.append({"arm": arm, "sure": significant(entry), "tip": tip} | ends(entry, "difference"))
     rows.sort(key=lambda row: -row["value"])

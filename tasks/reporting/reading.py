@@ -7,9 +7,8 @@ from typing import Any
 
 from spring.measures.statistics import EVERY
 from tasks.reporting.answer import BETTER, MOST_NAMED, PROBABLY, UNCLEAR, can_succeed, judge
-from tasks.reporting.findings import probability
 from tasks.reporting.names import SIGNIFICANT, is_headline, listed, significant, titles
-from tasks.reporting.table import excludes_zero, interval, number, with_interval
+from tasks.reporting.table import excludes_zero, interval, number, p_value, with_interval
 
 FEW_USERS = 10  # below, even expanded bootstrap intervals are rough
 NOTE = (
@@ -83,8 +82,7 @@ def verdict(found: dict[str, Any], *, users: int, tests: int) -> str:
     }[judge(found, tested)]
     if not tested or found["p_holm"] is None:
         return words
-    p = probability(found["p_holm"])
-    return f"{words} (corrected p {p if p.startswith('<') else f'= {p}'})"
+    return f"{words} (corrected {p_value(found['p_holm'])})"
 
 
 def transfer_reading(metrics: dict[str, Any], order: Sequence[str]) -> list[str]:

@@ -37,6 +37,16 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     return "" if low is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 
+def probability(p: float | None) -> str:
+    """A p-value as a cell of a table; a small one as a bound."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p)
+
+
+def p_value(p: float) -> str:
+    """A p-value in a sentence."""
+    return f"p {text}" if (text := probability(p)).startswith("<") else f"p = {text}"
+
+
 def with_interval(found: dict[str, Any], name: str, *, signed: bool = False) -> str:
     """An entry of metrics.json as text: its middle, under `name` there, and its interval."""
     limits = interval(found["low"], found["high"], signed=signed)

@@ -24,7 +24,7 @@ from tasks.measures.costs import base_seconds
 from tasks.params import load_params
 from tasks.reporting.names import METRIC_NAMES
 from tasks.reporting.reading import metric_reading, reading, transfer_reading
-from tasks.reporting.table import Table, as_plain, number, size
+from tasks.reporting.table import Table, as_plain, number, p_value, size
 from tasks.tracking.arm import summary
 
 TYPES = ("abrupt", "gradual", "noise")
@@ -673,3 +673,10 @@ def test_rows_per_step_by_hand() -> None:
 
     generations = pl.DataFrame({"tokens": [3, 4, 0], "row_steps": [8, 6, 1]})
     assert rows_per_step(generations, 4) == pytest.approx(15 / 9)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.2, "p = 0.200"), (0.001, "p = 0.001"), (0.00099, "p < 0.001"), (0.0, "p < 0.001")]
+)
+def test_a_small_p_value_is_a_bound_and_never_none_at_all(p: float, said: str) -> None:
+    assert p_value(p) == said
