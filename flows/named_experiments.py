@@ -9,7 +9,7 @@ run takes over what an earlier one has set:
 NAME is given    the run starts from the params.yaml of the last commit; edits of your own are refused
 no NAME          it starts from params.yaml as it is, but for an experiment that an earlier run left there
 
-What the run would set is checked before DVC starts.
+What the run would set is checked before DVC starts. Staged changes of these files are unstaged.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def main() -> None:
     try:
         said = start(arguments.start, arguments.S)
         check(arguments.start, arguments.S)
+        unstage()
     except (ExperimentError, ParameterError) as error:
         sys.exit(f"error: {error}")
     if said:
@@ -97,6 +98,14 @@ def start(name: str = "", sets: Sequence[str] = ()) -> str:
         )
     edits = [key for key in edits if key not in {option.partition("=")[0] for option in sets}]
     return f"Used as they stand in {PARAMS}, though not committed: {', '.join(edits)}." if edits else ""
+
+
+def unstage() -> None:
+    """Takes out of Git's index what a killed `dvc exp run` has put there, and would refuse to start with.
+
+    The files stay as they are.
+    """
+    subprocess.run(["git", "reset", "--quiet", "--", PARAMS, "dvc.lock", "data"], check=True)
 
 
 def check(name: str, sets: Sequence[str] = ()) -> None:

@@ -197,6 +197,7 @@ def test_seeds_of_an_experiment_can_be_killed_and_started_again(
     while holders_of_locks(tmp_path):  # killed, but not yet gone: DVC would think that they work
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    git("add", "params.yaml")  # as DVC does when a stage ends; with this left, it would refuse to run
     (tmp_path / "wait").unlink()
     ran.unlink()
     write_programs(tmp_path, warm_python.folder / "python")
