@@ -8,11 +8,13 @@ spring rollback USER ... [--to PERIOD]  one step back, or to what was served aft
 spring rollback --all --to PERIOD       all users
 spring export FOLDER                    adapters as folders that PEFT and vLLM load
 spring ask USER FIELD=TEXT ...          the live version's answer
+spring forget USER                      as if the person had never been here
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("query", nargs="+", metavar="FIELD=TEXT", help="of the prompt")
     one.add_argument("--task", help="of the question, for users with texts of several")
     one.add_argument("--show", action="store_true", help="say what was heard, and with which weight")
+    one = command("forget", forget, "as if the person had never been here")
+    one.add_argument("user")
+    one.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+    one.add_argument("--verbose", action="store_true", help="print what the stages print")
     return found
 
 
@@ -142,6 +148,16 @@ def ask(asked: argparse.Namespace) -> None:
     print(answer.text)
     if asked.show:
         print(*told(answer, str(version)), sep="\n")
+
+
+def forget(asked: argparse.Namespace) -> None:
+    """Forgets a person; exits with 1 where what can be reached still holds them."""
+    from flows.live.forgetting.command import forget
+    from flows.live.update import updating
+
+    with updating(say, say if asked.verbose else lambda _: None) as update:
+        if not forget(asked.user, update, dry_run=asked.dry_run):
+            sys.exit(1)
 
 
 def told(answer: Answer, version: str) -> list[str]:

@@ -6,9 +6,11 @@ import json
 import logging
 import string
 from collections.abc import Iterable
+from pathlib import Path
 
 import polars as pl
 
+from spring.data.forgotten import read_forgotten, without
 from spring.data.quarantine import Checked, check_rows, leave_out
 from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError, rows_of
 from spring.data.sources.registry import SOURCES
@@ -75,13 +77,19 @@ def ingest(params: Params) -> None:
 
 
 def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip | Opened], pl.DataFrame]:
-    """Raw rows of the source in use, and the labels of those whose drift is known."""
-    source = SOURCES[ingest.source]
+    """Raw rows of the source in use, and labels of those whose drift is known; without who was forgotten."""
+    source, forgotten = SOURCES[ingest.source], read_forgotten(kept_folder(ingest))
     if source.make is not None:
         frame = source.make(ingest.block, seed=seed)
-        return rows_of(frame), frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
+        labels = frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
+        return without(rows_of(frame), forgotten), labels
     assert source.read is not None, "a source is read or made"
-    return source.read(ingest.block), pl.DataFrame(schema=LABELS)
+    return without(source.read(ingest.block), forgotten), pl.DataFrame(schema=LABELS)
+
+
+def kept_folder(ingest: Ingest) -> Path:
+    """Where it stands who was forgotten: beside an inbox's ledger, of any other source in live/."""
+    return Path(ingest.inbox.kept) if ingest.source == "inbox" else Path("live")
 
 
 def stop_if_spoiled(checked: Checked, ingest: Ingest) -> None:

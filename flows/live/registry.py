@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from flows.live.closing import Calendar
+from flows.live.forgetting.command import end_begun
 from flows.live.project import live_params
 from flows.live.publishing import note_aliases, noted_whole
 from flows.live.update import Update, name_periods, updating
@@ -143,6 +144,7 @@ def roll_back_all(to: int, say: Say) -> None:
 def _change(alter: Callable[[Registry], Aliases], what: str, say: Say, *, step: bool = False) -> None:
     """Changes the aliases and commits them; `step`: said twice, it would be done twice."""
     with updating(say, lambda _: None) as update:
+        end_begun(update)
         registry = Registry(update.params, update.versions)
         before = registry.aliases
         if not registry.committed:

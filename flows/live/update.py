@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.live.closing import Calendar, write_closed
+from flows.live.forgetting.command import end_begun
 from flows.live.judging import REMEDY, judge_news
 from flows.live.project import alone, live_params, ready
 from flows.live.publishing import publish_news
@@ -29,7 +30,7 @@ from tasks.params import load_params
 from tasks.reporting.update import News, closed_period, page
 
 Say = Callable[[str], None]
-STEPS = ("take", "close", "learn", "judge", "publish", "describe", "commit", "push")
+STEPS = ("resume", "take", "close", "learn", "judge", "publish", "describe", "commit", "push")
 
 
 @dataclass
@@ -50,6 +51,10 @@ class Update:
     alarm: str = ""  # what is wrong where too many were refused
     page: Path | None = None
     made: str | None = None  # the commit
+
+    def resume(self) -> None:
+        """Finishes forgetting a person, where that was stopped."""
+        end_begun(self)
 
     def take(self) -> None:
         """Takes the inbox."""

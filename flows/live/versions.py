@@ -15,6 +15,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
+from spring.data.forgotten import FORGOTTEN
 from spring.data.inbox.ledger import LEDGER, PARTS
 from tasks.serving.registry import ALIASES
 
@@ -22,6 +23,7 @@ AUTHOR = {"NAME": "SPRInG update", "EMAIL": "update@localhost"}
 STALE = 10.0  # seconds: no command of Git's holds a branch's lock for so long
 TRAILER = "Update"  # of a commit's message: the number of the update
 SERVED = "Served"  # of one between updates, that says which versions answer
+LEFT = "Forgotten"  # of one without a person who was forgotten
 
 
 class LiveError(RuntimeError):
@@ -45,6 +47,7 @@ class Versions:
             f"{self.kept}/{LEDGER}",
             f"{self.kept}/{PARTS}.dvc",
             self.aliases,
+            f"{self.kept}/{FORGOTTEN}",
         ]
 
     @property
@@ -89,7 +92,7 @@ class Versions:
     def one_since(self, commit: str) -> bool:
         """Whether the last commit is the only version since `commit`, which may be none (empty)."""
         since = [f"{commit}..HEAD"] if commit else ["HEAD"]
-        marks = [f"--grep=^{trailer}: " for trailer in (TRAILER, SERVED)]
+        marks = [f"--grep=^{trailer}: " for trailer in (TRAILER, SERVED, LEFT)]
         named = git("log", *since, *marks, "--format=%H").split()
         return len(named) < 2
 
@@ -131,10 +134,12 @@ class Versions:
                 time.sleep(0.2)
 
 
-def git(*arguments: str, more: dict[str, str] | None = None) -> str:
-    """What a Git command prints; `LiveError` where it fails."""
+def git(*arguments: str, more: dict[str, str] | None = None, errors: str = "strict") -> str:
+    """What a Git command prints; `LiveError` where it fails. `errors`: of bytes that are no text."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", **(more or {})}
-    done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *arguments], env=environment, capture_output=True, encoding="utf-8", errors=errors
+    )
     if done.returncode:
         raise LiveError(f"git {arguments[0]} failed: {' '.join(done.stderr.split())}")
     return done.stdout

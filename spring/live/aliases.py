@@ -79,6 +79,12 @@ class Served:
         """Without what is no longer there: with other code or settings all is learned anew."""
         return replace(self, trail=tuple(lesson for lesson in self.trail if lesson in lessons))
 
+    def as_in(self, lessons: Collection[Lesson]) -> Served:
+        """With these lessons in place of those of the same periods."""
+        now = {lesson.period: lesson for lesson in lessons}
+        trail = tuple(now[lesson.period] for lesson in self.trail if lesson.period in now)
+        return Served(trail, now.get(self.newest.period) if self.newest else None)
+
 
 @dataclass(frozen=True)
 class Aliases:
@@ -128,6 +134,14 @@ class Aliases:
         """All users to what was served after `to`; those who came later stay as they are."""
         back = {user: served.back_to(to) for user, served in self.users.items()}
         return self._with({user: served for user, served in back.items() if served.trail})
+
+    def without(self, user: str) -> Aliases:
+        """As if there never had been such a user."""
+        return Aliases({name: served for name, served in self.users.items() if name != user})
+
+    def learned_anew(self, lessons: Lessons) -> Aliases:
+        """Every version by the cell that its lesson has now: what was served of each period stays served."""
+        return Aliases({user: served.as_in(lessons.get(user, ())) for user, served in self.users.items()})
 
     def changed(self, other: Aliases) -> list[str]:
         """Users of whom `other` serves another version."""

@@ -16,6 +16,7 @@ from spring.settings.execution import Execution
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
 from spring.settings.train import Train
+from spring.store.adopting import store_of
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
 from tasks.cells.workbench import Adapter, Row, Workbench
@@ -62,7 +63,7 @@ class Experiment(Workbench):
             self.params.model,
             self.params.prompts,
             chance=self.params.seed,
-            store=store or CellStore(cells_folder()),
+            store=store or store_of(cells_folder()),
             check=self._check_targets,
         )
         self.tell = teller(self.params) or self.tell

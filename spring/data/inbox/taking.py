@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from spring.data.forgotten import REASON, Forgotten, read_forgotten
 from spring.data.inbox.files import Found, Seen, look
 from spring.data.inbox.ledger import PART, Line, add_line, add_part, clear, read_ledger, read_parts
 from spring.data.quarantine import QUARANTINE, canonical_row, find_problem, set_aside, writable
@@ -54,10 +55,12 @@ def take(inbox: Path, folder: Path, rules: Rules, *, now: datetime) -> Taken:
     """Takes what is new of the files of `inbox` into the ledger and the parts in `folder`.
 
     A row arrives with its own date, but never before `rules.earliest`: what was closed stays closed, whatever
-    clocks say. A file that cannot be used is refused as a whole, and the others are taken.
+    clocks say. A file that cannot be used is refused as a whole, and the others are taken. Of people who were
+    forgotten nothing is taken; how many rows that were is counted.
     """
     clear(folder)
     lines, seen, taken = read_ledger(folder), Seen(folder), Taken()
+    forgotten = read_forgotten(folder)
     known: dict[str, str] | None = None
     for found in look(inbox, taken.waiting, taken.others):
         digest = seen.digest(found)
@@ -65,7 +68,7 @@ def take(inbox: Path, folder: Path, rules: Rules, *, now: datetime) -> Taken:
             continue
         try:
             known = known_rows(folder) if known is None else known
-            line = _take_file(found, lines, known, folder, rules, now)
+            line = _take_file(found, lines, known, folder, rules, forgotten, now)
         except (SourceError, OSError) as error:
             taken.refused[found.name] = " ".join(str(error).split())
             continue
@@ -86,24 +89,33 @@ def known_rows(folder: Path) -> dict[str, str]:
 
 
 def _take_file(
-    found: Found, lines: list[Line], known: dict[str, str], folder: Path, rules: Rules, now: datetime
+    found: Found,
+    lines: list[Line],
+    known: dict[str, str],
+    folder: Path,
+    rules: Rules,
+    forgotten: Forgotten,
+    now: datetime,
 ) -> Line | None:
     """Takes one file; null: the same bytes were taken already. Raises SourceError for one that is refused."""
     digest = found.digest()
     if any(line.digest == digest for line in lines):
         return None
-    raws = [row for row in read_file(rules.columns, found.path, found.name) if isinstance(row, RawRow)]
+    read = [row for row in read_file(rules.columns, found.path, found.name) if isinstance(row, RawRow)]
     if found.changed():
         raise RefusedError(f"{found.name} was written while it was read: it is taken when it rests")
-    start = _taken_before(found.name, raws, lines)
+    raws = [row for row in read if row.user_id not in forgotten]
+    start = _taken_before(found.name, raws, read, forgotten, lines)
     rows, fresh, same = _judge(raws[start:], known, rules)
     reasons = Counter(str(row["reason"]) for row in rows if row["reason"] is not None)
     _refuse_spoiled(found.name, rows, len(raws) - start, reasons, rules.max_quarantined)
+    if len(read) > len(raws):
+        reasons[REASON] = len(read) - len(raws)
     line = Line(
         file=found.name,
         digest=digest,
         rows=len(raws),
-        rows_digest=_digest_rows(raws),
+        rows_digest=digest_rows(raws),
         new=len(fresh),
         known=start + same,
         quarantined=dict(sorted(reasons.items())),
@@ -115,17 +127,23 @@ def _take_file(
     return line
 
 
-def _taken_before(name: str, raws: list[RawRow], lines: list[Line]) -> int:
-    """How many rows of a file were taken when it was shorter; of another content it is refused."""
+def _taken_before(
+    name: str, raws: list[RawRow], read: list[RawRow], forgotten: Forgotten, lines: list[Line]
+) -> int:
+    """How many of `raws` were taken when the file was shorter; of another content it is refused.
+
+    `read`: all rows of the file. A line from before somebody was forgotten may count theirs too.
+    """
     before = next((line for line in reversed(lines) if line.file == name), None)
     if before is None:
         return 0
-    if len(raws) < before.rows or _digest_rows(raws[: before.rows]) != before.rows_digest:
-        raise RefusedError(
-            f"{name} has other rows than when it was taken ({before.taken}, {before.rows} rows); rows may "
-            f"only be added at its end: give what is new under another name"
-        )
-    return before.rows
+    for rows in (raws, read):
+        if len(rows) >= before.rows and digest_rows(rows[: before.rows]) == before.rows_digest:
+            return sum(row.user_id not in forgotten for row in rows[: before.rows])
+    raise RefusedError(
+        f"{name} has other rows than when it was taken ({before.taken}, {before.rows} rows); rows may "
+        f"only be added at its end: give what is new under another name"
+    )
 
 
 def _refuse_spoiled(
@@ -197,7 +215,7 @@ def _aside(raw: RawRow, problem: Problem) -> dict[str, Any]:
     return dict(zip(QUARANTINE, set_aside(raw, problem), strict=True))
 
 
-def _digest_rows(raws: Iterable[RawRow]) -> str:
+def digest_rows(raws: Iterable[RawRow]) -> str:
     """Stands for rows in their order; the place in the file is no part of them."""
     digest = hashlib.sha256()
     for raw in raws:

@@ -52,7 +52,7 @@ def read_text(path: Path, *, key: str = KEY) -> str:
         data = path.read_bytes()
         if _is_packed(path):
             data = gzip.decompress(data)
-    codec, skipped = _find_codec(data[:_LOOK], path, key)
+    codec, skipped = find_codec(data[:_LOOK], path, key)
     return data[skipped:].decode(codec, errors="replace")
 
 
@@ -72,7 +72,7 @@ def read_chunks(path: Path, *, key: str = KEY) -> Iterator[str]:
 @contextmanager
 def _opened(path: Path, key: str) -> Iterator[io.TextIOWrapper]:
     with _reading(path, key), gzip.open(path) if _is_packed(path) else path.open("rb") as file:
-        codec, skipped = _find_codec(file.read(_LOOK), path, key)
+        codec, skipped = find_codec(file.read(_LOOK), path, key)
         file.seek(skipped)
         yield io.TextIOWrapper(file, codec, errors="replace")
 
@@ -95,7 +95,7 @@ def _reading(path: Path, key: str) -> Iterator[None]:
         ) from None
 
 
-def _find_codec(first: bytes, path: Path, key: str) -> tuple[str, int]:
+def find_codec(first: bytes, path: Path, key: str) -> tuple[str, int]:
     """The codec of a text and how long its mark is, by its first bytes."""
     for mark, codec in _MARKS.items():
         if first.startswith(mark):

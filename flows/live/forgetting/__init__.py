@@ -1,0 +1,1 @@
+"""`spring forget USER`: a live project as if the person had never been in it."""

@@ -1,0 +1,127 @@
+"""`spring forget USER`: begins, or finishes what was stopped, and says what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.live.forgetting.journal import Journal, end_journal, read_journal
+from flows.live.forgetting.leftovers import Left
+from flows.live.forgetting.objects import Objects
+from flows.live.forgetting.person import Known, find, tables
+from flows.live.forgetting.search import Search, cells_of, files_under
+from flows.live.forgetting.steps import finish
+from flows.live.versions import LiveError
+from spring.data.forgotten import read_forgotten
+from spring.data.values import name_user
+from spring.live.aliases import VersionError
+from spring.live.traces import Traces
+from spring.settings.arm import recipe_of
+from spring.settings.params import Params
+from tasks.serving.registry import read_aliases
+
+if TYPE_CHECKING:
+    from flows.live.update import Update
+
+Say = Callable[[str], None]
+
+
+def forget(user: str, update: Update, *, dry_run: bool) -> bool:
+    """Forgets a person of the current live project; whether nothing that can be reached holds them still.
+
+    Raises `VersionError` for somebody who is not known, `LiveError` where an update was stopped.
+    """
+    kept, user = update.versions.kept, name_user(user)
+    begun = read_journal(kept)
+    if begun is not None:
+        if dry_run:
+            raise LiveError("a forgetting was stopped: say it without --dry-run, or spring update, to end it")
+        clear = end(update, begun)
+        if begun.traces.user == user:
+            return clear
+    journal = begin(user, update, dry_run=dry_run)
+    if dry_run:
+        return True
+    journal.write(kept)
+    return end(update, journal)
+
+
+def end(update: Update, journal: Journal) -> bool:
+    """Finishes what was begun, and says what is left."""
+    left = finish(update, journal)
+    end_journal(update.versions.kept)
+    for line in told(left, journal.traces):
+        update.say(line)
+    return not left.files
+
+
+def end_begun(update: Update) -> None:
+    """The first step of every update: a forgetting that was stopped is finished."""
+    begun = read_journal(update.versions.kept)
+    if begun is not None:
+        end(update, begun)
+
+
+def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
+    """What there is of a person; changes nothing."""
+    kept = update.versions.kept
+    try:
+        traces, known = find(user, update.params, kept)
+    except VersionError:
+        if user not in read_forgotten(kept):
+            raise
+        update.say(f"{user} was forgotten before: what is left is looked for by the id alone")
+        return Journal(Traces.of(user, (), (), (), ()), frozenset())
+    if update.versions.differing():
+        raise LiveError("an update was stopped before its version was made: spring update ends it")
+    tabled = [*files_under(Path("data")), *files_under(Path(".dvc/cache"))]
+    journal = Journal(traces, frozenset(cells_of(traces, iter(tabled))))
+    if dry_run:
+        describe(journal, known, update)
+    return journal
+
+
+def describe(journal: Journal, known: Known, update: Update) -> None:
+    """Says what would go."""
+    user, say, files = journal.traces.user, update.say, len(list(tables(update.params)))
+    more = len(known.theirs) - known.taken
+    served = read_aliases(update.versions.kept).users.get(user)
+    objects = Objects(Search(journal.traces, journal.cells))
+    say(f"rows of {user}: {known.taken} taken, {more} in {files} files of the inbox")
+    say(f"versions of {user}: {len(served.trail) if served else 0} served, {len(journal.cells)} adapters")
+    say(f"DVC: {len(objects.doomed())} objects of versions that hold {user} would go")
+    if shared := learned_together(update.params):
+        say(f"learned from all together, and would be learned again for all: {', '.join(shared)}")
+    say("Nothing was changed.")
+
+
+def learned_together(params: Params) -> list[str]:
+    """The arms whose users learn from each other."""
+    found = []
+    for name, arm in params.arms.items():
+        if arm.train is not None:
+            how = recipe_of(arm)
+            if how.shared or how.foundation is not None or how.experts is not None:
+                found.append(name)
+    return found
+
+
+def told(left: Left, traces: Traces) -> list[str]:
+    """What is left, a line each."""
+    lines = []
+    if left.removed:
+        lines.append(f"removed: {some(left.removed)}")
+    if not traces.is_telling:
+        lines.append("The id is too short to be looked for outside tables: a search of files went by texts")
+    lines += [f"beyond reach: {line}" for line in left.beyond]
+    lines += [f"still holds them: {name}" for name in left.files]
+    lines.append(
+        "Forgotten." if not left.files else "Forgotten, but for what is named above: remove that by hand."
+    )
+    return lines
+
+
+def some(names: list[str], most: int = 10) -> str:
+    """Names in a line, the first of many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
