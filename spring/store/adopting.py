@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spring.store.cells import LIMIT, CellStore
+from spring.store.disk import link, new_name
 from spring.store.segments import Files
 
 NEW = "forgetting"
@@ -54,12 +55,12 @@ def take_place(root: Path) -> int:
     """Puts the new store's segments in place of the old one's; how many cells went. May be said again."""
     old, new = CellStore(root), CellStore(root / NEW)
     gone = len(set(old) - set(new))
-    kept = {file.name for file in new.segments()}
-    for file in old.segments():
-        if file.name not in kept:
-            file.unlink(missing_ok=True)
-    for file in new.segments():
-        file.replace(root / "segments" / file.name)
+    kept = new.segments()
+    for file in kept:
+        link(file, root / "segments" / file.name)
+    for file in set(old.segments()) - {root / "segments" / file.name for file in kept}:
+        file.unlink()
     shutil.rmtree(root / "bad", ignore_errors=True)
-    shutil.rmtree(root / NEW)
+    done = (root / NEW).rename(root / "writing" / new_name())  # whole until here, and then nobody's
+    shutil.rmtree(done)
     return gone

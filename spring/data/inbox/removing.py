@@ -35,7 +35,7 @@ class Cleared:
     theirs: list[bool]  # of `before`
     after: list[RawRow]
     digest: str  # of the bytes as they were
-    new: Path  # the file without them, where it waits
+    new: Path  # the file without them, where it waits; the file itself where there is nothing of theirs
     new_digest: str
 
     @property
@@ -51,11 +51,13 @@ class Cleared:
             )
         if not self.after:
             self.found.path.unlink()
+            self.new.unlink(missing_ok=True)
             return
-        state = self.found.path.stat()
-        os.utime(self.new, ns=(state.st_atime_ns, state.st_mtime_ns))
-        self.new.chmod(state.st_mode & 0o777)
-        self.new.replace(self.found.path)
+        if any(self.theirs):
+            state = self.found.path.stat()
+            os.utime(self.new, ns=(state.st_atime_ns, state.st_mtime_ns))
+            self.new.chmod(state.st_mode & 0o777)
+            self.new.replace(self.found.path)
         if self.name != self.found.name:
             self.found.path.rename(self.found.path.with_name(Path(self.name).name))
 
@@ -71,9 +73,12 @@ def clear(
     theirs = [is_theirs(row) for row in before]
     kind = str(known_format(found.path, FORMATS))
     new = folder / WRITING / f"{hashlib.sha256(found.name.encode()).hexdigest()[:16]}-{found.path.name}"
-    new.parent.mkdir(exist_ok=True)
     gone = [row.where for row, mine in zip(before, theirs, strict=True) if mine]
-    new.write_bytes(_without(found.path, kind, gone, found.name) if gone else found.path.read_bytes())
+    if gone:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(_without(found.path, kind, gone, found.name))
+    else:
+        new = found.path
     after = _read(columns, new, name) if not all(theirs) else []
     left = [row for row, mine in zip(before, theirs, strict=True) if not mine]
     if digest_rows(after) != digest_rows(left):
