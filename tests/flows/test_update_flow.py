@@ -59,6 +59,6 @@ def test_a_deployment_updates_a_live_project(
     assert "<title>Update 1</title>" in page.text
     with get_client(sync_client=True) as client:
         steps = {task.name for task in client.read_task_runs() if task.flow_run_id == first}
-    assert steps == {"take", "close", "learn", "judge", "publish", "describe", "commit", "push"}
+    assert steps == {"resume", "take", "close", "learn", "judge", "publish", "describe", "commit", "push"}
     tree = yaml.safe_load((made.folder / "params.yaml").read_text(encoding="utf-8"))
     assert tree["ingest"]["inbox"]["until"] == f"{year}-01-01T00:00:00+00:00"
