@@ -17,6 +17,7 @@ import polars as pl
 
 PROBE = 48  # characters of a text that are looked for: an excerpt holds them too
 LEAST = 8  # characters of what is looked for within other words, or where bytes are no text
+NEAR = 200  # bytes of what others wrote in which a name of theirs is known to be another's word
 WORD = 3  # characters of a name, with a letter among them, that is looked for outside tables
 
 
@@ -39,7 +40,11 @@ class Traces:
         rest = pl.Series(list(others), dtype=pl.String)
         probes = {probe for text in texts for probe in probes_of(text)}
         words = [word for word in (*names, *ids) if word]
-        near = rest.filter(rest.str.contains_any(words)) if words else rest.clear()
+        near = (
+            rest.filter((rest.str.len_bytes() <= NEAR) & rest.str.contains_any(words))
+            if words
+            else rest.clear()
+        )
         return cls(user, names, ids - set(rest), frozenset(probes - _held(probes, rest)), frozenset(near))
 
     def as_json(self) -> dict[str, object]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.live.forgetting.journal import Journal, end_journal, read_journal
-from flows.live.forgetting.leftovers import Left
+from flows.live.forgetting.leftovers import Left, some
 from flows.live.forgetting.objects import Objects
 from flows.live.forgetting.person import Known, find, tables
 from flows.live.forgetting.search import Search, cells_of, files_under
 from flows.live.forgetting.steps import finish
+from flows.live.project import BusyError
 from flows.live.versions import LiveError
+from flows.workspace import FOLDER
 from spring.data.forgotten import read_forgotten
 from spring.data.values import name_user
 from spring.live.aliases import VersionError
@@ -49,11 +53,27 @@ def forget(user: str, update: Update, *, dry_run: bool) -> bool:
 
 def end(update: Update, journal: Journal) -> bool:
     """Finishes what was begun, and says what is left."""
-    left = finish(update, journal)
+    with no_experiment():
+        left = finish(update, journal)
     end_journal(update.versions.kept)
     for line in told(left, journal.traces):
         update.say(line)
     return not left.files
+
+
+@contextmanager
+def no_experiment() -> Iterator[None]:
+    """No flow of an experiment works in its copy of the project; `BusyError` where one does."""
+    lock = FOLDER.with_suffix(".lock")
+    if not lock.exists():
+        yield
+        return
+    with lock.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"An experiment is at work in {FOLDER}; nothing was forgotten yet.") from None
+        yield
 
 
 def end_begun(update: Update) -> None:
@@ -120,8 +140,3 @@ def told(left: Left, traces: Traces) -> list[str]:
         "Forgotten." if not left.files else "Forgotten, but for what is named above: remove that by hand."
     )
     return lines
-
-
-def some(names: list[str], most: int = 10) -> str:
-    """Names in a line, the first of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -6,20 +6,24 @@ files can be made again or are notes: they are removed. Files of somebody's own 
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from flows.live.forgetting.journal import JOURNAL
-from flows.live.forgetting.search import Search, files_under
+from flows.live.forgetting.search import CHUNK, Search, files_under
 from flows.live.versions import Versions, git
 from tasks.files import read_parquet, write_parquet
 from tasks.tracking.runs import FOLDER as RUNS
 
 OURS = ("data", "live", ".prefect", ".dvc", ".cells", "dvc_plots")
 WHOLE = (RUNS.name, "data/seeds", ".prefect/workspace")  # of these a folder goes as one
+DATABASE = (".db", ".db-wal", ".db-shm")
 NOTES = (JOURNAL, ".lock")  # what is needed until the end, and holds nobody
 
 
@@ -47,7 +51,8 @@ def clean(search: Search, versions: Versions) -> Left:
             remove(whole)
             left.removed.append(whole.as_posix())
         else:
-            left.files.append(name)
+            database = name.startswith(".prefect/") and path.suffix in DATABASE
+            left.files.append(f"{name} (prefect server database reset empties it)" if database else name)
     left.beyond += [*in_git(search, versions), *sent()]
     return left
 
@@ -55,7 +60,7 @@ def clean(search: Search, versions: Versions) -> Left:
 def removable(path: Path, kept: Path, tracked: set[str]) -> Path | None:
     """What goes with a file that holds them; null where that is somebody's own, or a database at work."""
     name = path.as_posix()
-    if name in tracked or path.suffix in (".db", ".sqlite", ".db-wal", ".db-shm"):
+    if name in tracked or path.suffix in DATABASE:
         return None
     for folder in WHOLE:
         if path.is_relative_to(folder):
@@ -86,28 +91,56 @@ def in_git(search: Search, versions: Versions) -> list[str]:
 
     Words are looked for in what updates commit and say; in all other objects texts and long ids.
     """
-    own = set()
-    for line in git("log", "--all", "--format=", "--raw", "--no-abbrev", "--", *versions.files).splitlines():
-        own.add(line.split()[3])
+    raw = git("log", "--all", "--format=", "--raw", "--no-abbrev", "--", *versions.files)
+    own = {line.split()[3] for line in raw.splitlines()}
     told = []
-    listed = git("cat-file", "--batch-check", "--batch-all-objects").splitlines()
-    for name, kind, _ in (line.split() for line in listed):
-        if kind not in ("blob", "commit", "tag"):
-            continue
-        content = git("cat-file", kind, name, errors="surrogateescape").encode("utf-8", "surrogateescape")
-        if search.traces.in_bytes(content, words=name in own or kind == "commit"):
-            where = (
-                name
-                if kind == "commit"
-                else git("log", "--all", f"--find-object={name}", "--format=%h", "-1")
-            )
-            told.append(f"Git: {kind} {name[:10]}, commit {where.strip()[:10] or 'none: git gc --prune=now'}")
+    for name, kind in held_objects(search, own):
+        named = git("log", "--all", f"--find-object={name}", "--format=%h", "-1").strip()
+        where = name[:10] if kind == "commit" else named or "none: git gc --prune=now"
+        told.append(f"Git: {kind} {name[:10]}, commit {where}")
     return told
 
 
+def held_objects(search: Search, own: set[str]) -> Iterator[tuple[str, str]]:
+    """Name and kind of Git's objects that hold them, those too that no branch leads to; many read at once."""
+    for words, some in batches(own):
+        if search.traces.in_bytes(b"\n".join(content for _, _, content in some), words=words):
+            yield from (
+                (name, kind) for name, kind, content in some if search.traces.in_bytes(content, words=words)
+            )
+
+
+def batches(own: set[str]) -> Iterator[tuple[bool, list[tuple[str, str, bytes]]]]:
+    """Git's objects, about `CHUNK` bytes of them at a time, those of `own` and commits (true) apart."""
+    waiting: dict[bool, list[tuple[str, str, bytes]]] = {True: [], False: []}
+    room = dict.fromkeys(waiting, CHUNK)
+    command = ["git", "cat-file", "--batch", "--batch-all-objects"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while head := process.stdout.readline().decode().split():
+            name, kind, size = head[0], head[1], int(head[2])
+            content = process.stdout.read(size + 1)
+            if kind == "tree":
+                continue
+            words = kind != "blob" or name in own
+            waiting[words].append((name, kind, content))
+            room[words] -= size
+            if room[words] < 0:
+                yield words, waiting[words]
+                waiting[words], room[words] = [], CHUNK
+    yield from waiting.items()
+
+
 def sent() -> list[str]:
-    """Runs of W&B that were sent to a server."""
-    online = sorted(path.name for path in RUNS.glob("run-*"))
-    return (
-        [f"W&B: {len(online)} runs were sent, and may name users: {', '.join(online[:5])}"] if online else []
-    )
+    """What was sent elsewhere: runs of W&B, and what Prefect's server was told."""
+    told, online = [], sorted(path.name for path in RUNS.glob("run-*"))
+    if online:
+        told.append(f"W&B: {len(online)} runs were sent, and may name users: {some(online)}")
+    if server := os.environ.get("PREFECT_API_URL"):
+        told.append(f"Prefect: logs and artifacts of the server {server} may name users")
+    return told
+
+
+def some(names: list[str], most: int = 10) -> str:
+    """Names in a line, the first of many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
