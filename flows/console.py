@@ -152,10 +152,10 @@ def ask(asked: argparse.Namespace) -> None:
 
 def forget(asked: argparse.Namespace) -> None:
     """Forgets a person; exits with 1 where what can be reached still holds them."""
+    from flows.live.forgetting.anywhere import project
     from flows.live.forgetting.command import forget
-    from flows.live.update import updating
 
-    with updating(say, say if asked.verbose else lambda _: None) as update:
+    with project(say, say if asked.verbose else lambda _: None) as update:
         if not forget(asked.user, update, dry_run=asked.dry_run):
             sys.exit(1)
 

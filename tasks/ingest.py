@@ -39,7 +39,8 @@ class QuarantineError(SourceError):
 def main() -> None:
     """Runs the stage; what it made last of a source that is made is laid out again where nothing changed."""
     params = load_params()
-    state = state_of(params) if SOURCES[params.ingest.source].make is not None else None
+    marks = read_forgotten(kept_folder(params.ingest)).marks
+    state = state_of(params, marks) if SOURCES[params.ingest.source].make is not None else None
     if state is None or not lay_out(state, WRITTEN):
         ingest(params)
         if state is not None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
@@ -24,11 +25,12 @@ KEPT = DATA / ".made"
 DIGESTS = KEPT / "digests.json"
 
 
-def state_of(params: Params) -> str:
-    """A name for all that the tables of a made source follow from."""
+def state_of(params: Params, forgotten: Collection[str] = ()) -> str:
+    """A name for all that the tables of a made source follow from; `forgotten`: marks of who is left out."""
     versions = platform.python_version(), pl.__version__
     settings = params.ingest.model_dump(mode="json"), params.prompts
-    return fingerprint([Code().digest("tasks.ingest"), versions, params.seed, settings], length=64)
+    parts = [Code().digest("tasks.ingest"), versions, params.seed, settings]
+    return fingerprint([*parts, sorted(forgotten)] if forgotten else parts, length=64)
 
 
 def lay_out(state: str, files: list[Path]) -> bool:

@@ -93,7 +93,7 @@ def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
             raise
         update.say(f"{user} was forgotten before: what is left is looked for by the id alone")
         return Journal(Traces.of(user, (), (), (), ()), frozenset())
-    if update.versions.differing():
+    if update.params.live is not None and update.versions.differing():
         raise LiveError("an update was stopped before its version was made: spring update ends it")
     tabled = [*files_under(Path("data")), *files_under(Path(".dvc/cache"))]
     journal = Journal(traces, frozenset(cells_of(traces, iter(tabled))))
@@ -104,7 +104,11 @@ def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
 
 def describe(journal: Journal, known: Known, update: Update) -> None:
     """Says what would go."""
-    user, say, files = journal.traces.user, update.say, len(list(tables(update.params)))
+    user, say, files = (
+        journal.traces.user,
+        update.say,
+        len(list(tables(update.params))) if update.params.live else 0,
+    )
     more = len(known.theirs) - known.taken
     served = read_aliases(update.versions.kept).users.get(user)
     objects = Objects(Search(journal.traces, journal.cells))

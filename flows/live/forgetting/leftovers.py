@@ -21,7 +21,19 @@ from flows.live.versions import Versions, git
 from tasks.files import read_parquet, write_parquet
 from tasks.tracking.runs import FOLDER as RUNS
 
-OURS = ("data", "live", ".prefect", ".dvc", ".cells", "dvc_plots")
+OURS = (".prefect", ".dvc", ".cells", "dvc_plots")
+STAGES = (
+    "ingest",
+    "split",
+    "score_base",
+    "adapt",
+    "consolidate",
+    "generate",
+    "transfer",
+    "evaluate",
+    "report",
+)
+MADE = (*(f"data/{name}" for name in (*STAGES, ".made", "code")), "data/ingest-quarantine.parquet")
 WHOLE = (RUNS.name, "data/seeds", ".prefect/workspace")  # of these a folder goes as one
 DATABASE = (".db", ".db-wal", ".db-shm")
 NOTES = (JOURNAL, ".lock")  # what is needed until the end, and holds nobody
@@ -66,7 +78,8 @@ def removable(path: Path, kept: Path, tracked: set[str]) -> Path | None:
         if path.is_relative_to(folder):
             depth = len(Path(folder).parts) + (folder != ".prefect/workspace")
             return Path(*path.parts[:depth])
-    return path if path.parts[0] in OURS or path.is_relative_to(kept) else None
+    ours = (*OURS, *MADE, kept.as_posix())  # and not what somebody has put into data/
+    return path if any(map(path.is_relative_to, ours)) else None
 
 
 def remove(path: Path) -> None:

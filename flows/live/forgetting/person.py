@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from flows.live.versions import LiveError
 from spring.data.inbox.files import Found, look
 from spring.data.inbox.ledger import clear as clear_writing
@@ -20,6 +22,7 @@ from spring.engine.strict import nearest
 from spring.live.aliases import VersionError
 from spring.live.traces import Traces
 from spring.settings.params import Params
+from tasks.files import DATA, read_parquet
 from tasks.serving.registry import read_aliases
 
 Row = dict[str, Any]  # of a part, or what a file's row has of that
@@ -38,11 +41,11 @@ class Known:
 def find(user: str, params: Params, kept: Path) -> tuple[Traces, Known]:
     """What tells of a user; `VersionError` where nobody is called so."""
     known = Known(users=set(read_aliases(kept).users))
-    for part in read_parts(kept):
+    for part in read_parts(kept) if params.live else read_ingested():
         for row in part.iter_rows(named=True):
             _put(row, user, known)
     known.taken = len(known.theirs)
-    for found in tables(params):
+    for found in tables(params) if params.live else ():
         for raw in _rows_of(found, params):
             _put(as_part(raw), user, known)
     if user not in known.users:
@@ -55,6 +58,13 @@ def find(user: str, params: Params, kept: Path) -> tuple[Traces, Known]:
     texts = {text for row in known.theirs for text in _texts(row)}
     others = {text for row in known.others for text in (*_texts(row), *_names(row))} | (known.users - {user})
     return Traces.of(user, names, ids, texts, others), known
+
+
+def read_ingested() -> Iterator[pl.DataFrame]:
+    """The rows of a project that is not live, as the stage ingest gave them."""
+    for name in ("interactions", "quarantine"):
+        if (file := DATA / f"ingest/{name}.parquet").exists():
+            yield read_parquet(file)
 
 
 def _put(row: Row, user: str, known: Known) -> None:

@@ -45,6 +45,8 @@ def keep_out(update: Update, traces: Traces) -> None:
 
 def take_out(update: Update, traces: Traces) -> None:
     """Takes their rows out of the ledger, the parts, and the files of the inbox, in this order."""
+    if update.params.live is None:  # sources are somebody's own; ingest leaves the rows out
+        return
     kept = update.versions.kept
     files = cleared(update.params, kept, traces, lambda name: neutral(name, traces))
     rows = rewrite(kept, files, theirs(traces), lambda name: neutral(name, traces))
@@ -109,6 +111,8 @@ def serve_others(update: Update, traces: Traces) -> None:
         _, arm = served_arm(update.params)
     except VersionError:
         return
+    if update.params.live is None:
+        return
     kept, closed = update.versions.kept, Calendar(update.params).closed
     before = read_aliases(kept)
     if closed and before.users:
@@ -119,9 +123,12 @@ def serve_others(update: Update, traces: Traces) -> None:
 def commit(update: Update, search: Search) -> None:
     """Makes what is left a version; of stages that were not run again dvc.lock loses what held them."""
     versions = update.versions
+    leave_out(stale_stages(locked(), Objects(search)))
+    if update.params.live is None:
+        update.say(f"not committed, that is yours: dvc.lock, data/ingest.json, {versions.kept / FORGOTTEN}")
+        return
     if (versions.kept / PARTS).is_dir():
         update.dvc("add", "--quiet", str(versions.kept / PARTS))
-    leave_out(stale_stages(locked(), Objects(search)))
     if versions.differing():
         made = versions.commit(f"Forgotten: a person, of all that was taken and learned\n\n{LEFT}: 1\n")
         update.say(f"version {made[:10]}: without them")
@@ -133,7 +140,7 @@ def prune(update: Update, search: Search, left: Left) -> None:
     if (cells_folder() / NEW).is_dir():
         update.say(f"cells: {take_place(cells_folder())} that nobody else asks for are gone")
     target = remote()
-    if target is not None:
+    if target is not None and update.params.live is not None:
         try:
             update.dvc("push", "--quiet")
             write_text(f"{target} {update.versions.head()}", update.versions.kept / ".pushed")
