@@ -36,6 +36,7 @@ from kit.sources import Message, call_git, make_repository
 
 import tasks.ingest
 import tasks.split
+from spring.data.forgotten import FORGOTTEN, Forgotten
 from spring.data.quarantine import EXCERPT, check_rows, leave_out
 from spring.data.rows import ARRIVED, INTERACTIONS, Problem, RawRow, Reason, Skip, rows_of
 from spring.data.split import LONG_TEXT
@@ -536,6 +537,23 @@ def test_what_was_made_is_laid_out_again_while_it_is_the_same(project: Path, mon
     count, less = outcome()
     assert count == 4 and less != before
     assert outcome() == (4, less)
+
+
+def test_who_was_forgotten_is_left_out_of_any_source(project: Path) -> None:
+    """Of one that is made, too, whose tables were kept with them in it."""
+    configure(source="personas", personas={"users": 3, "interactions": 20})
+    tasks.ingest.main()
+    before = pl.read_parquet("data/ingest/interactions.parquet")
+    gone, *_ = sorted(before["user_id"].unique())
+    (project / "live").mkdir()
+    (project / "live" / FORGOTTEN).write_text(Forgotten().with_user(gone).text(), encoding="utf-8")
+    tasks.ingest.main()
+    after = pl.read_parquet("data/ingest/interactions.parquet")
+    assert after.equals(before.filter(pl.col("user_id") != gone)) and after["user_id"].n_unique() == 2
+    told = json.loads(Path("data/ingest.json").read_text())
+    assert told["skipped"] == {"forgotten": 20} and told["users_kept"] == 2
+    kept = b"".join(file.read_bytes() for file in Path("data/.made").iterdir())
+    assert gone.encode() not in kept
 
 
 def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -92,7 +92,9 @@ def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
         if user not in read_forgotten(kept):
             raise
         update.say(f"{user} was forgotten before: what is left is looked for by the id alone")
-        return Journal(Traces.of(user, (), (), (), ()), frozenset())
+        traces = Traces.of(user, (), (), (), ())
+        search = Search(traces, frozenset())
+        return Journal(traces, search.cells, learned=not any(map(search.holds, files_under(Path("data")))))
     if update.params.live is not None and update.versions.differing():
         raise LiveError("an update was stopped before its version was made: spring update ends it")
     tabled = [*files_under(Path("data")), *files_under(Path(".dvc/cache"))]
@@ -104,11 +106,8 @@ def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
 
 def describe(journal: Journal, known: Known, update: Update) -> None:
     """Says what would go."""
-    user, say, files = (
-        journal.traces.user,
-        update.say,
-        len(list(tables(update.params))) if update.params.live else 0,
-    )
+    user, say = journal.traces.user, update.say
+    files = len(list(tables(update.params))) if update.params.live else 0
     more = len(known.theirs) - known.taken
     served = read_aliases(update.versions.kept).users.get(user)
     objects = Objects(Search(journal.traces, journal.cells))

@@ -35,8 +35,20 @@ class Objects:
         repo = Repo()
         self.cache: HashFileDB = repo.cache.local
         self.remote: HashFileDB | None = repo.cloud.get_remote_odb(remote()) if remote() else None
+        self.unreached = self._unreached()
+        if self.unreached:
+            self.remote = None
         self.runs = Path(self.cache.path).parents[1] / "runs"
         self.is_own = Path(self.cache.path).is_relative_to(Path.cwd())
+
+    def _unreached(self) -> str:
+        """Why the remote cannot be asked; nothing where it can, or there is none."""
+        try:
+            if self.remote is not None:
+                self.remote.fs.exists(self.remote.path)
+        except Exception as error:  # of as many kinds as there are remotes
+            return in_short(error)
+        return ""
 
     @property
     def remote_folder(self) -> Path | None:
@@ -124,7 +136,7 @@ class Objects:
         Folders' lists go last: stopped in between, the next look still knows what they name.
         """
         order = sorted(names, key=lambda name: (name.endswith(".dir"), name))
-        count, why = 0, ""
+        count, why = 0, self.unreached
         for store in filter(None, (self.cache, self.remote)):
             try:
                 for name in order:
@@ -134,9 +146,14 @@ class Objects:
             except Exception as error:  # of as many kinds as there are remotes
                 if store is self.cache:
                     raise
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                why = in_short(error)
         shutil.rmtree(self.runs, ignore_errors=True)  # which results came of which inputs: only spares runs
         return count, why
+
+
+def in_short(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def stale_stages(stages: dict[str, Any], objects: Objects) -> list[str]:

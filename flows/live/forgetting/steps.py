@@ -31,7 +31,6 @@ from tasks.serving.registry import read_aliases, read_lessons, served_arm, write
 if TYPE_CHECKING:
     from flows.live.update import Update
 
-
 ASK_NOTHING = ("code", "ingest", "split", "model")  # stages that ask for no cell
 
 
@@ -107,11 +106,11 @@ def is_there(stage: dict[str, Any]) -> bool:
 
 def serve_others(update: Update, traces: Traces) -> None:
     """Takes them out of the aliases; what others were served is served of the lessons that there are now."""
+    if update.params.live is None:
+        return
     try:
         _, arm = served_arm(update.params)
     except VersionError:
-        return
-    if update.params.live is None:
         return
     kept, closed = update.versions.kept, Calendar(update.params).closed
     before = read_aliases(kept)
@@ -136,23 +135,20 @@ def commit(update: Update, search: Search) -> None:
 
 
 def prune(update: Update, search: Search, left: Left) -> None:
-    """Swaps the cells, pushes the version, and removes all objects that held them, here and in the remote."""
+    """Swaps the cells, removes all objects that held them, here and in the remote, and pushes the version."""
     if (cells_folder() / NEW).is_dir():
         update.say(f"cells: {take_place(cells_folder())} that nobody else asks for are gone")
-    target = remote()
-    if target is not None and update.params.live is not None:
-        try:
-            update.dvc("push", "--quiet")
-            write_text(f"{target} {update.versions.head()}", update.versions.kept / ".pushed")
-        except StageError as error:
-            left.beyond.append(
-                f"DVC's remote {target}: this version was not pushed: {str(error).splitlines()[0]}"
-            )
-    objects = Objects(search)
+    objects, target = Objects(search), remote()
     count, why = objects.remove(objects.doomed())
     update.say(f"DVC: {count} objects of versions that held them are gone")
     if why:
         left.beyond.append(f"DVC's remote {target}: what it has of them stays ({why})")
+    if update.params.live is not None:
+        try:
+            update.push()
+        except StageError as error:
+            said = str(error).splitlines()[0]
+            left.beyond.append(f"DVC's remote {target}: not pushed, the next update does ({said})")
     if folder := objects.remote_folder:
         left.files += outside(folder, search)
 
