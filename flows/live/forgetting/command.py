@@ -13,7 +13,7 @@ from flows.live.forgetting.leftovers import Left, some
 from flows.live.forgetting.objects import Objects
 from flows.live.forgetting.person import Known, find, tables
 from flows.live.forgetting.search import Search, cells_of, files_under
-from flows.live.forgetting.steps import finish
+from flows.live.forgetting.steps import finish, made_stages
 from flows.live.project import BusyError
 from flows.live.versions import LiveError
 from flows.workspace import FOLDER
@@ -94,11 +94,12 @@ def begin(user: str, update: Update, *, dry_run: bool) -> Journal:
         update.say(f"{user} was forgotten before: what is left is looked for by the id alone")
         traces = Traces.of(user, (), (), (), ())
         search = Search(traces, frozenset())
-        return Journal(traces, search.cells, learned=not any(map(search.holds, files_under(Path("data")))))
+        learned = not any(map(search.holds, files_under(Path("data"))))
+        return Journal(traces, search.cells, made_stages(), learned)
     if update.params.live is not None and update.versions.differing():
         raise LiveError("an update was stopped before its version was made: spring update ends it")
     tabled = [*files_under(Path("data")), *files_under(Path(".dvc/cache"))]
-    journal = Journal(traces, frozenset(cells_of(traces, iter(tabled))))
+    journal = Journal(traces, frozenset(cells_of(traces, iter(tabled))), made_stages())
     if dry_run:
         describe(journal, known, update)
     return journal

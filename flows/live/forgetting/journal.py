@@ -23,6 +23,7 @@ class Journal:
 
     traces: Traces
     cells: frozenset[str]  # keys of cells that learned from them, by all tables that are there
+    stages: tuple[str, ...] = ()  # in order, those whose results were there when it began
     learned: bool = False  # whether all stages have run again without them
 
     def write(self, folder: Path) -> None:
@@ -31,7 +32,7 @@ class Journal:
         new.unlink(missing_ok=True)
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            more = {"cells": sorted(self.cells), "learned": self.learned}
+            more = {"cells": sorted(self.cells), "stages": self.stages, "learned": self.learned}
             json.dump(self.traces.as_json() | more, file)
         sync(new)
         new.replace(folder / JOURNAL)
@@ -45,7 +46,8 @@ def read_journal(folder: Path) -> Journal | None:
         return None
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return Journal(Traces.from_json(kept), frozenset(kept["cells"]), bool(kept["learned"]))
+        cells, stages = frozenset(kept["cells"]), tuple(kept["stages"])
+        return Journal(Traces.from_json(kept), cells, stages, bool(kept["learned"]))
     except (ValueError, LookupError, TypeError) as error:
         raise LiveError(f"{file} is damaged ({error}): remove it, and say spring forget USER again") from None
 

@@ -19,6 +19,7 @@ from flows.live.forgetting.search import Search
 from flows.live.versions import git, remote
 
 if TYPE_CHECKING:
+    from dvc.repo import Repo
     from dvc_data.hashfile.db import HashFileDB
 
 NAMED = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
@@ -34,21 +35,9 @@ class Objects:
         self.search, self._held = search, dict[str, bool]()
         repo = Repo()
         self.cache: HashFileDB = repo.cache.local
-        self.remote: HashFileDB | None = repo.cloud.get_remote_odb(remote()) if remote() else None
-        self.unreached = self._unreached()
-        if self.unreached:
-            self.remote = None
+        self.remote, self.unreached = reach(repo)
         self.runs = Path(self.cache.path).parents[1] / "runs"
         self.is_own = Path(self.cache.path).is_relative_to(Path.cwd())
-
-    def _unreached(self) -> str:
-        """Why the remote cannot be asked; nothing where it can, or there is none."""
-        try:
-            if self.remote is not None:
-                self.remote.fs.exists(self.remote.path)
-        except Exception as error:  # of as many kinds as there are remotes
-            return in_short(error)
-        return ""
 
     @property
     def remote_folder(self) -> Path | None:
@@ -149,6 +138,18 @@ class Objects:
                 why = in_short(error)
         shutil.rmtree(self.runs, ignore_errors=True)  # which results came of which inputs: only spares runs
         return count, why
+
+
+def reach(repo: Repo) -> tuple[HashFileDB | None, str]:
+    """The remote; none where there is none, or with why it cannot be asked."""
+    try:
+        if (name := remote()) is None:
+            return None, ""
+        store = repo.cloud.get_remote_odb(name)
+        store.fs.exists(store.path)
+    except Exception as error:  # of as many kinds as there are remotes
+        return None, in_short(error)
+    return store, ""
 
 
 def in_short(error: Exception) -> str:

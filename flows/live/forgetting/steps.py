@@ -67,16 +67,20 @@ def neutral(name: str, traces: Traces) -> str:
     return name
 
 
-def learn_again(update: Update) -> None:
-    """Runs every stage whose results are there, over a store that takes over only what they ask for."""
+def made_stages() -> tuple[str, ...]:
+    """The stages whose results are there, each after those that it needs."""
     known = locked()
-    names = [name for name in stages_in_order() if name in known and is_there(known[name])]
-    if not {"ingest", "split"} & set(names):  # nothing was learned yet
+    return tuple(name for name in stages_in_order() if name in known and is_there(known[name]))
+
+
+def learn_again(update: Update, stages: Collection[str]) -> None:
+    """Runs stages again, over a store that takes over only what they ask for."""
+    if not {"ingest", "split"} & set(stages):  # nothing was learned yet
         return
     (cells_folder() / NEW).mkdir(parents=True, exist_ok=True)
     clock = StageClock(update.say, update.hear)
     update.dvc("repro", "split", hear=clock.hear)
-    asking = [name for name in names if name not in ASK_NOTHING]
+    asking = [name for name in stages if name not in ASK_NOTHING]
     if asking:
         update.dvc("repro", "--force", "--single-item", *asking, hear=clock.hear)
     clock.stop()
@@ -147,7 +151,7 @@ def prune(update: Update, search: Search, left: Left) -> None:
         try:
             update.push()
         except StageError as error:
-            said = str(error).splitlines()[0]
+            said = " ".join(str(error).split())[:200]
             left.beyond.append(f"DVC's remote {target}: not pushed, the next update does ({said})")
     if folder := objects.remote_folder:
         left.files += outside(folder, search)
@@ -166,7 +170,7 @@ def finish(update: Update, journal: Journal) -> Left:
     keep_out(update, journal.traces)
     take_out(update, journal.traces)
     if not journal.learned:
-        learn_again(update)
+        learn_again(update, journal.stages)
         replace(journal, learned=True).write(update.versions.kept)
     serve_others(update, journal.traces)
     commit(update, search)

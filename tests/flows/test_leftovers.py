@@ -1,0 +1,170 @@
+"""What a search of the folder finds of a person, and what of DVC's objects goes: real files, Git and DVC."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from flows.live.forgetting.leftovers import clean
+from flows.live.forgetting.objects import Objects, stale_stages
+from flows.live.forgetting.search import Search, cells_of
+from flows.live.versions import Versions
+from spring.live.traces import Traces
+from spring.store.cells import CellStore
+from spring.store.keys import cell_key
+
+TEXT = "what nobody but bob has ever written about his red lamp"
+THEIRS = Traces.of("bob", [], ["bob-0-1"], [TEXT], ["bobby", "ann", "ann likes it"])
+KEYS = [cell_key("spring.code", number=i) for i in range(3)]
+VERSIONS = Versions("main", Path("live"))
+
+
+def call(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def commit(*names: str) -> None:
+    call("git", "add", "--force", *names)
+    call("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message", "x")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    call("git", "init", "--quiet", "--initial-branch", "main")
+    put("code.py", "# bob and ann are names of examples")
+    commit("code.py")
+
+
+def put(name: str, content: str | bytes | pl.DataFrame) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, pl.DataFrame):
+        content.write_parquet(path)
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_what_is_ours_goes_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = pl.DataFrame({"user_id": ["ann", "bob"], "text": ["x", TEXT]})
+    for name in (
+        "live/pages/00001.html",
+        ".prefect/reports/live/00001.html",
+        ".dvc/tmp/log",
+        "wandb/offline-run-1/a",
+    ):
+        put(name, f"<td>bob</td> {TEXT}")
+    put("wandb/offline-run-1/b", "of the same run")
+    put("data/seeds/main/0/users.parquet", users)
+    put("data/seeds/main/1/users.parquet", users.head(1))
+    put("data/generate/9/generations.parquet", users)
+    put("data/ingest-quarantine.parquet", users)
+    put("live/verdicts/00001.parquet", users)
+    put("data/table.parquet", users)  # somebody's own, as what follows
+    put("out/users.json", json.dumps({"bob-1": "bob"}))
+    put("notes.txt.gz", gzip.compress(b"as bob said"))
+    put("about-bob.txt", "")
+    put(".prefect/prefect.db", b"SQLite\0 bob ")
+    put("wandb/run-2/files", "what was sent")
+    for name in ("live/pages/00002.html", "data/report/report.html", "mine.txt"):
+        put(name, "<td>bobby</td> annual kebobs")
+    put("live/ledger.jsonl", '{"file": "bob.csv"}\n')
+    commit("live/ledger.jsonl")
+    put("live/ledger.jsonl", '{"file": "a.csv"}\n')
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert sorted(left.removed) == [
+        ".dvc/tmp/log",
+        ".prefect/reports/live/00001.html",
+        "data/generate/9/generations.parquet",
+        "data/ingest-quarantine.parquet",
+        "data/seeds/main",
+        "live/pages/00001.html",
+        "wandb/offline-run-1",
+    ]
+    assert sorted(left.files) == [
+        ".prefect/prefect.db (prefect server database reset empties it)",
+        "about-bob.txt",
+        "data/table.parquet",
+        "notes.txt.gz",
+        "out/users.json",
+    ]
+    git, wandb, prefect = left.beyond
+    assert git.startswith("Git: blob ") and wandb.startswith("W&B: 1 runs were sent")
+    assert prefect == "Prefect: logs and artifacts of the server http://127.0.0.1:1/api may name users"
+    assert pl.read_parquet("live/verdicts/00001.parquet")["user_id"].to_list() == ["ann"]
+    assert Path("live/pages/00002.html").exists() and not Path("wandb/offline-run-1").exists()
+
+
+def test_objects_of_git_that_no_branch_leads_to() -> None:
+    told = subprocess.run(["git", "hash-object", "-w", "--stdin"], input=TEXT.encode(), capture_output=True)
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert left.beyond == [f"Git: blob {told.stdout.decode()[:10]}, commit none: git gc --prune=now"]
+
+
+def segment(*keys: str) -> Path:
+    store = CellStore(Path("store-of-cells"))
+    with store.batch() as batch:
+        for key in keys:
+            batch[key] = {"weights.safetensors": key.encode()}
+    [name] = set(store.link(keys, Path("linked")).values())
+    return Path("linked") / name
+
+
+def test_segments_are_known_by_the_cells_that_tables_name() -> None:
+    both, other = segment(KEYS[0], KEYS[1]), segment(KEYS[2])
+    rows = {"user_id": ["bob", "ann", None], "cell": [KEYS[0], KEYS[1], KEYS[2]]}
+    table = put("index.parquet", pl.DataFrame({**rows, "chosen": [["bob-0-1"], ["a"], ["a", "bob-0-1"]]}))
+    cells = cells_of(THEIRS, iter([table, put("x.parquet", pl.DataFrame({"a": [1]})), put("y", b"PAR1")]))
+    assert cells == {KEYS[0], KEYS[2]}  # one that all share learned from theirs
+    assert Search(THEIRS, frozenset(cells)).holds(both) and Search(THEIRS, frozenset(cells)).holds(other)
+    assert not Search(THEIRS, frozenset({KEYS[0]})).holds(other)
+
+
+@pytest.mark.slow
+def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
+    dvc = (sys.executable, "-m", "dvc")
+    call(*dvc, "init", "--quiet")
+    call(*dvc, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
+    for texts in (["ann"], ["ann", "bob"], ["ann", "cem"]):
+        put("live/parts/0", "the same in all versions")
+        put("live/parts/1", ",".join(texts))
+        put("live/parts/2", f"beside {texts[-1]}")
+        call(*dvc, "add", "--quiet", "live/parts")
+        commit("live/parts.dvc")
+    call(*dvc, "push", "--quiet", "--all-commits")
+    objects = Objects(Search(THEIRS, frozenset()))
+    stores = [Path(".dvc/cache"), Path("remote")]
+
+    def names() -> list[set[str]]:
+        return [{file.read_text() for file in store.glob("files/md5/??/*")} for store in stores]
+
+    before = names()
+    assert before[0] == before[1] and len(before[0]) == 3 * 3 + 1
+    lists = [name for name in objects.doomed() if name.endswith(".dir")]
+    stages = {"a": {"outs": [{"path": "live/parts", "md5": lists[0]}]}, "b": {"outs": [{"path": "code"}]}}
+    assert stale_stages(stages, objects) == ["a"]
+    assert objects.remove(objects.doomed()) == (6, "")
+    for found in names():
+        gone = before[0] - found
+        assert {"ann,bob", "beside bob"} < gone and len(gone) == 3 and "the same in all versions" in found
+    for version, last in (("HEAD", "cem"), ("HEAD~2", "ann")):
+        call("git", "checkout", "--quiet", version)
+        call(*dvc, "checkout", "--quiet", "--force")
+        assert Path("live/parts/2").read_text() == f"beside {last}"
+        call("git", "checkout", "--quiet", "main")
+    assert objects.doomed() == set()
+
+    # whose client is not installed
+    call(*dvc, "remote", "modify", "--local", "store", "url", "s3://nowhere/at/all")
+    lost = Objects(Search(THEIRS, frozenset()))
+    assert "s3" in lost.unreached and lost.remove([]) == (0, lost.unreached)
