@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from spring.engine.device import pick_device, pick_dtype
 from spring.engine.settings import Model
 from tasks.files import write_json
 from tasks.machine import processor
+
+if TYPE_CHECKING:  # without torch this process is small (`spent`)
+    import torch
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft")
@@ -32,6 +35,8 @@ class Limits:
 
 def limits(device: torch.device, dtype: torch.dtype) -> Limits:
     """Measures both; the best of several attempts, since others may use the machine."""
+    import torch
+
     size = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     source = torch.empty(1 << 28, device=device, dtype=torch.int8)  # 256 MB: larger than any cache
@@ -55,7 +60,26 @@ def best(work: Callable[[], Any], device: torch.device, attempts: int = 12) -> f
 def wait(device: torch.device) -> None:
     """Until a GPU has done what it was told."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize()
+
+
+def spent(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> dict[str, float]:
+    """What a command takes with all that it starts: seconds, seconds of processors, peak memory (MB).
+
+    It counts the memory of the process that it was forked from, so that this one must stay small.
+    """
+    began = perf_counter()
+    process = subprocess.Popen(command, cwd=folder, env=env)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed")
+    return {
+        "seconds": perf_counter() - began,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / MEGABYTE,
+    }
 
 
 def about(model: Model) -> dict[str, Any]:
@@ -71,6 +95,8 @@ def write_result(name: str, about: dict[str, Any], **found: Any) -> None:
 
 def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Machine and versions, to be kept with every figure."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "machine": name,

@@ -45,13 +45,13 @@ def measure(clone: Path, arms: list[str], tree: dict[str, Any]) -> dict[str, dic
     for arm in tqdm(arms, unit="arm"):
         (clone / PARAMS).write_text(yaml.safe_dump(alone(tree, arm), sort_keys=False), encoding="utf-8")
         if not peaks:
-            shared = {stage: run(stage, clone)[1] for stage in SHARED}
+            shared = {stage: run(stage, clone)["peak_mb"] for stage in SHARED}
             peaks["score_base"] = {"all": shared["score_base"]}
         shutil.rmtree(clone / ".cells", ignore_errors=True)  # or arms with equal adapters would train nothing
         found = dict.fromkeys(STAGES, 0.0)
         for period in (0, 1):
             for stage in STAGES:
-                found[stage] = max(found[stage], run(f"{stage}@{period}", clone)[1])
+                found[stage] = max(found[stage], run(f"{stage}@{period}", clone)["peak_mb"])
         peaks[arm] = found | {"all": max(found.values())}
     return peaks
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import yaml
+
+from bench.machine import about, spent, write_result
+from tasks.params import load_params
 
 ROOT = Path(__file__).parents[1]
 USERS = (100, 1_000, 10_000)
@@ -51,19 +52,8 @@ def write_params(folder: Path, users: int) -> None:
 
 
 def run(module: str, folder: Path) -> Row:
-    """What `python -m module` takes in `folder`.
-
-    A process counts the memory of the one that it was forked from, so that this one must stay small.
-    """
-    began = perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", module], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{module} failed")
-    found = {"seconds": perf_counter() - began, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    return found | {"peak_mb": usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)}
+    """What `python -m module` takes in `folder`."""
+    return spent([sys.executable, "-m", module], folder, {**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def size(path: Path) -> int:
@@ -116,9 +106,6 @@ def main() -> None:
             found[users] = measure(users, (options.keep or Path(temporary)).resolve() / str(users))
     print(table(found))
     if tuple(options.users) == USERS:
-        from bench.machine import about, write_result  # not before: torch would count as the stages' memory
-        from tasks.params import load_params
-
         stages = {str(users): rows for users, rows in found.items()}
         write_result("people", about(load_params().model), texts=TEXTS, periods=PERIODS, users=stages)
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from pathlib import Path
-from time import perf_counter
 
-from bench.machine import MEGABYTE, about, write_result
+from bench.machine import about, spent, write_result
 from flows.stages import environment, stages_in_order
 from spring.store.cells import CellStore
 from tasks.params import load_params
@@ -26,15 +23,10 @@ from tasks.params import load_params
 TIMED = ("scores.json", "curve.json", "generations.json", "logps.json", "profile.json", "pair.json")
 
 
-def run(stage: str, clone: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MB) of one stage with everything it starts."""
-    began = perf_counter()
+def run(stage: str, clone: Path) -> dict[str, float]:
+    """Seconds, seconds of processors and peak memory (MB) of one stage with everything it starts."""
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", stage]
-    process = subprocess.Popen(command, env=own_environment(), cwd=clone)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"stage {stage} failed")
-    return perf_counter() - began, usage.ru_maxrss / MEGABYTE
+    return spent(command, clone, own_environment())
 
 
 def own_environment() -> dict[str, str]:
@@ -61,22 +53,20 @@ def measure(clone: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     seen: set[str] = set()
     for stage in stages_in_order(clone):
-        seconds, peak = run(stage, clone)
-        engine = engine_seconds(CellStore(clone / ".cells"), seen)
-        found[stage] = {"seconds": seconds, "engine": engine, "peak_mb": peak}
+        found[stage] = run(stage, clone)
+        found[stage]["engine"] = engine_seconds(CellStore(clone / ".cells"), seen)
     return found
 
 
 def summed(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """The stages of several periods, and all of them, as one: seconds added up, memory the largest."""
-    rows: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "engine": 0.0, "peak_mb": 0.0})
+    rows: dict[str, dict[str, float]] = {}
     for name in (lambda stage: stage.partition("@")[0], lambda stage: "all"):
         for stage, one in found.items():
-            row = rows[name(stage)]
-            row["seconds"] += one["seconds"]
-            row["engine"] += one["engine"]
-            row["peak_mb"] = max(row["peak_mb"], one["peak_mb"])
-    return dict(rows)
+            row = rows.setdefault(name(stage), dict.fromkeys(one, 0.0))
+            for what, value in one.items():
+                row[what] = max(row[what], value) if what == "peak_mb" else row[what] + value
+    return rows
 
 
 def table(found: dict[str, dict[str, float]]) -> str:

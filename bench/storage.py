@@ -2,9 +2,9 @@
 
 Personas with 12 texts each, 3 periods, two arms that learn, on a model of two layers: little but overhead is
 left. Per number of users: files and megabytes of the cell store, of data/ and of DVC's cache, and of all
-three, where a file under three names counts once, beside the adapters' own; seconds and peak memory of every
-stage; seconds of `dvc repro` with nothing to do, and of `adapt@1` when its cells are all there. Written to
-bench/results/storage.json.
+three, where a file under three names counts once, beside the adapters' own; seconds (of the clock, and of
+processors), and peak memory of every stage; the same of `dvc repro` with nothing to do, of `adapt@1` when its
+cells are all there, and of `make verify`. Written to bench/results/storage.json.
 """
 
 from __future__ import annotations
@@ -14,28 +14,34 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import polars as pl
 import yaml
 
-from bench.machine import MEGABYTE, about, write_result
+from bench.machine import MEGABYTE, about, spent, write_result
 from bench.people import PERIODS, parameters
 from bench.stages import own_environment, run, summed
-from bench.tiny import save_tiny
 from flows.stages import stages_in_order
 from tasks.params import PARAMS, load_params
 
 ARMS: dict[str, Any] = {"spring": {}, "current": {"train": {"data": "current"}}}
 PLACES = (".cells", "data", ".dvc/cache")
+TINY = """
+import sys
+from pathlib import Path
+from bench.texts import writers
+from bench.tiny import save_tiny
+texts = [text for own in writers("personas", 32) for row in own for text in row]
+save_tiny(Path(sys.argv[1]), texts, size=1024)
+"""  # in a process of its own: each one counts the memory of that which it was forked from
 Numbers = dict[str, Any]
 
 
 def prepare(clone: Path, users: int) -> None:
     """An experiment of so many users on a tiny model, in a clone of the last commit."""
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
-    save_tiny(clone / "tiny")
+    subprocess.run([sys.executable, "-c", TINY, clone / "tiny"], check=True)
     tree = parameters(users)
     tree["model"] |= {"id": "tiny", "dtype": "float32", "device": "cpu"}
     tree["arm"]["decode"]["max_new_tokens"] = 4
@@ -46,21 +52,19 @@ def prepare(clone: Path, users: int) -> None:
 
 def measure(clone: Path) -> Numbers:
     """All stages once, then again with nothing to do."""
-    stages: dict[str, dict[str, float]] = {}
-    for stage in stages_in_order(clone):
-        seconds, peak = run(stage, clone)
-        stages[stage] = {"seconds": seconds, "engine": 0.0, "peak_mb": peak}
-    found: Numbers = {"stages": stages, **held(clone)}
-    found["nothing_to_do"] = timed(clone, "-m", "dvc", "repro", "--quiet")
-    found["laid_out"] = timed(clone, "-m", "tasks.adapt", "--period", "1")
-    return found
+    stages = {stage: run(stage, clone) for stage in stages_in_order(clone)}
+    return {
+        "stages": stages,
+        **held(clone),
+        "nothing_to_do": timed(clone, "-m", "dvc", "repro", "--quiet"),
+        "laid_out": timed(clone, "-m", "tasks.adapt", "--period", "1"),
+        "verify": timed(clone, "-m", "tasks.verify"),
+    }
 
 
-def timed(clone: Path, *words: str) -> float:
-    """Seconds of a command of this Python's in `clone`."""
-    began = perf_counter()
-    subprocess.run([sys.executable, *words], cwd=clone, env=own_environment(), check=True)
-    return perf_counter() - began
+def timed(clone: Path, *words: str) -> dict[str, float]:
+    """What a command of this Python's takes in `clone`."""
+    return spent([sys.executable, *words], clone, own_environment())
 
 
 def held(clone: Path) -> Numbers:
@@ -97,18 +101,24 @@ def table(found: dict[str, Numbers]) -> str:
         "MB: adapters; the segments that hold them": lambda n: (
             f"{n['adapters_mb']:.1f}; {n['mb']['segments of adapters']:.1f}"
         ),
-        "`dvc repro` with nothing to do, s": lambda n: f"{n['nothing_to_do']:.1f}",
-        "`adapt@1`, all cells there, s": lambda n: f"{n['laid_out']:.1f}",
+        "`dvc repro` with nothing to do": lambda n: took(n["nothing_to_do"]),
+        "`adapt@1`, all cells there": lambda n: took(n["laid_out"]),
+        "`make verify`": lambda n: took(n["verify"]),
     }
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(row(numbers) for numbers in found.values()) + " |")
     for stage in summed(next(iter(found.values()))["stages"]):
         cells = [
-            f"{1000 * one['seconds'] / int(users):.1f} ms, {one['peak_mb']:.0f} MB"
+            f"{1000 * one['cpu_seconds'] / int(users):.1f} ms, {one['peak_mb']:.0f} MB"
             for users, one in ((users, summed(numbers["stages"])[stage]) for users, numbers in found.items())
         ]
-        lines.append(f"| `{stage}`, per user; peak | " + " | ".join(cells) + " |")
+        lines.append(f"| `{stage}`: of a processor per user; peak | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def took(one: dict[str, float]) -> str:
+    """What a command took, in words."""
+    return f"{one['seconds']:.1f} s ({one['cpu_seconds']:.1f} of processors), {one['peak_mb']:.0f} MB"
 
 
 def main() -> None:

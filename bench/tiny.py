@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,11 @@ def make_model(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
 _surveyed: dict[str, tuple[Road, tuple[str, ...]]] = {}  # road and layers, by configuration
 
 
-def make_tokenizer() -> Any:
-    """Byte-level BPE with a ChatML template; pad token = eos token = end of turn, as in SmolLM2."""
+def make_tokenizer(sentences: Sequence[str] = SENTENCES, *, size: int = VOCABULARY) -> Any:
+    """Byte-level BPE of what is in `sentences`, with a ChatML template.
+
+    Pad token = eos token = end of turn, as in SmolLM2.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,12 +68,12 @@ def make_tokenizer() -> Any:
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=["<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    plain.train_from_iterator(SENTENCES, trainer)
+    plain.train_from_iterator(sentences, trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=plain, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
     )
@@ -77,7 +81,7 @@ def make_tokenizer() -> Any:
     return made
 
 
-def save_tiny(folder: Path) -> None:
+def save_tiny(folder: Path, sentences: Sequence[str] = SENTENCES, *, size: int = VOCABULARY) -> None:
     """A folder that `model.id` can name, for prompts of up to 4,096 tokens."""
-    make_model(max_position_embeddings=4096).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    make_model(max_position_embeddings=4096, vocab_size=size).save_pretrained(folder)
+    make_tokenizer(sentences, size=size).save_pretrained(folder)
