@@ -1,15 +1,17 @@
-"""What users cost on the disk and in overhead: `python -m bench.storage [--users 100 1000]`.
+"""What users cost on the disk and in overhead: `python -m bench.storage [--users 100 1000] [--hollow]`.
 
 Personas with 12 texts each, 3 periods, two arms that learn, on a model of two layers: little but overhead is
-left. Per number of users: files and megabytes of the cell store, of data/ and of DVC's cache, and of all
-three, where a file under three names counts once, beside the adapters' own; seconds (of the clock, and of
-processors), and peak memory of every stage; the same of `dvc repro` with nothing to do, of `adapt@1` when its
-cells are all there, and of `make verify`. Written to bench/results/storage.json.
+left; with --hollow nothing but that (bench/hollow.py). Per number of users: files and megabytes of the cell
+store, of data/ and of DVC's cache, and of all three, where a file under three names counts once, beside the
+adapters' own and the texts'; seconds (of the clock, and of processors) and peak memory of every stage; the
+same of `dvc repro` with nothing to do, of `adapt@1` when its cells are all there, and of `make verify`.
+Written to bench/results/storage.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,13 +21,14 @@ from typing import Any
 import polars as pl
 import yaml
 
-from bench.machine import MEGABYTE, about, spent, write_result
+from bench.machine import RESULTS, about, spent, write_result
 from bench.people import PERIODS, parameters
 from bench.stages import own_environment, run, summed
 from flows.stages import stages_in_order
 from tasks.params import PARAMS, load_params
 
 ARMS: dict[str, Any] = {"spring": {}, "current": {"train": {"data": "current"}}}
+FILLING = ("score_base", "adapt", "consolidate", "generate")  # the stages that have cells
 PLACES = (".cells", "data", ".dvc/cache")
 TINY = """
 import sys
@@ -35,11 +38,12 @@ from bench.tiny import save_tiny
 texts = [text for own in writers("personas", 32) for row in own for text in row]
 save_tiny(Path(sys.argv[1]), texts, size=1024)
 """  # in a process of its own: each one counts the memory of that which it was forked from
+RESULT = RESULTS / "storage.json"
 Numbers = dict[str, Any]
 
 
-def prepare(clone: Path, users: int) -> None:
-    """An experiment of so many users on a tiny model, in a clone of the last commit."""
+def prepare(clone: Path, users: int, *, hollow: bool = False) -> None:
+    """An experiment of so many users on a tiny model, in a clone of the last commit; `hollow`: without it."""
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
     subprocess.run([sys.executable, "-c", TINY, clone / "tiny"], check=True)
     tree = parameters(users)
@@ -48,6 +52,11 @@ def prepare(clone: Path, users: int) -> None:
     tree |= {"arms": ARMS, "transfer": None}
     tree["evaluate"]["against"] = "spring"
     (clone / PARAMS).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    if hollow:
+        stages = (clone / "dvc.yaml").read_text(encoding="utf-8")
+        for stage in FILLING:
+            stages = stages.replace(f"python -m tasks.{stage}", f"python -m bench.hollow tasks.{stage}")
+        (clone / "dvc.yaml").write_text(stages, encoding="utf-8")
 
 
 def measure(clone: Path) -> Numbers:
@@ -74,13 +83,16 @@ def held(clone: Path) -> Numbers:
     for place in PLACES:
         states = [file.stat() for file in (clone / place).rglob("*") if file.is_file()]
         found["files"][place] = len(states)
-        found["mb"][place] = sum(state.st_size for state in states) / MEGABYTE
+        found["mb"][place] = sum(state.st_size for state in states) / 1e6
         every |= {state.st_ino: state.st_size for state in states}
     rows = pl.concat(pl.read_parquet(clone / f"data/adapt/{t}/index.parquet") for t in range(PERIODS))
     found["adapters"] = rows.height
-    found["adapters_mb"] = int(rows["bytes"].sum()) / MEGABYTE
-    found["mb"]["all"] = sum(every.values()) / MEGABYTE
-    found["mb"]["segments of adapters"] = segments(clone) / MEGABYTE
+    rows = rows.unique("cell")
+    found["adapters_mb"] = int(rows["bytes"].sum()) / 1e6
+    texts = pl.read_parquet(clone / "data/ingest/interactions.parquet", columns=["query", "response"])
+    found["texts_mb"] = sum(int(texts[name].str.len_bytes().sum()) for name in texts.columns) / 1e6
+    found["mb"]["all"] = sum(every.values()) / 1e6
+    found["mb"]["segments of adapters"] = segments(clone) / 1e6
     return found
 
 
@@ -98,8 +110,8 @@ def table(found: dict[str, Numbers]) -> str:
         "files: cells, data/, cache": lambda n: " / ".join(f"{n['files'][p]:,}" for p in PLACES),
         "MB: cells, data/, cache": lambda n: " / ".join(f"{n['mb'][p]:.1f}" for p in PLACES),
         "MB: all three, each file once": lambda n: f"{n['mb']['all']:.1f}",
-        "MB: adapters; the segments that hold them": lambda n: (
-            f"{n['adapters_mb']:.1f}; {n['mb']['segments of adapters']:.1f}"
+        "MB: adapters; the segments that hold them; texts": lambda n: (
+            f"{n['adapters_mb']:.1f}; {n['mb']['segments of adapters']:.1f}; {n['texts_mb']:.1f}"
         ),
         "`dvc repro` with nothing to do": lambda n: took(n["nothing_to_do"]),
         "`adapt@1`, all cells there": lambda n: took(n["laid_out"]),
@@ -128,15 +140,19 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="where to run and leave the projects; a folder not yet there"
     )
+    parser.add_argument("--hollow", action="store_true", help="cells are made up")
     asked = parser.parse_args()
-    found: dict[str, Numbers] = {}
+    name, found = "hollow" if asked.hollow else "storage", dict[str, Numbers]()
     with tempfile.TemporaryDirectory() as folder:
         for users in asked.users:
             clone = (asked.keep or Path(folder)) / str(users)
-            prepare(clone, users)
+            prepare(clone, users, hollow=asked.hollow)
             found[str(users)] = measure(clone)
             print(table(found))
-    write_result("storage", about(load_params().model), storage=found)
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    found = before.get(name, {}) | found
+    before.pop("about", None)
+    write_result(RESULT.stem, about(load_params().model), **{**before, name: found})
 
 
 if __name__ == "__main__":

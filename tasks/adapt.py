@@ -20,7 +20,7 @@ from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import INDEX, by_user, carried_on
+from tasks.steps.index import INDEX, by_place, by_user, carried_on
 from tasks.steps.levels import Placed, lay_levels, place_lesson
 from tasks.steps.online import set_turns
 from tasks.steps.partners import check_partners
@@ -134,7 +134,8 @@ def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]
     if period > 0:
         folder = DATA / "consolidate" / str(period - 1)
         past = by_user(read_parquet(folder / "history.parquet"))
-        buffers = read_parquet(folder / "buffers.parquet")
+        buffers = read_parquet(folder / "buffers.parquet", ["memory", "user_id", "interaction_id"])
+    held = by_place(buffers, "memory")
     previous, lessons = bench.adapters(period - 1), bench.lessons(period - 1)
     absent: dict[str, list[Row]] = {user: [] for user in past if user not in users}
     cases = []
@@ -143,10 +144,8 @@ def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]
         catches_up = how.shared and how.data in ("current", "cumulative")  # with what was too late before
         for user, mine in (users | absent if catches_up else users).items():
             history = past.get(user, [])
-            kept: set[str] = set()
-            if how.replay_share > 0:
-                mask = (pl.col("memory") == arm.memory_id) & (pl.col("user_id") == user)
-                kept = set(buffers.filter(mask)["interaction_id"])
+            memory = arm.memory_id if how.replay_share > 0 else None
+            kept = {row["interaction_id"] for row in held[memory, user]} if memory else set()
             replay = [row for row in history if row["interaction_id"] in kept]
             lesson = lessons.get((recipe, None if how.shared else user), 0)
             cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user), lesson))
@@ -188,13 +187,14 @@ def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
     cases = [case for case in cases if case.past]
     if not cases:
         return
-    before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+    before = by_place(read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet"), "recipe")
     jobs = [ScoreJob(case.rows, case.previous) for case in cases]
     for case, found in zip(cases, score(bench, jobs, f"adapt@{period} confidence"), strict=True):
-        mine = before.filter((pl.col("recipe") == case.recipe) & (pl.col("user_id") == case.user))
+        assert case.user is not None, "cases are pooled later"
+        mine = np.array([row["confidence"] for row in before[case.recipe, case.user]], dtype=np.float64)
         sure = cama.confidence(found.logp, found.tokens)
         case.seconds_score = found.seconds
-        case.chosen = [case.rows[i] for i in cama.keep_confident(sure, mine["confidence"].to_numpy())]
+        case.chosen = [case.rows[i] for i in cama.keep_confident(sure, mine)]
         note_confidences(case, sure)
 
 

@@ -25,7 +25,7 @@ from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
 from tasks.steps.experiment import BUFFER, Experiment
-from tasks.steps.index import by_user, read_chosen, vector_id
+from tasks.steps.index import by_place, by_user, read_chosen, vector_id
 from tasks.steps.memory import Library
 from tasks.steps.profiles import PROFILES, Profiles, write_profiles
 from tasks.steps.steering import write_vectors
@@ -122,7 +122,8 @@ def update_buffers(
 
     Both are scored under the updated adapter. Who has nothing new keeps what is held, and pays nothing.
     """
-    past, news = by_user(history), set(history.filter(pl.col("period") == period)["user_id"])
+    past, held = by_user(history), by_place(before, "memory")
+    news = set(history.filter(pl.col("period") == period)["user_id"])
     chosen, before_that = read_chosen(period), read_chosen(period - 1)
     adapters = bench.adapters(period)
     cases: list[tuple[str, Arm, str, list[Row]]] = []
@@ -137,8 +138,7 @@ def update_buffers(
             if arm.train and not arm.train.foundation_alone:  # what it has learned that it had not before
                 lesson = next(key for key in ((arm.recipe, user), (arm.recipe, None)) if key in chosen)
                 new = chosen[lesson] - before_that.get(lesson, set())
-            held = before.filter((pl.col("memory") == name) & (pl.col("user_id") == user))
-            known = {row["interaction_id"]: row for row in held.to_dicts()}
+            known = {row["interaction_id"]: row for row in held[name, user]}
             candidates = [
                 {**row, "held": known.get(row["interaction_id"])}
                 for row in rows

@@ -22,7 +22,6 @@ from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.index import by_user
 from tasks.steps.memory import Library
-from tasks.steps.partners import swap
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
 from tasks.steps.vectors import read_profile_vectors
@@ -120,9 +119,8 @@ def read_known(period: int) -> dict[str, pl.DataFrame]:
 
 def adapter_for(bench: Experiment, arm: Arm, adapters: Adapters, user: str) -> Adapter | None:
     """The adapter that answers: the user's own, or in the control `adapter: swapped` another user's."""
-    owner = user
-    if arm.adapter == "swapped":
-        owner = swap(adapters.owners(arm.recipe), seed=bench.params.seed)[user]
+    swapped = arm.adapter == "swapped"
+    owner = adapters.partner(arm.recipe, user, seed=bench.params.seed) if swapped else user
     adapter = adapters.of(arm.recipe, owner)
     assert (adapter is None) == (arm.recipe is None), (arm.recipe, owner)
     return adapter

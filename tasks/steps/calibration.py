@@ -66,23 +66,20 @@ def score_pairs(
     Their quartiles are the gate's threshold (Eq. 6). A score is known from the last of the user's queries on:
     the memory is that after the whole period, and so are the word counts that scores depend on.
     """
-    tables = [pl.DataFrame(schema=GATE_SCORES)]
+    asked: list[tuple[Any, ...]] = []  # all but the scores, once for each query
+    found = [np.empty(0)]
     for memory, by in pairs:
         for user, rows in queries.items():
             shelf = library.shelf(memory, user, by)
             items = np.array([item["interaction_id"] for item in shelf.rows], dtype=object)
-            common = {
-                "memory": memory,
-                "by": by,
-                "period": library.period,
-                "user_id": user,
-                "known_at": max(arrived(row) for row in rows),
-            }
+            known_at = max(arrived(row) for row in rows)
             for row in rows:
-                scores = shelf.scores(query_text(row["query"]))[items != row["interaction_id"]]
-                columns = {name: [value] * len(scores) for name, value in common.items()}
-                tables.append(pl.DataFrame(columns | {"score": scores}, schema=GATE_SCORES))
-    return pl.concat(tables)
+                asked.append((memory, by, library.period, user, known_at))
+                found.append(shelf.scores(query_text(row["query"]))[items != row["interaction_id"]])
+    common = {name: kind for name, kind in GATE_SCORES.items() if name != "score"}
+    places = np.repeat(np.arange(len(asked)), [len(scores) for scores in found[1:]])
+    queried = pl.DataFrame(asked, schema=common, orient="row")[places]
+    return queried.with_columns(score=pl.Series(np.concatenate(found), dtype=pl.Float64))
 
 
 def gain_pairs(

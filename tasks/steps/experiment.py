@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from tasks.files import DATA, cells_folder
 from tasks.live import teller
 from tasks.params import load_params
 from tasks.steps.index import Place, read_held, read_index
+from tasks.steps.partners import swap
 
 if TYPE_CHECKING:
     from spring.engine.model import BaseModel
@@ -36,6 +37,7 @@ class Adapters:
     """The adapters after a period, by recipe and user; the user is null for one that all users share."""
 
     found: dict[Place, Adapter]
+    _partners: dict[tuple[str | None, int], dict[str, str]] = field(default_factory=dict, init=False)
 
     def of(self, recipe: str | None, user: str) -> Adapter | None:
         """The adapter that `user` has under `recipe`; null without one."""
@@ -46,6 +48,12 @@ class Adapters:
     def owners(self, recipe: str | None) -> list[str]:
         """The users with an adapter of their own under `recipe`."""
         return [user for name, user in self.found if name == recipe and user is not None]
+
+    def partner(self, recipe: str | None, user: str, *, seed: int) -> str:
+        """Whose adapter `user` answers with where adapters are swapped."""
+        if (recipe, seed) not in self._partners:
+            self._partners[recipe, seed] = swap(self.owners(recipe), seed=seed)
+        return self._partners[recipe, seed][user]
 
 
 def laid(period: int, row: Row, lora: Lora) -> Adapter:

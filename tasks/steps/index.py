@@ -6,6 +6,7 @@ on the disk once. Who has nothing new keeps adapter and place, in a row that cos
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ def vector_id(how: Profiling) -> str:
 def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
     """Rows of each user, in order."""
     return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
+
+
+def by_place(rows: pl.DataFrame, name: str) -> dict[tuple[str, str], list[Row]]:
+    """Rows of each user under each `name` (of a recipe, of a memory), in order; none where there are none."""
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows.iter_rows(named=True):
+        found[row[name], row["user_id"]].append(row)
+    return found
 
 
 def user_folder(user: str | None) -> str:
