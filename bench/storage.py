@@ -51,6 +51,7 @@ def prepare(clone: Path, users: int, *, hollow: bool = False) -> None:
     tree["arm"]["decode"]["max_new_tokens"] = 4
     tree |= {"arms": ARMS, "transfer": None}
     tree["evaluate"]["against"] = "spring"
+    (clone / "dvc.lock").unlink()  # it tells of other periods
     (clone / PARAMS).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     if hollow:
         stages = (clone / "dvc.yaml").read_text(encoding="utf-8")
@@ -86,6 +87,7 @@ def held(clone: Path) -> Numbers:
         found["mb"][place] = sum(state.st_size for state in states) / 1e6
         every |= {state.st_ino: state.st_size for state in states}
     rows = pl.concat(pl.read_parquet(clone / f"data/adapt/{t}/index.parquet") for t in range(PERIODS))
+    found["mb"]["index"] = sum(f.stat().st_size for f in clone.glob("data/adapt/*/index.parquet")) / 1e6
     found["adapters"] = rows.height
     rows = rows.unique("cell")
     found["adapters_mb"] = int(rows["bytes"].sum()) / 1e6

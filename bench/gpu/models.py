@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.projection import ABSTRACTS
+from bench.projection.paper import ABSTRACTS
 from spring.engine.lora import AdapterBank
 from spring.engine.queries import Query
 from spring.engine.roads import Road

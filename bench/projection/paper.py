@@ -1,16 +1,13 @@
-"""What larger experiments would take, on paper: `python -m bench.projection`.
+"""Larger experiments on paper: the least work of bench/work.py for a larger model on a GPU.
 
-The least work of bench/work.py, at the shares of a machine's limit that bench.engine measured on the
-processor of its results. Nothing here was run: numbers of the GPU are its data sheet's, prices an assumption.
+Nothing here was run: numbers of the GPU are its data sheet's, prices an assumption.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from statistics import fmean
 
-from bench.machine import RESULTS, Limits
+from bench.machine import Limits
 from bench.work import Shape, decoding_seconds
 
 GEMMA = Shape(  # google/gemma-3-4b-it, text part; LoRA of rank 8 on q and v
@@ -61,34 +58,3 @@ def generation_seconds(task: Task, queries: float) -> float:
     """Seconds of a GPU for two-path answers, a full batch at a time, at its limit."""
     pairs = [(task.prompt, task.generated), (task.prompt + task.context, task.generated)] * (IN_FLIGHT // 2)
     return decoding_seconds(GEMMA, H100, pairs) / (IN_FLIGHT // 2) * queries
-
-
-def main() -> None:
-    """Prints the paper's experiment on one GPU, and one period of a million users."""
-    jobs = json.loads((RESULTS / "engine.json").read_text(encoding="utf-8"))["jobs"]
-    share = {
-        name: fmean(job["of_limit"] for job in jobs if job["job"] == name)
-        for name in ("score", "train", "generate")
-    }
-    print("| | score, min | train, min | generate, min | all, GPU hours | dollars | adapters |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    cases = {
-        "paper: 100 users, abstracts": (ABSTRACTS, 100, PERIODS, True),
-        "paper: 100 users, reviews": (REVIEWS, 100, PERIODS, True),
-        "one more period, 1,000,000 users, reviews": (REVIEWS, 1_000_000, 1, False),
-    }
-    for name, (task, users, periods, first) in cases.items():
-        work = operations(task, periods=periods, first=first)
-        minutes = {key: users * value / H100.flops / share[key] / 60 for key, value in work.items()}
-        queries = (periods - first) * task.interactions / PERIODS * 0.1
-        minutes["generate"] = users * generation_seconds(task, queries) / share["generate"] / 60
-        total = sum(minutes.values()) / 60
-        size = users * periods * GEMMA.lora * 4 / 1e9
-        print(
-            f"| {name} | {minutes['score']:,.1f} | {minutes['train']:,.1f} | {minutes['generate']:,.1f} "
-            f"| {total:,.2f} | {total * DOLLARS_PER_HOUR:,.2f} | {size:,.0f} GB |"
-        )
-
-
-if __name__ == "__main__":
-    main()

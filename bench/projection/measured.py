@@ -1,0 +1,86 @@
+"""What the projection goes on from: the committed measurements of bench/results/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from bench.machine import RESULTS
+from bench.projection.schedule import Driver
+from bench.stages import summed
+
+SMALL, LARGE = "100", "1000"  # users that lines are drawn through
+
+
+@dataclass(frozen=True)
+class Line:
+    """What grows with users: a fixed part, and as much for each."""
+
+    fixed: float
+    each: float
+
+    def at(self, users: float) -> float:
+        """For so many."""
+        return self.fixed + self.each * users
+
+
+def line(values: Mapping[str, float]) -> Line:
+    """Through the measurements with `SMALL` and `LARGE` users."""
+    users = int(LARGE) - int(SMALL)
+    each = (values[LARGE] - values[SMALL]) / users
+    return Line(values[SMALL] - each * int(SMALL), each)
+
+
+def read(name: str) -> dict[str, Any]:
+    """A result."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def stage_seconds() -> dict[str, dict[str, float]]:
+    """Stage -> users -> seconds of a processor without the engine's, all periods; of 3 periods and 2 arms.
+
+    Stages with cells: `bench.storage --hollow`. The others: `bench.people`, where they are told alone.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for users, one in read("storage")["hollow"].items():
+        for stage in ("score_base", "adapt", "consolidate", "generate"):
+            found.setdefault(stage, {})[users] = summed(one["stages"])[stage]["cpu_seconds"]
+    for users, rows in read("people")["users"].items():
+        for stage in ("ingest", "split", "evaluate", "report"):
+            found.setdefault(stage, {})[users] = rows[stage]["cpu_seconds"]
+    return found
+
+
+def sizes() -> dict[str, dict[str, float]]:
+    """What lies on the disk -> users -> how much: MB, files; and the seconds of commands that read it."""
+    found: dict[str, dict[str, float]] = {}
+    for users, one in read("storage")["hollow"].items():
+        for name, value in {
+            "all three places, MB": one["mb"]["all"],
+            "cell store, MB": one["mb"][".cells"],
+            "index of adapters, MB": one["mb"]["index"],
+            "files": sum(one["files"].values()),
+            "`dvc repro` with nothing to do, s": one["nothing_to_do"]["cpu_seconds"],
+            "a stage whose cells are there, s": one["laid_out"]["cpu_seconds"],
+            "`make verify`, s": one["verify"]["cpu_seconds"],
+        }.items():
+            found.setdefault(name, {})[users] = value
+    return found
+
+
+def share(job: str) -> float:
+    """The share of a machine's limit that the engine reaches in a job, mean of all texts (`bench.engine`)."""
+    return fmean(one["of_limit"] for one in read("engine")["jobs"] if one["job"] == job)
+
+
+def driver() -> Driver:
+    """What handing out costs, from the two runs of `bench.cluster` with the fewest tasks without work."""
+    empty = {int(tasks): seconds for tasks, seconds in read("cluster")["empty_seconds"].items()}
+    few, many, *_ = sorted(empty)
+    per_task = {tasks: empty[tasks] / tasks for tasks in (few, many)}
+    listing = max(0.0, 2 * (per_task[many] - per_task[few]) / (many - few))
+    return Driver(per_task[few] - listing * (few - 1) / 2, listing)
