@@ -1,10 +1,10 @@
-"""Workers on Ray against one process: `python -m bench.cluster [--workers 2] [--users 64] [--tasks 1000]`.
+"""Workers on Ray against one process: `python -m bench.cluster [--workers 2] [--users 96]`.
 
 The same lessons and answers of real maintainers' changelogs, by turns: in one process with as many threads as
-there are workers, and by workers of one thread each on a cluster of this machine. Then so many tasks in which
-nothing is computed but an empty cell is written: what handing out, claiming, writing and looking cost. Both
-sides have the model by then. Needs the extra `cluster` and the stage `model`. Written to
-bench/results/cluster.json.
+there are workers, and by workers of one thread each on a cluster of this machine; 96 users are six chunks of
+lessons and two of answers. Then so many tasks in which nothing is computed but an empty cell is written: what
+handing out, claiming, writing and looking cost. Both sides have the model by then. Needs the extra `cluster`
+and the stage `model`. Written to bench/results/cluster.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from tasks.cells.workbench import Chunk, Workbench
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 
-NEW_TOKENS = 32
 Seconds = dict[str, list[float]]
 
 
@@ -39,12 +38,14 @@ def bench_of(store: Path, execution: Execution) -> Experiment:
     return Experiment(load_params().model_copy(update={"execution": execution}), CellStore(store))
 
 
-def measure(bench: Experiment, people: list[list[dict[str, Any]]], seed: int) -> tuple[float, float]:
-    """Seconds of one lesson of every user, and of an answer from two paths."""
+def measure(
+    bench: Experiment, people: list[list[dict[str, Any]]], seed: int, *, tokens: int
+) -> tuple[float, float]:
+    """Seconds of one lesson of every user, and of an answer of so many tokens from two paths."""
     arm = bench.params.arms["spring"]
     assert arm.train is not None
     how = arm.train.learning
-    decode = arm.decode.decoding.model_copy(update={"max_new_tokens": NEW_TOKENS})
+    decode = arm.decode.decoding.model_copy(update={"max_new_tokens": tokens})
     began = perf_counter()
     keys = train(bench, [TrainJob(how, own[:-1], [], None, seed=seed) for own in people], "train")
     trained = perf_counter()
@@ -68,7 +69,7 @@ def write_nothing(bench: Workbench, _: None, jobs: dict[str, None], done: Any) -
 
 def overhead(bench: Experiment, tasks: int) -> float:
     """Seconds of so many tasks without work, all workers together."""
-    keys = [cell_key("spring.store.keys", number=number) for number in range(tasks)]
+    keys = [cell_key("spring.store.keys", number=number, of=tasks) for number in range(tasks)]
     chunks = [Chunk(write_nothing, None, {key: None}, {key: 1}) for key in keys]
     assert bench.crew is not None
     began = perf_counter()
@@ -81,9 +82,10 @@ def main() -> None:
     """Measures, prints and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--users", type=int, default=64)
+    parser.add_argument("--users", type=int, default=96)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument("--tasks", type=int, nargs="+", default=[250, 1000])
     asked = parser.parse_args()
     torch.set_num_threads(asked.workers)
     people = users_of(asked.users)
@@ -95,16 +97,19 @@ def main() -> None:
         found: dict[str, Seconds] = {name: {"train": [], "generate": []} for name in sides}
         for turn in range(asked.rounds + 1):
             for name, bench in sides.items():
-                took = measure(bench, people, turn)
-                if turn:  # the first loads the model
+                # the first loads the model, of every worker
+                some = people if turn else people[:: max(1, len(people) // 32)]
+                took = measure(bench, some, turn, tokens=asked.tokens)
+                if turn:
                     for what, seconds in zip(found[name], took, strict=True):
                         found[name][what].append(seconds)
-        empty = overhead(sides["workers"], asked.tasks)
+        empty = {tasks: overhead(sides["workers"], tasks) for tasks in asked.tasks}
     middle = {name: {what: median(s) for what, s in side.items()} for name, side in found.items()}
     speed = {what: middle["process"][what] / middle["workers"][what] for what in ("train", "generate")}
     for what, times in speed.items():
         print(f"{what}: {asked.workers} workers at {times:.2f} x of one process with {asked.workers} threads")
-    print(f"{asked.tasks} tasks without work: {empty:.1f} s, {1e3 * empty / asked.tasks:.1f} ms each")
+    for tasks, seconds in empty.items():
+        print(f"{tasks} tasks without work: {seconds:.1f} s, {1e3 * seconds / tasks:.1f} ms each")
     write_result(
         "cluster", about(load_params().model), **vars(asked), seconds=found, speed=speed, empty_seconds=empty
     )
