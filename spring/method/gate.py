@@ -21,16 +21,58 @@ Kind = Literal["strict", "soft"]  # the third is in learned_gate.py
 QUANTILES = {"q2": 0.5, "q3": 0.75}
 
 
-def find_sigma(past_scores: Any, sigma: Literal["q2", "q3"] | float) -> float:
-    """Threshold of the gate (Eq. 6): a quartile of past retrieval scores, or the given number.
+class Past:
+    """Scores in the order in which they became known: any quantile of the first so many of them.
+
+    The sorted scores are cut into blocks, and how many of each block were known is counted now and then, so
+    that a quantile takes the square root of the work that sorting does.
+    """
+
+    def __init__(self, scores: Any) -> None:
+        scores = finite(scores)
+        self.size = math.isqrt(len(scores)) + 1  # of a block, and scores between two counts
+        self.known_at = np.argsort(scores, kind="stable")  # in the order of the scores
+        self.sorted = scores[self.known_at]
+        self.blocks = np.empty(len(scores), np.int64)
+        self.blocks[self.known_at] = np.arange(len(scores)) // self.size
+        counts = [self._count(start, start + self.size) for start in range(0, len(scores), self.size)]
+        self.counts = np.cumsum([self._count(0, 0), *counts], axis=0)
+
+    def __len__(self) -> int:
+        return len(self.sorted)
+
+    def _count(self, start: int, stop: int) -> NDArray[np.int64]:
+        """How many of the scores from the one number to the other lie in each block."""
+        return np.bincount(self.blocks[start:stop], minlength=self.size)
+
+    def _lowest(self, place: int, count: int) -> float:
+        """The score that has `place` lower ones among the first `count`, ties apart."""
+        mark = count // self.size
+        held = np.cumsum(self.counts[mark] + self._count(mark * self.size, count))
+        block = int(np.searchsorted(held, place, "right"))
+        start, before = block * self.size, held[block - 1] if block else 0
+        known = np.flatnonzero(self.known_at[start : start + self.size] < count)
+        return float(self.sorted[start + known[place - before]])
+
+    def quantile(self, share: float, count: int) -> float:
+        """np.quantile of the first `count`, to the last bit; infinite without any."""
+        if not count:
+            return math.inf
+        place = (count - 1) * share
+        low = math.floor(place)
+        part, a, b = place - low, self._lowest(low, count), self._lowest(min(low + 1, count - 1), count)
+        return b - (b - a) * (1 - part) if part >= 0.5 else a + (b - a) * part
+
+
+def find_sigma(past: Past, sigma: Literal["q2", "q3"] | float, count: int | None = None) -> float:
+    """Threshold of the gate (Eq. 6): a quartile of the first `count` (null: all) scores, or the given number.
 
     Without past scores a quartile is infinite, so that the gate stays closed [ours]: nothing is known of
     what relevant means, and the adapter alone is what the method falls back on.
     """
-    past = finite(past_scores)
     if not isinstance(sigma, str):
         return float(sigma)
-    return float(np.quantile(past, QUANTILES[sigma])) if past.size else math.inf
+    return past.quantile(QUANTILES[sigma], len(past) if count is None else count)
 
 
 def standing(scores: Any, past_scores: Any) -> Floats:
@@ -45,17 +87,16 @@ def standing(scores: Any, past_scores: Any) -> Floats:
     return places / (2 * len(past))
 
 
-def scale_from(past_scores: Any) -> float:
+def scale_from(past: Past, count: int | None = None) -> float:
     """Width of the soft gate, in units of the score: IQR / (2 ln 3) of past scores; 0 without any [ours].
 
     This is the scale of the logistic distribution with that interquartile range. With sigma = q2 the weight
     is then its distribution function: 0.25 at the first quartile, 0.75 at the third.
     """
-    past = finite(past_scores)
-    if not past.size:
+    count = len(past) if count is None else count
+    if not count:
         return 0.0
-    low, high = np.quantile(past, [0.25, 0.75])
-    return float(high - low) / (2 * math.log(3))
+    return (past.quantile(0.75, count) - past.quantile(0.25, count)) / (2 * math.log(3))
 
 
 def relevance_gate(scores: Any, *, gate: Kind | None, sigma: float, scale: float | None = None) -> Floats:

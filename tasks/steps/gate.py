@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from spring.method.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
+from spring.method.gate import Past, effective_lambda, find_sigma, relevance_gate, scale_from, standing
 from spring.method.learned_gate import Features, LearnedGate
 from spring.method.retrieval import query_text
 from spring.settings.arm import Arm
@@ -42,9 +44,11 @@ class Gate:
         self.arm = arm
         mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
         past = past.filter(mine).sort("known_at")
-        self.times, self.scores = past["known_at"].to_list(), past["score"].to_numpy()
+        self.times: list[datetime] | None = past["known_at"].to_list()
+        self.scores = past["score"].to_numpy()
+        if arm.retrieve.sigma_from == "transductive":
+            self.times, self.scores = None, transductive.filter(mine)["score"].to_numpy()
         self.pairs = pairs.filter(pl.col("gate") == (arm.gate_id or "")).sort("known_at", maintain_order=True)
-        self.transductive = transductive.filter(mine)["score"].to_numpy()
         self.closed = 0  # queries that a learned gate had nothing to learn from for
         self._learned: dict[int, LearnedGate] = {}  # by how many pairs are known
         self._thresholds: dict[int, tuple[float, float | None]] = {}  # by how many scores are known
@@ -60,7 +64,7 @@ class Gate:
             return None
         shelf = library.shelf(arm.memory_id, user, arm.retrieve.by, arm.retrieve.profile)
         items, scores = shelf.top(query_text(row["query"]), arm.retrieve.top_k)
-        return Found(items, scores, self.weights(row, items, scores, self.known(row)))
+        return Found(items, scores, self.weights(row, items, scores))
 
     def request_with(self, row: Row, found: Found | None) -> Request:
         """One test query with that of what was found that passes the gate."""
@@ -71,30 +75,34 @@ class Gate:
         late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
         assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
         lmbda = effective_lambda(arm.decode.lmbda, found.weights)
-        sigma, _ = self.threshold(self.known(row))
+        sigma, _ = self.threshold(row)
         used = sigma if arm.retrieve.gate in ("strict", "soft") and math.isfinite(sigma) else None
         return Request(row, context, lmbda, len(found.items), used)
 
-    def known(self, row: Row) -> np.ndarray:
-        """Retrieval scores that calibrate the gate for a query."""
-        if self.arm.retrieve.sigma_from == "transductive":
-            return self.transductive
-        return self.scores[: bisect_right(self.times, row["timestamp"])]
+    def known(self, row: Row) -> int:
+        """How many of the retrieval scores calibrate the gate for a query."""
+        return len(self.scores) if self.times is None else bisect_right(self.times, row["timestamp"])
 
-    def threshold(self, known: np.ndarray) -> tuple[float, float | None]:
+    @cached_property
+    def past(self) -> Past:
+        """All retrieval scores."""
+        return Past(self.scores)
+
+    def threshold(self, row: Row) -> tuple[float, float | None]:
         """Sigma, and the width of a soft gate; they change only when more scores are known."""
-        if len(known) not in self._thresholds:
-            scale = scale_from(known) if self.arm.retrieve.gate == "soft" else None
-            self._thresholds[len(known)] = find_sigma(known, self.arm.retrieve.sigma), scale
-        return self._thresholds[len(known)]
+        count = self.known(row)
+        if count not in self._thresholds:
+            scale = scale_from(self.past, count) if self.arm.retrieve.gate == "soft" else None
+            self._thresholds[count] = find_sigma(self.past, self.arm.retrieve.sigma, count), scale
+        return self._thresholds[count]
 
-    def weights(self, row: Row, items: list[Row], scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def weights(self, row: Row, items: list[Row], scores: np.ndarray) -> np.ndarray:
         """Weight of each retrieved item; it enters the context if above 0."""
-        gate = self.arm.retrieve.gate
+        gate, known = self.arm.retrieve.gate, self.scores[: self.known(row)]
         if gate == "learned":
             weights = self.learned(row).weights(describe(row, items, scores, known))
         else:
-            sigma, scale = self.threshold(known)
+            sigma, scale = self.threshold(row)
             weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale)
         if self.arm.retrieve.weight == "score":
             return np.where(weights > 0, standing(scores, known), 0.0)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spring.method.gate import effective_lambda, find_sigma, relevance_gate, scale_from, standing
+from spring.method.gate import Past, effective_lambda, find_sigma, relevance_gate, scale_from, standing
 
 GATES: tuple[Literal["strict", "soft"], ...] = ("strict", "soft")
 
 
 def test_sigma_by_hand() -> None:
     """Of 0, 1, 2, 3, 4 the median is 2 and the third quartile 3; a number is taken as it is."""
-    past = [3.0, 0.0, 4.0, 1.0, 2.0]
+    past = Past([3.0, 0.0, 4.0, 1.0, 2.0])
     assert [find_sigma(past, "q2"), find_sigma(past, "q3"), find_sigma(past, 0.0)] == [2.0, 3.0, 0.0]
 
 
 def test_without_past_scores_the_gate_is_closed() -> None:
-    sigma, scale = find_sigma([], "q3"), scale_from([])
+    sigma, scale = find_sigma(Past([]), "q3"), scale_from(Past([]))
     for gate in GATES:
         assert relevance_gate([99.0], gate=gate, sigma=sigma, scale=scale).tolist() == [0.0]
-    assert find_sigma([], 0.0) == 0.0
+    assert find_sigma(Past([]), 0.0) == 0.0
 
 
 def test_strict_is_strict() -> None:
@@ -39,13 +39,13 @@ def test_no_gate_lets_everything_pass() -> None:
 
 def test_soft_at_the_quartiles() -> None:
     """With sigma = q2 the weights at the quartiles 1, 2, 3 are 1/4, 1/2, 3/4."""
-    past = [0.0, 1.0, 2.0, 3.0, 4.0]
+    past = Past([0.0, 1.0, 2.0, 3.0, 4.0])
     weights = relevance_gate([1, 2, 3], gate="soft", sigma=find_sigma(past, "q2"), scale=scale_from(past))
     np.testing.assert_allclose(weights, [0.25, 0.5, 0.75])
 
 
 def test_soft_with_equal_past_scores_is_the_strict_step() -> None:
-    weights = relevance_gate([1, 2, 3], gate="soft", sigma=2.0, scale=scale_from([2.0, 2.0]))
+    weights = relevance_gate([1, 2, 3], gate="soft", sigma=2.0, scale=scale_from(Past([2.0, 2.0])))
     assert weights.tolist() == [0, 0, 1]
 
 
@@ -73,10 +73,21 @@ def test_effective_lambda() -> None:
     assert effective_lambda(0.5, [0.6, 0.2]) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("function", [find_sigma, lambda s, _: scale_from(s)])
-def test_past_scores_that_are_not_finite_are_named(function: Any) -> None:
+def test_past_scores_that_are_not_finite_are_named() -> None:
     with pytest.raises(ValueError, match="score 1 is nan"):
-        function([0.0, math.nan], "q3")
+        Past([0.0, math.nan])
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 24, 25, 1000])
+@pytest.mark.parametrize("digits", [1, 15])
+def test_quantiles_of_the_first_scores_are_numpys(many: int, digits: int) -> None:
+    """To the last bit, for every number of them, with many ties and with none."""
+    scores = np.round(np.random.default_rng(many).gamma(2, 2, many), digits)
+    past = Past(scores)
+    assert past.quantile(0.5, 0) == math.inf
+    for count in range(1, many + 1):
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            assert past.quantile(share, count) == np.quantile(scores[:count], share)
 
 
 def test_standing_by_hand() -> None:
@@ -88,5 +99,5 @@ def test_standing_by_hand() -> None:
 
 def test_above_the_third_quartile_is_a_standing_above_three_quarters() -> None:
     past = np.random.default_rng(0).normal(size=101)
-    passed = past > find_sigma(past, "q3")
+    passed = past > find_sigma(Past(past), "q3")
     assert ((standing(past, past) > 0.75) == passed).all()

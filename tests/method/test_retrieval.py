@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from spring.method.gate import find_sigma, relevance_gate
+from spring.method.gate import Past, find_sigma, relevance_gate
 from spring.method.retrieval import Bm25, Retriever, document_text, query_text
 from spring.settings.arm import Retrieve
 from spring.words import terms
@@ -84,7 +84,7 @@ def test_a_strict_gate_opens_for_what_shares_a_word_in_any_script(
     """Sigma 0. There are more documents since Okapi's idf is 0 where half of them hold a word."""
     documents = [*documents, "x", "y", "z"]
     best, scores = bm25(documents, by=by).top(shared, 5)
-    assert relevance_gate(scores, gate="strict", sigma=find_sigma([], 0.0)).tolist() == [1, 0, 0, 0, 0]
+    assert relevance_gate(scores, gate="strict", sigma=find_sigma(Past([]), 0.0)).tolist() == [1, 0, 0, 0, 0]
     assert best[0] == 0
 
 
