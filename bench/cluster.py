@@ -84,18 +84,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--users", type=int, default=96)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: tasks without work alone")
     parser.add_argument("--tasks", type=int, nargs="+", default=[250, 1000])
     asked = parser.parse_args()
     torch.set_num_threads(asked.workers)
-    people = users_of(asked.users)
+    people = users_of(asked.users) if asked.rounds else []
     with tempfile.TemporaryDirectory() as folder:
         sides = {
             "process": bench_of(Path(folder) / "process", Execution()),
             "workers": bench_of(Path(folder) / "workers", Execution(engine="ray", workers=asked.workers)),
         }
         found: dict[str, Seconds] = {name: {"train": [], "generate": []} for name in sides}
-        for turn in range(asked.rounds + 1):
+        for turn in range(asked.rounds + 1 if asked.rounds else 0):
             for name, bench in sides.items():
                 # the first loads the model, of every worker
                 some = people if turn else people[:: max(1, len(people) // 32)]
@@ -104,8 +104,8 @@ def main() -> None:
                     for what, seconds in zip(found[name], took, strict=True):
                         found[name][what].append(seconds)
         empty = {tasks: overhead(sides["workers"], tasks) for tasks in asked.tasks}
-    middle = {name: {what: median(s) for what, s in side.items()} for name, side in found.items()}
-    speed = {what: middle["process"][what] / middle["workers"][what] for what in ("train", "generate")}
+    middle = {name: {what: median(s) for what, s in side.items() if s} for name, side in found.items()}
+    speed = {what: one / middle["workers"][what] for what, one in middle["process"].items()}
     for what, times in speed.items():
         print(f"{what}: {asked.workers} workers at {times:.2f} x of one process with {asked.workers} threads")
     for tasks, seconds in empty.items():

@@ -21,6 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("spring", "tasks")
+PLAIN = {str, int, float, bool, type(None)}  # in a value there are thousands of them
 
 
 class Code:
@@ -104,7 +105,7 @@ def modules_of(value: Any) -> set[str]:
         inner = (getattr(value, field.name) for field in dataclasses.fields(value))
     own = type(value).__module__
     found = {own} if own.split(".")[0] in PACKAGES else set()
-    return found.union(*(modules_of(one) for one in inner))
+    return found.union(*(modules_of(one) for one in inner if type(one) not in PLAIN))
 
 
 def _around(module: str) -> Iterator[str]:

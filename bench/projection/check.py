@@ -41,6 +41,8 @@ def workers() -> list[Row]:
     found, driver = measured.read("cluster"), measured.driver()
     rows, count = [], found["workers"]
     for what, at_once in (("train", LESSONS), ("generate", ANSWERS)):
+        if not found["seconds"]["workers"][what]:
+            continue
         together, apart = (min(found["seconds"][side][what]) for side in ("process", "workers"))
         full, rest = divmod(found["users"], at_once)
         cells = [at_once] * full + [rest] * (rest > 0)

@@ -44,6 +44,7 @@ class CellStore:
         for name in ("segments", "writing", "claims", "bad"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self.claims = Claims(root / "claims")
+        self._segments = (root / "segments").resolve()
         self._where: dict[str, str] = {}  # key -> the segment that holds it
         self._seen: set[str] = set()  # segments whose keys are known
         self._whole: set[str] = set()  # keys of cells that this process has checked
@@ -122,7 +123,7 @@ class CellStore:
         return {file.name for file in os.scandir(self.root / "segments") if file.name.endswith(ENDING)}
 
     def _segment(self, name: str) -> Segment:
-        path = (self.root / "segments" / name).resolve()
+        path = self._segments / name
         if not path.exists():
             raise FileNotFoundError(path)
         return opened(path)

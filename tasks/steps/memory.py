@@ -15,6 +15,8 @@ from tasks.steps.experiment import Experiment
 from tasks.steps.index import by_user, vector_id
 from tasks.steps.vectors import ProfileVectors
 
+SHELVES = 256  # indexes that are kept for another arm; of more users they would fill the memory
+
 
 @dataclass(frozen=True)
 class Shelf:
@@ -84,6 +86,8 @@ class Library:
             if ranks is not None and documents:
                 known = self.profiles[vector_id(ranks.profiling), user]
                 prior = {"prior": liking(known.profile.vector, vectors), "share": ranks.weight}
+            if len(self._shelves) >= SHELVES:
+                del self._shelves[next(iter(self._shelves))]
             index = Retriever(documents, by=by, times=times, embeddings=vectors, **prior)  # type: ignore[arg-type]
             self._shelves[key] = Shelf(rows, index, embed)
         return self._shelves[key]
