@@ -38,12 +38,15 @@ def paper() -> str:
 
 def table(found: list[Found]) -> str:
     """A period, by users and workers."""
-    lines = ["| users | workers | hours | of these the driver | dollars | moved, TB | stored, TB |"]
-    lines.append("|---:|---:|---:|---:|---:|---:|---:|")
+    lines = [
+        "| users | workers | hours | of these the driver | dollars | moved, TB | stored, TB | index, MB |"
+    ]
+    lines.append("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for one in found:
         lines.append(
             f"| {one.users:,} | {one.workers:,} | {one.all_hours:,.1f} | {sum(one.driven.values()):,.1f} "
-            f"| {one.dollars:,.0f} | {one.moved / 1e12:,.1f} | {one.stored / 1e12:,.1f} |"
+            f"| {one.dollars:,.0f} | {one.moved / 1e12:,.1f} | {one.stored / 1e12:,.1f} "
+            f"| {one.index / 1e6:,.1f} |"
         )
     return "\n".join(lines)
 

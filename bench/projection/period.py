@@ -59,6 +59,7 @@ class Rates:
     driver: Driver
     lines: dict[str, measured.Line]
     share: dict[str, float]
+    row: float = 0.0  # bytes of the index for one adapter
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Found:
     hours: dict[str, float] = field(default_factory=dict)
     driven: dict[str, float] = field(default_factory=dict)  # of these the driver alone, hours
     moved: float = 0.0  # bytes read and written on the shared disk
+    index: float = 0.0  # bytes of the table that says whose adapter lies where
 
     @property
     def all_hours(self) -> float:
@@ -91,7 +93,10 @@ def rates() -> Rates:
     """Reads all results."""
     lines = {name: measured.line(values) for name, values in measured.stage_seconds().items()}
     share = {job: measured.share(job) for job in ("score", "train", "generate")}
-    return Rates(measured.driver(), lines, share)
+    row = (
+        1e6 * measured.line(measured.sizes()["index of adapters, MB"]).each / MEASURED_PERIODS / MEASURED_ARMS
+    )
+    return Rates(measured.driver(), lines, share, row)
 
 
 def stages(task: Task, share: dict[str, float]) -> list[Stage]:
@@ -113,7 +118,7 @@ def stages(task: Task, share: dict[str, float]) -> list[Stage]:
 
 def one_period(users: int, workers: int, known: Rates, task: Task = REVIEWS) -> Found:
     """A period of so many users, on a GPU for each worker."""
-    found, random = Found(users, workers), np.random.default_rng(0)
+    found, random = Found(users, workers, index=users * known.row), np.random.default_rng(0)
     rate = min(DISK, SHARED / workers)
     for stage in stages(task, known.share):
         number = -(-users // stage.at_once)
