@@ -37,7 +37,12 @@ def users() -> list[Row]:
 
 
 def workers() -> list[Row]:
-    """Workers of one thread each, by what one process with as many threads took; tasks without work."""
+    """Workers of one thread each, by what one process with as many threads took; tasks without work.
+
+    Nothing before `bench.cluster` has been run.
+    """
+    if not (measured.RESULTS / "cluster.json").exists():
+        return []
     found, driver = measured.read("cluster"), measured.driver()
     rows, count = [], found["workers"]
     for what, at_once in (("train", LESSONS), ("generate", ANSWERS)):

@@ -12,6 +12,7 @@ from bench.machine import RESULTS
 from bench.projection.schedule import Driver
 from bench.stages import summed
 
+EARLIER = 15.8  # seconds of 1,000 tasks without work, two workers, beside much other work
 SMALL, LARGE = "100", "1000"  # users that lines are drawn through
 
 
@@ -78,7 +79,12 @@ def share(job: str) -> float:
 
 
 def driver() -> Driver:
-    """What handing out costs, from the two runs of `bench.cluster` with the fewest tasks without work."""
+    """What handing out costs, from the two runs of `bench.cluster` with the fewest tasks without work.
+
+    Without its results: what one run of 1,000 tasks took in all (docs/scale.md), no part of it the listing's.
+    """
+    if not (RESULTS / "cluster.json").exists():
+        return Driver(EARLIER / 1000, 0.0)
     empty = {int(tasks): seconds for tasks, seconds in read("cluster")["empty_seconds"].items()}
     few, many, *_ = sorted(empty)
     per_task = {tasks: empty[tasks] / tasks for tasks in (few, many)}
