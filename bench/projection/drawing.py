@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench.projection.period import Found
 from tasks.reporting.svg import MUTED, SERIES, draw
@@ -30,9 +31,12 @@ def paint(figure: Figure, found: list[Found]) -> None:
     for axes, title in ((hours, "Hours of one more period"), (dollars, "Dollars for 1,000 users")):
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):  # without the powers that need mathematics in labels
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("workers, a GPU each")
         axes.set_title(title)
-    hours.legend(loc="lower left", fontsize=7)
+    dollars.legend(loc="upper left", fontsize=7)
     hours.annotate(
         "dashed: the driver alone", (1, 1), (-4, -4), "axes fraction", "offset points",
         ha="right", va="top", color=MUTED,
