@@ -37,7 +37,7 @@ from tasks.tree import read_tree
 FOLDER = Path(__file__).parents[1] / "experiments"
 PASSING = {"suite", "seed"}  # `make ablate` sets them, any experiment goes with any of them
 KEEP = f"To keep that: git commit {PARAMS}"
-UNDO = f"To undo it:   git checkout {PARAMS} dvc.lock data"
+UNDO = f"To undo it:   git checkout HEAD {PARAMS} dvc.lock data"
 Tree = dict[str, Any]
 
 

@@ -161,7 +161,7 @@ def test_an_unknown_name_is_refused_with_all_that_exist(params: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a: [", "just words"])
 def test_a_file_that_was_cut_short_is_left_to_its_owner(params: Path, text: str) -> None:
     params.write_text(text, encoding="utf-8")
-    with pytest.raises(ExperimentError, match=r"git checkout params\.yaml"):
+    with pytest.raises(ExperimentError, match=r"git checkout HEAD params\.yaml"):
         start("acl")
     assert params.read_text(encoding="utf-8") == text
 
