@@ -22,7 +22,7 @@ REMEDY = "Mend the cause, and update again."  # of whatever an update runs
 
 
 def judge_news(update: Update) -> None:
-    """Sets `refused` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
+    """Sets `verdicts` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
     live = update.params.live
     if live is None or live.gate is None or not update.due:
         return
@@ -39,7 +39,6 @@ def judge_news(update: Update) -> None:
     if not file.exists() or not is_judged(read_parquet(file), news, live.gate):
         ask(update, asked)
     update.verdicts = read_parquet(file).to_dicts()
-    update.refused = {row["user_id"]: row["ruling"] == "refused" for row in update.verdicts}
     found = fleet([row["ruling"] for row in update.verdicts])
     update.say(in_words(found))
     update.alarm = alarm(found, most=live.gate.alarm)

@@ -30,6 +30,17 @@ class Closed:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What became of a user's new lesson."""
+
+    user: str
+    period: int
+    before: int | None  # the period of the version that answered; null: the base model did
+    ruling: str
+    published: bool
+
+
+@dataclass(frozen=True)
 class News:
     """All that the page says."""
 
@@ -42,6 +53,7 @@ class News:
     seconds: dict[str, float]  # of each stage that ran
     parts: Path  # where the rows that were taken are
     verdicts: list[Row] = field(default_factory=list)  # on new adapters (tasks/steps/verdicts.py)
+    offers: list[Offer] = field(default_factory=list)
 
 
 def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:

@@ -6,13 +6,13 @@ Held-out texts judge publishing here and nothing else: no adapter learns from a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from spring.live.verdict import Rules, Verdict, judge, worst_slice
+from spring.live.verdict import Answer, Rules, Verdict, judge, worst_slice
 from spring.settings.live import Gate
 from spring.store.keys import fingerprint
 from tasks.cells.scoring import ScoreJob, score
@@ -22,6 +22,13 @@ from tasks.files import read_tests
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_index
 
+ANSWER: dict[str, Any] = {  # what new held-out texts say; with old_ before the names, what older ones do
+    "items": pl.Int32,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "beyond": pl.Float64,  # probability beyond either bound: of few texts, above live.gate.level
+}
 Served = Mapping[str, int | None]  # user -> the period of the lesson in service; null or not there: none
 VERDICTS: dict[str, Any] = {
     "user_id": pl.String,
@@ -31,10 +38,8 @@ VERDICTS: dict[str, Any] = {
     "question": pl.String,  # by which rules, against which cell
     "ruling": pl.String,
     "reason": pl.String,
-    "items": pl.Int32,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    **ANSWER,
+    **{f"old_{name}": kind for name, kind in ANSWER.items()},
     "drift_base": pl.Float64,
     "drift_before": pl.Float64,
     "worse_by": pl.String,  # the slice that got worse: task or age
@@ -62,7 +67,18 @@ class News:
     cell: str
     served: int | None
     against: str | None  # the cell in service
-    tests: list[list[Row]] = field(default_factory=list)  # latest first, a list per period
+    tests: list[list[Row]] = field(default_factory=list)  # a list per period; all latest first
+
+    def is_new(self, period: int) -> bool:
+        """Whether the candidate has learned a period that the version in service has not."""
+        return self.served is None or period > self.served
+
+    def room(self, period: int, most: int) -> int:
+        """How many texts of a period are still to be asked, of `most` new ones each and older ones in all."""
+        if self.served is not None and self.is_new(period):
+            return most
+        kind = self.is_new(period)
+        return most - sum(len(rows) for rows in self.tests if self.is_new(rows[0]["period"]) == kind)
 
 
 def verdicts_file(kept: Path, period: int) -> Path:
@@ -97,8 +113,8 @@ def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:
 
 
 def question(one: News, gate: Gate) -> str:
-    """Names the rules, and what a candidate is compared with."""
-    return fingerprint([gate, one.against])
+    """Names the rules, what a candidate is compared with, and what is written down."""
+    return fingerprint([gate, one.against, list(VERDICTS)])
 
 
 def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
@@ -116,33 +132,50 @@ def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
     ]
     gains = measure_gains(bench, news, pairs)
     drifts = measure_drifts(bench, pairs)
-    rules = Rules(gate.margin, gate.least, gate.level, gate.drift.model_dump())
+    drift = gate.drift.model_dump()
+    rules = Rules(gate.margin, gate.least, gate.items, gate.level, gate.confirm, drift)
     rows = []
     for one, gained, drifted in zip(news, gains, drifts, strict=True):
-        items = [row for rows in one.tests for row in rows]
-        found = judge(gained, drifted, rules)
-        rows.append(row_of(one, period, gate, found, drifted) | worse(one, items, gained))
+        found = judge(*split(one, gained), drifted, rules)
+        rows.append(row_of(one, period, gate, found, drifted) | worse(one, gained))
     return pl.DataFrame(rows, schema=VERDICTS)
 
 
 def give_tests(news: Sequence[News], period: int, most: int) -> None:
-    """Sets `tests`: each user's latest held-out texts up to a period, `most` of them."""
+    """Sets `tests`: each user's latest held-out texts up to a period: `most` of the older ones.
+
+    And `most` of every period that only the candidate has learned, or of all where nothing is in service.
+    """
     lacking = {one.user: one for one in news}
     for t in range(period, -1, -1):
         rows = read_tests(t).filter(pl.col("user_id").is_in(list(lacking)))
         for (user,), mine in rows.group_by(["user_id"], maintain_order=True):
             one = lacking[str(user)]
-            room = most - sum(map(len, one.tests))
-            one.tests.append(mine.sort("timestamp", maintain_order=True).tail(room).to_dicts())
-            if len(one.tests[-1]) == room:
-                del lacking[one.user]
+            latest = mine.sort("timestamp", descending=True, maintain_order=True)
+            one.tests.append(latest.head(one.room(t, most)).to_dicts())
+        lacking = {user: one for user, one in lacking.items() if one.room(t - 1, most) > 0}
+
+
+Gains = list[list[float]]  # per period, as `News.tests`
+
+
+def split(one: News, gained: Gains) -> tuple[Gains, list[float]]:
+    """The differences of new texts, by period, and those of older ones."""
+    new: Gains = []
+    old: list[float] = []
+    for rows, values in zip(one.tests, gained, strict=True):
+        if one.is_new(rows[0]["period"]):
+            new.append(values)
+        else:
+            old += values
+    return new, old
 
 
 Pair = tuple[Adapter | None, Adapter | None]  # candidate, and the one in service
 
 
-def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]) -> list[list[float]]:
-    """Per user and held-out text: what the candidate's log-likelihood per token is above the other's."""
+def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]) -> list[Gains]:
+    """Per user and test: what the candidate's log-likelihood per token is above the other's."""
     jobs = [
         ScoreJob(rows, adapter)
         for one, pair in zip(news, pairs, strict=True)
@@ -150,12 +183,12 @@ def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]
         for adapter in pair
     ]
     found = iter(score(bench, jobs, "judge held-out texts"))
-    gains: list[list[float]] = []
+    gains: list[Gains] = []
     for one in news:
         gains.append([])
         for _ in one.tests:
             mine, other = next(found), next(found)
-            gains[-1] += ((mine.logp - other.logp) / mine.tokens).tolist()
+            gains[-1].append(((mine.logp - other.logp) / mine.tokens).tolist())
     return gains
 
 
@@ -182,18 +215,24 @@ def row_of(
     return (
         {"user_id": one.user, "period": period, "served": one.served, "cell": one.cell}
         | {"question": question(one, gate)}
-        | asdict(found)
+        | {"ruling": found.ruling, "reason": found.reason}
+        | columns_of(found.new)
+        | {f"old_{name}": value for name, value in columns_of(found.old).items()}
         | {"drift_base": drifted["base"], "drift_before": drifted.get("before")}
     )
 
 
-def worse(one: News, items: Sequence[Row], gained: Sequence[float]) -> dict[str, Any]:
-    """The slice that got worse, as the table has it: by task, or by age.
+def columns_of(answer: Answer) -> dict[str, Any]:
+    """An answer as the table has it (`ANSWER`)."""
+    found = (answer.items, answer.difference, *(answer.bounds or (None,) * 3))
+    return dict(zip(ANSWER, found, strict=True))
 
-    New are texts of periods that the candidate has learned and the one in service has not.
-    """
-    new = [one.served is None or row["period"] > one.served for row in items]
-    labels = {"task": [row["task"] for row in items], "age": ["new" if yes else "old" for yes in new]}
-    found = worst_slice(gained, labels)
+
+def worse(one: News, gained: Gains) -> dict[str, Any]:
+    """The slice that got worse, as the table has it: by task, or by age, new or old."""
+    items = [row for rows in one.tests for row in rows]
+    ages = ["new" if one.is_new(row["period"]) else "old" for row in items]
+    labels = {"task": [row["task"] for row in items], "age": ages}
+    found = worst_slice([value for period in gained for value in period], labels)
     names = ("worse_by", "worse", "worse_items", "worse_difference")
     return dict(zip(names, found or (None,) * 4, strict=True))
