@@ -118,7 +118,7 @@ class Update:
             lines=self.new_lines(),
             refused=self.taken.refused,
             waiting=self.taken.waiting,
-            closed=[closed_period(t, *calendar.span(t)) for t in self.due],
+            closed=[closed_period(t, *calendar.shown(t)) for t in self.due],
             seconds=self.seconds,
             parts=kept / PARTS,
             verdicts=self.verdicts,

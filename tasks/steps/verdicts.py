@@ -18,7 +18,7 @@ from spring.store.keys import fingerprint
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.shifts import ShiftJob, shifts
 from tasks.cells.workbench import Adapter, Row
-from tasks.files import read_tests
+from tasks.files import read_parquet, read_tests
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_index
 
@@ -84,6 +84,17 @@ class News:
 def verdicts_file(kept: Path, period: int) -> Path:
     """Where the verdicts after a period lie."""
     return kept / "verdicts" / f"{period:05}.parquet"
+
+
+def rulings_on(kept: Path, user: str) -> dict[str, str]:
+    """Cell -> what was said of a user's adapter, and why, in all tables that this machine has."""
+    found = {}
+    for file in sorted(verdicts_file(kept, 0).parent.glob("*.parquet")):
+        for cell, ruling, reason in (
+            read_parquet(file).filter(user_id=user).select("cell", "ruling", "reason").iter_rows()
+        ):
+            found[cell] = f"{ruling}: {reason}"
+    return found
 
 
 def find_news(asked: Asked) -> list[News]:
