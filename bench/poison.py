@@ -40,6 +40,7 @@ EACH = 10  # texts of a user and period
 KINDS = ("abrupt", "stranger", "gradual", "gibberish", "noise", "stable")
 DRIFTS = {"abrupt": ("abrupt",), "gradual": ("gradual",), "noise": ("noise",)}  # of the others: none
 DONOR = KINDS.index("stable") - KINDS.index("stranger")  # users from a burst's to those of whom the texts are
+ARMS: dict[str, Any] = {"current": {"train": {"data": "current"}}, "spring": {}}  # learns all, or selects
 GATE: dict[str, Any] = {"margin": 0.02, "level": 0.2, "items": 16, "least": 2, "alarm": 0.5}
 GATE |= {"drift": {"base": None, "before": None}}
 
@@ -50,32 +51,33 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--users", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--gate", type=yaml.safe_load, default={}, help="changes, as {margin: 0.05}")
     asked = parser.parse_args()
     if asked.users % len(KINDS):
         parser.error(f"--users: {len(KINDS)} or a multiple of it")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        write_params(asked.model, asked.users, asked.seed)
-        found = measure(Gate(**(GATE | asked.gate)))
+        write_params(asked.model, asked.users, asked.seed, asked.arms)
+        found = measure(Gate(**(GATE | asked.gate)), asked.arms)
     print(found)
     for (arm, period, kind), rows in found.group_by(["arm", "period", "kind"], maintain_order=True):
         print(f"{arm}, period {period}, {kind}: {in_words(rows)}")
 
 
-def write_params(model: str, users: int, seed: int) -> None:
-    """Personas of five periods; an arm that learns all, and one that selects what it learns."""
+def write_params(model: str, users: int, seed: int, arms: list[str]) -> None:
+    """Personas of five periods."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     tree["periods"] = {str(t): t - 1 if t else "base" for t in range(LEARNED + 1)}
     tree["ingest"]["personas"] |= {"users": users, "interactions": EACH * (LEARNED + 1), "drift": []}
     tree["model"] |= {"id": model, "device": "cpu"}
     tree["split"]["test_share"] = 0.2
-    tree["arms"] = {"base": tree["arms"]["base"], "current": {"train": {"data": "current"}}, "spring": {}}
+    tree["arms"] = {"base": tree["arms"]["base"]} | {name: ARMS[name] for name in arms}
     tree["seed"], tree["tracking"]["mode"] = seed, "disabled"
     Path("params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
-def measure(gate: Gate) -> pl.DataFrame:
+def measure(gate: Gate, arms: list[str]) -> pl.DataFrame:
     """A row per arm, judged period and user: kind, ruling, likelihood with and without the gate."""
     run("ingest")
     params = load_params()
@@ -88,7 +90,7 @@ def measure(gate: Gate) -> pl.DataFrame:
         for stage in ("adapt", "consolidate"):
             run(stage, "--period", str(period))
     bench = Experiment()
-    return pl.concat(of_arm(bench, name, kinds, gate) for name in ("current", "spring"))
+    return pl.concat(of_arm(bench, name, kinds, gate) for name in arms)
 
 
 def give_habits(source: PersonasSource, seed: int) -> dict[str, str]:
