@@ -30,8 +30,9 @@ from spring.settings.live import Gate
 from tasks.cells.scoring import ScoreJob, score
 from tasks.files import read_parquet, write_parquet
 from tasks.params import load_params
+from tasks.steps.candidates import Asked
 from tasks.steps.experiment import Experiment
-from tasks.steps.verdicts import Asked, judge_all
+from tasks.steps.verdicts import judge_all
 
 BURST, LEARNED = 2, 4  # the period of the burst; how many are learned, and one more is read
 BEFORE = BURST - 1  # whose adapters are in service when the burst comes

@@ -13,7 +13,8 @@ from spring.live.aliases import VersionError
 from spring.live.fleet import alarm, fleet, in_words
 from tasks.files import read_parquet, write_text
 from tasks.serving.registry import read_aliases, served_arm
-from tasks.steps.verdicts import Asked, Served, find_news, is_judged, verdicts_file
+from tasks.steps.candidates import Asked, Served, find_news
+from tasks.steps.verdicts import is_judged, verdicts_file
 
 if TYPE_CHECKING:
     from flows.live.update import Update

@@ -1,12 +1,8 @@
-"""What new adapters are asked before they are published, and the table of what was decided of them.
-
-Held-out texts judge publishing here and nothing else: no adapter learns from a verdict, no experiment asks.
-"""
+"""What new adapters are asked before they are published, and the table of what was decided of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,10 @@ from spring.settings.live import Gate
 from spring.store.keys import fingerprint
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.shifts import ShiftJob, shifts
-from tasks.cells.workbench import Adapter, Row
-from tasks.files import read_parquet, read_tests
+from tasks.cells.workbench import Adapter
+from tasks.files import read_parquet
+from tasks.steps.candidates import Asked, News, find_news, give_tests
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import read_index
 
 ANSWER: dict[str, Any] = {  # what new held-out texts say; with old_ before the names, what older ones do
     "items": pl.Int32,
@@ -29,7 +25,6 @@ ANSWER: dict[str, Any] = {  # what new held-out texts say; with old_ before the 
     "high": pl.Float64,
     "beyond": pl.Float64,  # probability beyond either bound: of few texts, above live.gate.level
 }
-Served = Mapping[str, int | None]  # user -> the period of the lesson in service; null or not there: none
 VERDICTS: dict[str, Any] = {
     "user_id": pl.String,
     "period": pl.Int32,
@@ -49,38 +44,6 @@ VERDICTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Which adapters are to be judged."""
-
-    recipe: str
-    period: int  # whose state the candidates are
-    before: int  # up to where all were judged or published; -1: nothing was
-    served: Served
-
-
-@dataclass
-class News:
-    """A user whose adapter after the period is another than the one in service."""
-
-    user: str
-    cell: str
-    served: int | None
-    against: str | None  # the cell in service
-    tests: list[list[Row]] = field(default_factory=list)  # a list per period; all latest first
-
-    def is_new(self, period: int) -> bool:
-        """Whether the candidate has learned a period that the version in service has not."""
-        return self.served is None or period > self.served
-
-    def room(self, period: int, most: int) -> int:
-        """How many texts of a period are still to be asked, of `most` new ones each and older ones in all."""
-        if self.served is not None and self.is_new(period):
-            return most
-        kind = self.is_new(period)
-        return most - sum(len(rows) for rows in self.tests if self.is_new(rows[0]["period"]) == kind)
-
-
 def verdicts_file(kept: Path, period: int) -> Path:
     """Where the verdicts after a period lie."""
     return kept / "verdicts" / f"{period:05}.parquet"
@@ -95,26 +58,6 @@ def rulings_on(kept: Path, user: str) -> dict[str, str]:
         ):
             found[cell] = f"{ruling}: {reason}"
     return found
-
-
-def find_news(asked: Asked) -> list[News]:
-    """Who is to be judged, by user id: whoever has another adapter than before, and than is in service."""
-    served = asked.served
-    periods = {asked.period, asked.before} | {t for t in served.values() if t is not None}
-    held = {t: _cells(asked.recipe, t) for t in periods}
-    found = []
-    for user, cell in sorted(held[asked.period].items()):
-        since = served.get(user)
-        against = None if since is None else held[since].get(user)
-        if cell not in (against, held[asked.before].get(user)):
-            found.append(News(user, cell, since if against else None, against))
-    return found
-
-
-def _cells(recipe: str, period: int) -> dict[str, str]:
-    """The cells of users' own adapters after a period."""
-    rows = read_index(period).filter((pl.col("recipe") == recipe) & pl.col("user_id").is_not_null())
-    return dict(rows.select("user_id", "cell").iter_rows())
 
 
 def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:
@@ -150,21 +93,6 @@ def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
         found = judge(*split(one, gained), drifted, rules)
         rows.append(row_of(one, period, gate, found, drifted) | worse(one, gained))
     return pl.DataFrame(rows, schema=VERDICTS)
-
-
-def give_tests(news: Sequence[News], period: int, most: int) -> None:
-    """Sets `tests`: each user's latest held-out texts up to a period: `most` of the older ones.
-
-    And `most` of every period that only the candidate has learned, or of all where nothing is in service.
-    """
-    lacking = {one.user: one for one in news}
-    for t in range(period, -1, -1):
-        rows = read_tests(t).filter(pl.col("user_id").is_in(list(lacking)))
-        for (user,), mine in rows.group_by(["user_id"], maintain_order=True):
-            one = lacking[str(user)]
-            latest = mine.sort("timestamp", descending=True, maintain_order=True)
-            one.tests.append(latest.head(one.room(t, most)).to_dicts())
-        lacking = {user: one for user, one in lacking.items() if one.room(t - 1, most) > 0}
 
 
 Gains = list[list[float]]  # per period, as `News.tests`

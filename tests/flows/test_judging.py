@@ -22,8 +22,8 @@ from spring.live.neutral import SYSTEM, TEXTS
 from spring.settings.live import Gate
 from spring.settings.params import ParameterError, parse
 from tasks.reporting.update import Offer
+from tasks.steps.candidates import Asked, find_news
 from tasks.steps.index import read_held
-from tasks.steps.verdicts import Asked, find_news
 
 GATE = "{margin: 5, level: 0.2, items: 3, least: 1, drift: {base: null, before: null}, alarm: 0.5}"
 pytestmark = pytest.mark.slow

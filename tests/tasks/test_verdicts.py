@@ -10,18 +10,9 @@ import polars as pl
 import pytest
 
 from spring.settings.live import Gate
+from tasks.steps.candidates import Asked, News, find_news, give_tests
 from tasks.steps.index import INDEX
-from tasks.steps.verdicts import (
-    VERDICTS,
-    Asked,
-    News,
-    find_news,
-    give_tests,
-    is_judged,
-    question,
-    split,
-    worse,
-)
+from tasks.steps.verdicts import VERDICTS, is_judged, question, split, worse
 
 GATE = Gate.model_validate(
     {"margin": 0.1, "level": 0.2, "items": 3, "least": 1, "alarm": 1}
