@@ -168,7 +168,11 @@ def test_the_settings_are_refused_in_words() -> None:
         ParameterError, match=r"live\.gate\.least is 9, live\.gate\.items 3: likelihood would never"
     ):
         parse(tree)
-    assert Gate(**yaml.safe_load(GATE)).drift.base is None
+    tree["live"]["gate"] |= {"least": 1, "confirm": 4}
+    with pytest.raises(ParameterError, match=r"live\.gate\.confirm is 4"):
+        parse(tree)
+    without = Gate(**yaml.safe_load(GATE))
+    assert without.drift.base is None and without.confirm == 2, "files from before it do not name it"
 
 
 def loaded(base: Path, period: int | None = None, user: str = "", folder: Path = Path()) -> Any:
