@@ -63,9 +63,10 @@ def test_bounds_hold_the_centre_as_often_as_they_say(items: int) -> None:
     assert found.beyond == {4: 1 / 16, 7: 12 / 128}[items]
 
 
-@given(st.integers(1, 16), margins)
-def test_equal_adapters_are_never_refused(items: int, margin: float) -> None:
-    assert ruling([0.0] * items, margin=margin) == "same"
+@given(st.integers(1, 16), st.integers(0, 16), margins)
+def test_equal_adapters_are_never_held_or_refused(new: int, old: int, margin: float) -> None:
+    rules = RULES._replace(margin=margin)
+    assert judge([[0.0] * new], [0.0] * old, NONE, rules).ruling == "same"
 
 
 @given(columns, margins)
