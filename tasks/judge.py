@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tasks.files import write_parquet
 from tasks.stage import run, watch
+from tasks.steps.candidates import Asked
 from tasks.steps.experiment import Experiment
-from tasks.steps.verdicts import Asked, judge_all, verdicts_file
+from tasks.steps.verdicts import judge_all, verdicts_file
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from flows.live.versions import LiveError
-from spring.data.calendar import period_starts
+from spring.data.calendar import period_starts, read_zone
 from spring.data.inbox.due import ends
 from spring.settings.params import Params
 from tasks.params import PARAMS
@@ -49,6 +49,11 @@ class Calendar:
         assert self.params.split.start is not None, "params need it"
         starts = period_starts(self.params.split.start, periods=period + 1, **self.unit)
         return starts[-2], starts[-1]
+
+    def shown(self, period: int) -> tuple[datetime, datetime]:
+        """When a period begins and ends, by the clock whose midnights count."""
+        begins, ends = (when.astimezone(read_zone(self.params.split.time_zone)) for when in self.span(period))
+        return begins, ends
 
     def over(self, now: datetime) -> list[datetime]:
         """The ends of all periods that are over."""

@@ -13,7 +13,8 @@ from spring.live.aliases import VersionError
 from spring.live.fleet import alarm, fleet, in_words
 from tasks.files import read_parquet, write_text
 from tasks.serving.registry import read_aliases, served_arm
-from tasks.steps.verdicts import Asked, Served, find_news, is_judged, verdicts_file
+from tasks.steps.candidates import Asked, Served, find_news
+from tasks.steps.verdicts import is_judged, verdicts_file
 
 if TYPE_CHECKING:
     from flows.live.update import Update
@@ -22,7 +23,7 @@ REMEDY = "Mend the cause, and update again."  # of whatever an update runs
 
 
 def judge_news(update: Update) -> None:
-    """Sets `refused` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
+    """Sets `verdicts` and `alarm`; asks only what no table has yet. Without `live.gate`, nothing."""
     live = update.params.live
     if live is None or live.gate is None or not update.due:
         return
@@ -39,7 +40,6 @@ def judge_news(update: Update) -> None:
     if not file.exists() or not is_judged(read_parquet(file), news, live.gate):
         ask(update, asked)
     update.verdicts = read_parquet(file).to_dicts()
-    update.refused = {row["user_id"]: row["ruling"] == "refused" for row in update.verdicts}
     found = fleet([row["ruling"] for row in update.verdicts])
     update.say(in_words(found))
     update.alarm = alarm(found, most=live.gate.alarm)

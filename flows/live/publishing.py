@@ -1,13 +1,17 @@
-"""The step `publish` of an update: every user's new lesson becomes `live`, unless the gate refused it."""
+"""The step `publish` of an update: every user's new lesson becomes `live`, unless the gate withheld it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from spring.live.aliases import VersionError
+from spring.live.aliases import Aliases, VersionError
+from spring.live.verdict import WITHHELD
+from tasks.cells.workbench import Row
+from tasks.reporting.update import Offer
 from tasks.serving.registry import ALIASES, read_aliases, read_lessons, served_arm, write_aliases
 from tasks.verify import md5_of
 
@@ -24,14 +28,30 @@ def publish_news(update: Update) -> None:
         return
     kept = update.versions.kept
     before, lessons = read_aliases(kept), read_lessons(arm.recipe, update.closed)
-    refused = [user for user, no in update.refused.items() if no]
-    after = before.publish_news(lessons, refused)
+    withheld = {row["user_id"]: row["ruling"] for row in update.verdicts if row["ruling"] in WITHHELD}
+    after = before.publish_news(lessons, withheld)
     if after != before:
         write_aliases(after, kept)
-        news = before.news(lessons)
-        kept_out = f", {len(news.keys() & set(refused))} refused" if news.keys() & set(refused) else ""
-        update.say(f"published: {len(news.keys() - set(refused))} new versions{kept_out}")
+        news = before.news(lessons).keys()
+        rulings = [withheld[user] for user in news & withheld.keys()]
+        counts = [f", {rulings.count(name)} {name}" for name in WITHHELD if name in rulings]
+        update.say(f"published: {len(news - withheld.keys())} new versions{''.join(counts)}")
+    update.offers = offers(after, update.due, update.verdicts)
     note_aliases(update)
+
+
+def offers(aliases: Aliases, due: Collection[int], verdicts: Iterable[Row]) -> list[Offer]:
+    """What became of every user's lesson of the periods that were closed, by user id."""
+    rulings = {row["user_id"]: row["ruling"] for row in verdicts}
+    found = []
+    for user, served in sorted(aliases.users.items()):
+        if (newest := served.newest) is None or newest.period not in due:
+            continue
+        published = newest == served.live
+        before = served.previous if published else served.live
+        ruling = rulings.get(user, "not judged")
+        found.append(Offer(user, newest.period, before.period if before else None, ruling, published))
+    return found
 
 
 def note_aliases(update: Update) -> None:

@@ -22,7 +22,8 @@ from flows.stages import StageError
 from spring.live.aliases import Aliases, Lesson, Lessons, Version, VersionError, lesson_at
 from spring.settings.arm import Arm
 from spring.settings.params import Params
-from tasks.serving.registry import read_aliases, read_lessons, served_arm, write_aliases
+from tasks.serving.registry import SHOWN, read_aliases, read_lessons, served_arm, write_aliases
+from tasks.steps.verdicts import rulings_on
 
 Say = Callable[[str], None]
 
@@ -231,13 +232,15 @@ def listed(registry: Registry) -> list[str]:
 
 
 def shown(registry: Registry, user: str) -> list[str]:
-    """A line per version of a user."""
+    """A line per version of a user, with what the gate said of it."""
     one = registry.aliases.of(user)
+    said = {cell[:SHOWN]: words for cell, words in rulings_on(registry.versions.kept, user).items()}
     lines = []
     for lesson in registry.lessons.get(user, ()):
         names = {"live": one.live, "previous": one.previous}
         marks = [name for name, at in names.items() if at == lesson] or [
             "served before" if lesson in one.trail else "not served"
         ]
-        lines.append(f"{Version(user, lesson.period)}  cell {lesson.cell}  {', '.join(marks)}")
+        ruling = f"  {said[lesson.cell]}" if lesson.cell in said else ""
+        lines.append(f"{Version(user, lesson.period)}  cell {lesson.cell}  {', '.join(marks)}{ruling}")
     return lines

@@ -27,7 +27,7 @@ from spring.data.inbox.taking import Rules, Taken, take
 from spring.settings.params import Params
 from tasks.files import write_text
 from tasks.params import load_params
-from tasks.reporting.update import News, closed_period, page
+from tasks.reporting.update import News, Offer, closed_period, page
 
 Say = Callable[[str], None]
 STEPS = ("resume", "take", "close", "learn", "judge", "publish", "describe", "commit", "push")
@@ -46,9 +46,9 @@ class Update:
     closed: int = 0  # how many periods are
     due: list[int] = field(default_factory=list)  # those of them that the last version has not
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage that ran
-    refused: dict[str, bool] = field(default_factory=dict)  # of each user that was judged; none: all pass
     verdicts: list[dict[str, Any]] = field(default_factory=list)  # rows of the table of those judged
-    alarm: str = ""  # what is wrong where too many were refused
+    offers: list[Offer] = field(default_factory=list)  # what became of each new lesson
+    alarm: str = ""  # what is wrong where too many were held or refused
     page: Path | None = None
     made: str | None = None  # the commit
 
@@ -118,10 +118,11 @@ class Update:
             lines=self.new_lines(),
             refused=self.taken.refused,
             waiting=self.taken.waiting,
-            closed=[closed_period(t, *calendar.span(t)) for t in self.due],
+            closed=[closed_period(t, *calendar.shown(t)) for t in self.due],
             seconds=self.seconds,
             parts=kept / PARTS,
             verdicts=self.verdicts,
+            offers=self.offers,
         )
         write_text(page(news), self.page)
 

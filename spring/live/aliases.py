@@ -2,7 +2,7 @@
 
 A version is named USER@PERIOD after the period of the lesson that made it. What was served of a user is a
 trail, oldest first: its end is `live`, what stands before that `previous`. Publishing adds to the trail,
-rolling back cuts it. A lesson that was refused is `newest` all the same: it is not offered twice.
+rolling back cuts it. A lesson that was withheld is `newest` all the same: it is not offered twice.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ class Aliases:
             user: lesson for user, lesson in newest.items() if self.users.get(user, Served()).newest != lesson
         }
 
-    def publish_news(self, lessons: Lessons, refused: Collection[str] = ()) -> Aliases:
-        """With every user's new lesson as `live`, unless it was refused; given again, nothing changes."""
+    def publish_news(self, lessons: Lessons, withheld: Collection[str] = ()) -> Aliases:
+        """With every user's new lesson as `live`, unless it was withheld; given again, nothing changes."""
         users = dict(self.users)
         for user, lesson in self.news(lessons).items():
             served = replace(users.get(user, Served()).of(lessons[user]), newest=lesson)
-            users[user] = served if user in refused else served.publish(lesson)
+            users[user] = served if user in withheld else served.publish(lesson)
         return Aliases(users)
 
     def publish(self, chosen: Mapping[str, Lesson]) -> Aliases:

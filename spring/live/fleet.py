@@ -1,4 +1,4 @@
-"""How the updates of all users went: how many improved, stayed, were refused, and when that is an alarm."""
+"""How the updates of all users went: how many got which ruling, and when that is an alarm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from spring.live.verdict import Ruling
+from spring.live.verdict import WITHHELD, Ruling
 
 CONFIDENCE = 0.95
 
@@ -52,8 +52,8 @@ def _percent(one: Share) -> str:
 
 
 def alarm(found: dict[Ruling, Share], *, most: float) -> str:
-    """What is wrong where more than `most` of the users were refused; else nothing."""
-    refused = found["refused"]
-    if refused.share <= most:
+    """What is wrong where more than `most` of the users were held or refused; else nothing."""
+    judged, withheld = found["refused"].of, sum(found[name].count for name in WITHHELD)
+    if not judged or withheld / judged <= most:
         return ""
-    return f"ALARM: {refused.count} of {refused.of} updates refused, more than {most:.0%} (live.gate.alarm)"
+    return f"ALARM: {withheld} of {judged} updates held or refused, more than {most:.0%} (live.gate.alarm)"

@@ -3,10 +3,15 @@
 Paired over held-out texts of its user: a difference is the candidate's log-likelihood per token less that of
 the one in service, in nats. Few texts are the rule, so nothing is estimated of their spread: the bounds are
 means of some of the differences (Hartigan, 1969). Legend: N texts.
+
+Texts of periods that the candidate has learned and the one in service has not, the new ones, are judged apart
+from older ones: a burst of somebody else's texts and a true change look alike in both. They differ in what
+comes later, so that a change which costs older texts must be borne out by several periods.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +19,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-MOST = 16  # texts that one verdict is of: 65,535 means
-Ruling = Literal["improved", "same", "refused"]
+MOST = 16  # texts that one pair of bounds is of: 65,535 means
+MOST_PERIODS = 3  # of `Rules.confirm`
+Ruling = Literal["improved", "same", "held", "refused"]
+WITHHELD: tuple[Ruling, ...] = ("held", "refused")  # the version in service stays
 
 
 class Bounds(NamedTuple):
@@ -31,20 +38,36 @@ class Rules(NamedTuple):
 
     margin: float  # nats per token; less is no change
     least: int  # texts; with fewer, likelihood is not asked
+    items: int  # texts, the latest so many, that one answer is of
     level: float  # probability that a candidate which is worse by the margin alone is refused, and the like
+    confirm: int  # periods of new texts that must bear out what makes older ones worse
     drift: Mapping[str, float | None]  # from which outputs -> the most nats per token; null: any
+
+
+class Answer(NamedTuple):
+    """What some texts say of a candidate."""
+
+    items: int = 0
+    difference: float | None = None  # mean; null without items
+    bounds: Bounds | None = None  # null: fewer than `Rules.least`
+
+    def falls(self, margin: float) -> bool:
+        """Whether it is worse by more than the margin."""
+        return self.bounds is not None and self.bounds.high < -margin
+
+    def rises(self, margin: float) -> bool:
+        """Whether it is better by more than the margin."""
+        return self.bounds is not None and self.bounds.low > margin
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided, and why."""
+    """What was decided, why, and what new and older texts said."""
 
     ruling: Ruling
     reason: str
-    items: int
-    difference: float | None  # mean; null without items
-    low: float | None = None  # bounds; null where the items are too few for `Rules.level`
-    high: float | None = None
+    new: Answer
+    old: Answer
 
 
 class Slice(NamedTuple):
@@ -80,37 +103,66 @@ def bounds(differences: np.ndarray, *, level: float) -> Bounds:
     return Bounds(float(means[k - 1]), float(means[-k]), k / gaps)
 
 
-def judge(differences: Sequence[float], shifts: Mapping[str, float], rules: Rules) -> Verdict:
-    """Refused where the differences lie below -margin or the outputs drifted beyond a limit.
+def judge(
+    new: Sequence[Sequence[float]], old: Sequence[float], shifts: Mapping[str, float], rules: Rules
+) -> Verdict:
+    """Whether a candidate is published (improved, same) or not (held, refused).
 
-    `differences` [N], in any order; `shifts`: the mean Kullback-Leibler divergence of the candidate's
-    distributions on neutral texts, from those that `rules.drift` names. What is no number is refused.
+    `new`: the differences of every period that only the candidate has learned, latest first, as they are in
+    each; `old`: those of the others, likewise; `shifts`: the mean Kullback-Leibler divergence of the
+    candidate's distributions on neutral texts, from those that `rules.drift` names. In turn:
+
+    - refused: something is no number, outputs drifted beyond a limit, or the new texts lie below -margin.
+    - held: the older texts do, unless the new ones lie above the margin whichever `confirm` - 1 of their
+      periods are left out. So a change that only fewer periods speak for is not published.
+    - improved: the new texts lie above the margin; else same.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    count = len(values)
-    if not np.isfinite(values).all():
-        return Verdict("refused", "a log-likelihood is no number", count, None)
-    mean = float(np.sort(values).mean()) if count else None
-    found = bounds(values, level=rules.level) if count else None
-    known = found is not None and found.beyond <= rules.level
-    low, high = (found.low, found.high) if found is not None and known else (None, None)
+    learned = [value for period in new for value in period]
+    if not np.isfinite([*learned, *old]).all():
+        return Verdict("refused", "a log-likelihood is no number", Answer(len(learned)), Answer(len(old)))
+    fresh, earlier = ask(learned, rules), ask(old, rules)
     for name, shift in shifts.items():
         limit = rules.drift[name]
         if not math.isfinite(shift) or (limit is not None and shift > limit):
-            why = f"outputs on neutral texts drifted {shift:.3f} nats per token from {name}"
-            return Verdict("refused", f"{why}, limit {limit}", count, mean, low, high)
-    ruling, reason = _of_likelihood(count, found, rules)
-    return Verdict(ruling, reason, count, mean, low, high)
+            why = f"outputs on neutral texts drifted {shift:.3f} nats per token from {name}, limit {limit}"
+            return Verdict("refused", why, fresh, earlier)
+    ruling, reason = _of_likelihood(fresh, earlier, new, rules)
+    return Verdict(ruling, reason, fresh, earlier)
 
 
-def _of_likelihood(count: int, found: Bounds | None, rules: Rules) -> tuple[Ruling, str]:
-    if found is None or count < rules.least:
-        return "same", f"{count} held-out texts, fewer than {rules.least}: likelihood was not asked"
-    if found.high < -rules.margin:
-        return "refused", f"worse on held-out texts: at most {found.high:+.3f} nats per token"
-    if found.low > rules.margin:
-        return "improved", f"better on held-out texts: at least {found.low:+.3f} nats per token"
-    return "same", f"between {found.low:+.3f} and {found.high:+.3f} nats per token on held-out texts"
+def ask(differences: Sequence[float], rules: Rules) -> Answer:
+    """What the first `rules.items` of some differences say."""
+    values = np.asarray(differences[: rules.items], dtype=np.float64)
+    if not len(values):
+        return Answer()
+    found = bounds(values, level=rules.level) if len(values) >= rules.least else None
+    return Answer(len(values), float(np.sort(values).mean()), found)
+
+
+def _of_likelihood(
+    fresh: Answer, earlier: Answer, new: Sequence[Sequence[float]], rules: Rules
+) -> tuple[Ruling, str]:
+    unit = "nats per token"
+    if fresh.falls(rules.margin):
+        assert fresh.bounds is not None, "it was asked"
+        return "refused", f"worse on new texts: at most {fresh.bounds.high:+.3f} {unit}"
+    if earlier.falls(rules.margin) and not _borne_out(new, rules):
+        assert earlier.bounds is not None, "it was asked"
+        much = f"worse on older texts: at most {earlier.bounds.high:+.3f} {unit}"
+        return "held", f"{much}, not yet borne out by new texts of {rules.confirm} periods"
+    if fresh.bounds is None:
+        return "same", f"{fresh.items} new texts, fewer than {rules.least}: likelihood was not asked"
+    if fresh.rises(rules.margin):
+        return "improved", f"better on new texts: at least {fresh.bounds.low:+.3f} {unit}"
+    return "same", f"between {fresh.bounds.low:+.3f} and {fresh.bounds.high:+.3f} {unit} on new texts"
+
+
+def _borne_out(new: Sequence[Sequence[float]], rules: Rules) -> bool:
+    """Whether the new texts are better even without any `confirm` - 1 of their periods."""
+    periods = [period for period in new if period][: rules.items]
+    rests = itertools.combinations(periods, max(0, len(periods) - rules.confirm + 1))
+    answers = (ask([value for period in rest for value in period], rules) for rest in rests)
+    return all(answer.rises(rules.margin) for answer in answers)
 
 
 def worst_slice(differences: Sequence[float], labels: Mapping[str, Sequence[str]]) -> Slice | None:

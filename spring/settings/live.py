@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from spring.engine.strict import Name, PositiveInt, Share, Strict, added
-from spring.live.verdict import MOST
+from spring.live.verdict import MOST, MOST_PERIODS
 from spring.settings.ingest import Ingest
 
 
@@ -24,10 +24,12 @@ class Gate(Strict):
 
     margin: Annotated[float, Field(ge=0)]  # log-likelihood per token, nats: less is no change
     level: Annotated[float, Field(gt=0, lt=0.5)]  # probability that one worse by just the margin is refused
-    items: Annotated[int, Field(ge=1, le=MOST)]  # the user's latest held-out texts, so many at most
+    items: Annotated[int, Field(ge=1, le=MOST)]  # a user's latest held-out texts, new and older ones, at most
     least: PositiveInt  # with fewer, likelihood is not asked
+    # how many periods' new texts must bear out what makes older ones worse: a burst of fewer is kept out
+    confirm: Annotated[int, Field(ge=1, le=MOST_PERIODS), added(2)]
     drift: Drift
-    alarm: Share  # of the users judged: when more were refused, the update says so by its exit code
+    alarm: Share  # of the users judged: when more were held or refused, the update says so by its exit code
 
     @model_validator(mode="after")
     def _least_can_be_reached(self) -> Gate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -24,9 +24,32 @@ class Closed:
     """A period that was closed, and whoever had texts in it."""
 
     period: int
-    begins: datetime
+    begins: datetime  # by the clock that periods begin by
     ends: datetime
     users: pl.DataFrame  # user_id, train, test, learned (items, of the lesson with most), seconds
+
+    @property
+    def days(self) -> str:
+        """The first and the last day."""
+        first, last = (f"{when:%Y-%m-%d}" for when in (self.begins, self.ends - timedelta(seconds=1)))
+        return first if first == last else f"{first} to {last}"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What became of a user's new lesson."""
+
+    user: str
+    period: int
+    before: int | None  # the period of the version that answered; null: the base model did
+    ruling: str
+    published: bool
+
+    @property
+    def before_now(self) -> tuple[str, str]:
+        """What answered, and what answers."""
+        before = "the base model" if self.before is None else f"{self.user}@{self.before}"
+        return before, f"{self.user}@{self.period}" if self.published else before
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,7 @@ class News:
     seconds: dict[str, float]  # of each stage that ran
     parts: Path  # where the rows that were taken are
     verdicts: list[Row] = field(default_factory=list)  # on new adapters (tasks/steps/verdicts.py)
+    offers: list[Offer] = field(default_factory=list)
 
 
 def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
@@ -65,6 +89,9 @@ def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
 def page(news: News) -> str:
     """The page, whole: no other file, no script, no network."""
     aside = quarantined(news.lines, news.parts)
+    withheld = [offer for offer in news.offers if not offer.published]
+    verdicts = {row["user_id"]: row for row in news.verdicts}
+    listed = (withheld + [offer for offer in news.offers if offer.published])[:MOST]
     return (
         environment()
         .get_template("update.html.j2")
@@ -77,9 +104,24 @@ def page(news: News) -> str:
             aside_count=aside.height,
             later=later(news.lines, news.parts, news.when),
             people=len({user for closed in news.closed for user in closed.users["user_id"]}),
+            withheld=withheld,
+            offers=[(offer, in_words(verdicts.get(offer.user, {}))) for offer in listed],
             closed=[(one, one.users.head(MOST).to_dicts()) for one in news.closed],
         )
     )
+
+
+def in_words(verdict: Row) -> Row:
+    """What a line says of a verdict; empty where there is none."""
+    worst = ""
+    if verdict.get("worse"):
+        by, name, count = (verdict[key] for key in ("worse_by", "worse", "worse_items"))
+        worst = f"{by} {name}: {verdict['worse_difference']:+.3f} of {count}"
+    figures = []
+    for slice_ in ("", "old_"):
+        mean, count = verdict.get(f"{slice_}difference"), verdict.get(f"{slice_}items")
+        figures.append(("" if mean is None else f"{mean:+.3f}", count))
+    return {"reason": verdict.get("reason", ""), "figures": figures, "worse": worst}
 
 
 def quarantined(lines: Iterable[Line], parts: Path) -> pl.DataFrame:

@@ -1,28 +1,30 @@
-"""What new adapters are asked before they are published, and the table of what was decided of them.
-
-Held-out texts judge publishing here and nothing else: no adapter learns from a verdict, no experiment asks.
-"""
+"""What new adapters are asked before they are published, and the table of what was decided of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from spring.live.verdict import Rules, Verdict, judge, worst_slice
+from spring.live.verdict import Answer, Rules, Verdict, judge, worst_slice
 from spring.settings.live import Gate
 from spring.store.keys import fingerprint
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.shifts import ShiftJob, shifts
-from tasks.cells.workbench import Adapter, Row
-from tasks.files import read_tests
+from tasks.cells.workbench import Adapter
+from tasks.files import read_parquet
+from tasks.steps.candidates import Asked, News, find_news, give_tests
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import read_index
 
-Served = Mapping[str, int | None]  # user -> the period of the lesson in service; null or not there: none
+ANSWER: dict[str, Any] = {  # what new held-out texts say; with old_ before the names, what older ones do
+    "items": pl.Int32,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "beyond": pl.Float64,  # probability beyond either bound: of few texts, above live.gate.level
+}
 VERDICTS: dict[str, Any] = {
     "user_id": pl.String,
     "period": pl.Int32,
@@ -31,10 +33,8 @@ VERDICTS: dict[str, Any] = {
     "question": pl.String,  # by which rules, against which cell
     "ruling": pl.String,
     "reason": pl.String,
-    "items": pl.Int32,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    **ANSWER,
+    **{f"old_{name}": kind for name, kind in ANSWER.items()},
     "drift_base": pl.Float64,
     "drift_before": pl.Float64,
     "worse_by": pl.String,  # the slice that got worse: task or age
@@ -44,50 +44,20 @@ VERDICTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Which adapters are to be judged."""
-
-    recipe: str
-    period: int  # whose state the candidates are
-    before: int  # up to where all were judged or published; -1: nothing was
-    served: Served
-
-
-@dataclass
-class News:
-    """A user whose adapter after the period is another than the one in service."""
-
-    user: str
-    cell: str
-    served: int | None
-    against: str | None  # the cell in service
-    tests: list[list[Row]] = field(default_factory=list)  # latest first, a list per period
-
-
 def verdicts_file(kept: Path, period: int) -> Path:
     """Where the verdicts after a period lie."""
     return kept / "verdicts" / f"{period:05}.parquet"
 
 
-def find_news(asked: Asked) -> list[News]:
-    """Who is to be judged, by user id: whoever has another adapter than before, and than is in service."""
-    served = asked.served
-    periods = {asked.period, asked.before} | {t for t in served.values() if t is not None}
-    held = {t: _cells(asked.recipe, t) for t in periods}
-    found = []
-    for user, cell in sorted(held[asked.period].items()):
-        since = served.get(user)
-        against = None if since is None else held[since].get(user)
-        if cell not in (against, held[asked.before].get(user)):
-            found.append(News(user, cell, since if against else None, against))
+def rulings_on(kept: Path, user: str) -> dict[str, str]:
+    """Cell -> what was said of a user's adapter, and why, in all tables that this machine has."""
+    found = {}
+    for file in sorted(verdicts_file(kept, 0).parent.glob("*.parquet")):
+        for cell, ruling, reason in (
+            read_parquet(file).filter(user_id=user).select("cell", "ruling", "reason").iter_rows()
+        ):
+            found[cell] = f"{ruling}: {reason}"
     return found
-
-
-def _cells(recipe: str, period: int) -> dict[str, str]:
-    """The cells of users' own adapters after a period."""
-    rows = read_index(period).filter((pl.col("recipe") == recipe) & pl.col("user_id").is_not_null())
-    return dict(rows.select("user_id", "cell").iter_rows())
 
 
 def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:
@@ -97,8 +67,8 @@ def is_judged(table: pl.DataFrame, news: Sequence[News], gate: Gate) -> bool:
 
 
 def question(one: News, gate: Gate) -> str:
-    """Names the rules, and what a candidate is compared with."""
-    return fingerprint([gate, one.against])
+    """Names the rules, what a candidate is compared with, and what is written down."""
+    return fingerprint([gate, one.against, list(VERDICTS)])
 
 
 def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
@@ -116,33 +86,35 @@ def judge_all(bench: Experiment, asked: Asked, gate: Gate) -> pl.DataFrame:
     ]
     gains = measure_gains(bench, news, pairs)
     drifts = measure_drifts(bench, pairs)
-    rules = Rules(gate.margin, gate.least, gate.level, gate.drift.model_dump())
+    drift = gate.drift.model_dump()
+    rules = Rules(gate.margin, gate.least, gate.items, gate.level, gate.confirm, drift)
     rows = []
     for one, gained, drifted in zip(news, gains, drifts, strict=True):
-        items = [row for rows in one.tests for row in rows]
-        found = judge(gained, drifted, rules)
-        rows.append(row_of(one, period, gate, found, drifted) | worse(one, items, gained))
+        found = judge(*split(one, gained), drifted, rules)
+        rows.append(row_of(one, period, gate, found, drifted) | worse(one, gained))
     return pl.DataFrame(rows, schema=VERDICTS)
 
 
-def give_tests(news: Sequence[News], period: int, most: int) -> None:
-    """Sets `tests`: each user's latest held-out texts up to a period, `most` of them."""
-    lacking = {one.user: one for one in news}
-    for t in range(period, -1, -1):
-        rows = read_tests(t).filter(pl.col("user_id").is_in(list(lacking)))
-        for (user,), mine in rows.group_by(["user_id"], maintain_order=True):
-            one = lacking[str(user)]
-            room = most - sum(map(len, one.tests))
-            one.tests.append(mine.sort("timestamp", maintain_order=True).tail(room).to_dicts())
-            if len(one.tests[-1]) == room:
-                del lacking[one.user]
+Gains = list[list[float]]  # per period, as `News.tests`
+
+
+def split(one: News, gained: Gains) -> tuple[Gains, list[float]]:
+    """The differences of new texts, by period, and those of older ones."""
+    new: Gains = []
+    old: list[float] = []
+    for rows, values in zip(one.tests, gained, strict=True):
+        if one.is_new(rows[0]["period"]):
+            new.append(values)
+        else:
+            old += values
+    return new, old
 
 
 Pair = tuple[Adapter | None, Adapter | None]  # candidate, and the one in service
 
 
-def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]) -> list[list[float]]:
-    """Per user and held-out text: what the candidate's log-likelihood per token is above the other's."""
+def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]) -> list[Gains]:
+    """Per user and test: what the candidate's log-likelihood per token is above the other's."""
     jobs = [
         ScoreJob(rows, adapter)
         for one, pair in zip(news, pairs, strict=True)
@@ -150,12 +122,12 @@ def measure_gains(bench: Experiment, news: Sequence[News], pairs: Sequence[Pair]
         for adapter in pair
     ]
     found = iter(score(bench, jobs, "judge held-out texts"))
-    gains: list[list[float]] = []
+    gains: list[Gains] = []
     for one in news:
         gains.append([])
         for _ in one.tests:
             mine, other = next(found), next(found)
-            gains[-1] += ((mine.logp - other.logp) / mine.tokens).tolist()
+            gains[-1].append(((mine.logp - other.logp) / mine.tokens).tolist())
     return gains
 
 
@@ -182,18 +154,24 @@ def row_of(
     return (
         {"user_id": one.user, "period": period, "served": one.served, "cell": one.cell}
         | {"question": question(one, gate)}
-        | asdict(found)
+        | {"ruling": found.ruling, "reason": found.reason}
+        | columns_of(found.new)
+        | {f"old_{name}": value for name, value in columns_of(found.old).items()}
         | {"drift_base": drifted["base"], "drift_before": drifted.get("before")}
     )
 
 
-def worse(one: News, items: Sequence[Row], gained: Sequence[float]) -> dict[str, Any]:
-    """The slice that got worse, as the table has it: by task, or by age.
+def columns_of(answer: Answer) -> dict[str, Any]:
+    """An answer as the table has it (`ANSWER`)."""
+    found = (answer.items, answer.difference, *(answer.bounds or (None,) * 3))
+    return dict(zip(ANSWER, found, strict=True))
 
-    New are texts of periods that the candidate has learned and the one in service has not.
-    """
-    new = [one.served is None or row["period"] > one.served for row in items]
-    labels = {"task": [row["task"] for row in items], "age": ["new" if yes else "old" for yes in new]}
-    found = worst_slice(gained, labels)
+
+def worse(one: News, gained: Gains) -> dict[str, Any]:
+    """The slice that got worse, as the table has it: by task, or by age, new or old."""
+    items = [row for rows in one.tests for row in rows]
+    ages = ["new" if one.is_new(row["period"]) else "old" for row in items]
+    labels = {"task": [row["task"] for row in items], "age": ages}
+    found = worst_slice([value for period in gained for value in period], labels)
     names = ("worse_by", "worse", "worse_items", "worse_difference")
     return dict(zip(names, found or (None,) * 4, strict=True))

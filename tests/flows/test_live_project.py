@@ -76,7 +76,14 @@ def test_updates_are_versions(live: LiveProject, versions: dict[str, State]) -> 
     texts = live.git("show", "HEAD:live/ledger.jsonl", "HEAD:params.yaml", "HEAD:dvc.lock")
     assert not re.search(r"\b(ann|bob|cem|dee)\b", texts)
     page = (live.folder / "live/pages/00002.html").read_text(encoding="utf-8")
-    for word in ("week-1.jsonl", "Period 1", "Period 2", "<td>cem</td>", "adapt@2", "periods 1, 2 closed"):
+    for word in (
+        "week-1.jsonl",
+        "Period 1",
+        "Period 2",
+        "<td>cem</td>",
+        "adapt@2",
+        "period 1 (2024-01-08 to 2024-01-14), period 2 (2024-01-15 to 2024-01-21) closed",
+    ):
         assert word in page
     assert "://" not in page and "<script" not in page
 

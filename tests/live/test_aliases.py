@@ -45,7 +45,7 @@ def test_a_version_is_named_by_the_newest_lesson() -> None:
 
 def test_news_are_published_and_what_was_refused_is_not_offered_again() -> None:
     first = Aliases().publish_news(lessons(ann=[0], bob=[0]))
-    second = first.publish_news(lessons(ann=[0, 1], bob=[0], cem=[1]), refused=["ann", "cem"])
+    second = first.publish_news(lessons(ann=[0, 1], bob=[0], cem=[1]), withheld=["ann", "cem"])
     assert live(second) == {"ann": (0, None), "bob": (0, None), "cem": (None, None)}
     third = second.publish_news(lessons(ann=[0, 1], bob=[0], cem=[1]))  # nothing is new: no verdict counts
     assert third == second
@@ -57,7 +57,7 @@ def test_back_by_steps_and_to_a_period() -> None:
     """bob's lesson of 2 was refused: before 3 he was served that of 1."""
     now = Aliases()
     for t in range(4):
-        now = now.publish_news(lessons(bob=list(range(t + 1))), refused=["bob"] if t == 2 else [])
+        now = now.publish_news(lessons(bob=list(range(t + 1))), withheld=["bob"] if t == 2 else [])
     assert live(now) == {"bob": (3, 1)}
     assert live(now.roll_back(["bob"])) == {"bob": (1, 0)}
     assert live(now.roll_back(["bob"], to=2)) == {"bob": (1, 0)}

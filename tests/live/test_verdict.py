@@ -11,18 +11,25 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spring.live.fleet import Share, alarm, fleet, in_words
-from spring.live.verdict import Rules, Slice, bounds, judge, means_of_some, worst_slice
+from spring.live.verdict import Answer, Rules, Slice, Verdict, bounds, judge, means_of_some, worst_slice
 
-RULES = Rules(margin=0.05, least=1, level=0.1, drift={"base": 0.5, "before": 0.2})
+RULES = Rules(margin=0.05, least=1, items=16, level=0.1, confirm=2, drift={"base": 0.5, "before": 0.2})
 NONE: dict[str, float] = {}
 numbers = st.floats(-5, 5, allow_nan=False).map(lambda x: round(x, 3))
 columns = st.lists(numbers, min_size=1, max_size=8)
 margins = st.sampled_from([0.0, 0.05, 0.5])
-RANK = {"refused": 0, "same": 1, "improved": 2}
+several = st.lists(st.lists(numbers, min_size=1, max_size=3), max_size=4)  # of each new period
+older = st.lists(numbers, max_size=6)
+RANK = {"refused": 0, "held": 1, "same": 2, "improved": 3}
+
+
+def of_new(differences: list[float], rules: Rules = RULES) -> Verdict:
+    """The verdict on texts of one new period, with none that is older."""
+    return judge([differences], [], NONE, rules)
 
 
 def ruling(differences: list[float], **changes: Any) -> str:
-    return judge(differences, NONE, RULES._replace(**changes)).ruling
+    return of_new(differences, RULES._replace(**changes)).ruling
 
 
 def test_means_by_hand() -> None:
@@ -56,9 +63,10 @@ def test_bounds_hold_the_centre_as_often_as_they_say(items: int) -> None:
     assert found.beyond == {4: 1 / 16, 7: 12 / 128}[items]
 
 
-@given(st.integers(1, 16), margins)
-def test_equal_adapters_are_never_refused(items: int, margin: float) -> None:
-    assert ruling([0.0] * items, margin=margin) == "same"
+@given(st.integers(1, 16), st.integers(0, 16), margins)
+def test_equal_adapters_are_never_held_or_refused(new: int, old: int, margin: float) -> None:
+    rules = RULES._replace(margin=margin)
+    assert judge([[0.0] * new], [0.0] * old, NONE, rules).ruling == "same"
 
 
 @given(columns, margins)
@@ -83,7 +91,8 @@ def test_no_ruling_falls_when_a_difference_rises(
 @given(columns.flatmap(lambda values: st.tuples(st.just(values), st.permutations(values))))
 def test_the_order_of_items_is_irrelevant(both: tuple[list[float], list[float]]) -> None:
     first, second = both
-    assert judge(first, NONE, RULES) == judge(second, NONE, RULES)
+    assert of_new(first) == of_new(second)
+    assert judge([], first, NONE, RULES) == judge([], second, NONE, RULES)
 
 
 @given(columns, margins)
@@ -95,35 +104,101 @@ def test_a_wider_margin_decides_less(values: list[float], margin: float) -> None
 def test_one_bad_text_among_many_does_not_refuse() -> None:
     """The mean of -2 and five times 0.1 is -0.25; every choice without the first is above zero."""
     assert ruling([-2, 0.1, 0.1, 0.1, 0.1, 0.1]) == "same"
-    found = judge([-2, 0.1, 0.1, 0.1, 0.1, 0.1], NONE, RULES)
-    assert found.difference == pytest.approx(-0.25) and found.high == pytest.approx(0.1)
+    found = of_new([-2, 0.1, 0.1, 0.1, 0.1, 0.1]).new
+    assert found.difference == pytest.approx(-0.25)
+    assert found.bounds is not None and found.bounds.high == pytest.approx(0.1)
 
 
 def test_few_items() -> None:
-    """Of three items 1/8 is beyond either bound, over a tenth: no interval, and all three must be worse."""
-    found = judge([-0.3, -0.2, -0.06], NONE, RULES)
-    assert (found.ruling, found.items, found.low, found.high) == ("refused", 3, None, None)
-    assert found.difference == pytest.approx(-0.56 / 3)
+    """Of three items 1/8 is beyond either bound, over a tenth: all three must be worse."""
+    found = of_new([-0.3, -0.2, -0.06])
+    assert found.ruling == "refused" and found.new == Answer(
+        3, pytest.approx(-0.56 / 3), (-0.3, -0.06, 1 / 8)
+    )
+    assert found.old == Answer(0, None, None)
     assert ruling([-3, -2, -0.04]) == "same"
     assert ruling([-3, -2, -1], least=4) == "same"
-    assert judge([], NONE, RULES) == judge([], {"base": 0.5, "before": 0.2}, RULES)
-    assert judge([], NONE, RULES).reason == "0 held-out texts, fewer than 1: likelihood was not asked"
+    nothing = judge([], [], NONE, RULES)
+    assert nothing == judge([], [], {"base": 0.5, "before": 0.2}, RULES)
+    assert nothing.reason == "0 new texts, fewer than 1: likelihood was not asked"
+
+
+def test_only_the_latest_texts_are_asked() -> None:
+    """Two of three, those that come first."""
+    rules = RULES._replace(items=2)
+    assert of_new([0.3, 0.2, -9], rules) == of_new([0.3, 0.2], rules)
+    assert judge([[0.3], [0.2, -9]], [0.1, 0.1, -9], NONE, rules).ruling == "improved"
+
+
+def test_a_change_that_makes_older_texts_worse_waits_for_a_second_period() -> None:
+    """Both texts of either period are better: held with one of them, published with both."""
+    better, worse = [0.4, 0.3], [-0.2, -0.3, -0.1]
+    first = judge([better], worse, NONE, RULES)
+    assert first.ruling == "held" and first.old.difference == pytest.approx(-0.2)
+    assert first.reason.startswith("worse on older texts: at most -0.100 nats per token, not yet borne out")
+    assert judge([better, better], worse, NONE, RULES).ruling == "improved"
+    assert judge([[0.4, 0.0], better], worse, NONE, RULES).ruling == "held"
+    assert judge([better], worse, NONE, RULES._replace(confirm=1)).ruling == "improved"
+    assert judge([better, better], worse, NONE, RULES._replace(confirm=3)).ruling == "held"
+    assert judge([better] * 3, worse, NONE, RULES._replace(confirm=3)).ruling == "improved"
+
+
+def test_older_texts_that_hold_delay_nothing() -> None:
+    assert judge([[0.4, 0.3]], [-0.2, 0.1], NONE, RULES).ruling == "improved"
+    assert judge([[0.4, 0.3]], [-0.2], NONE, RULES._replace(least=2)).ruling == "improved", "too few to ask"
+    assert judge([[-0.4, -0.3]], [0.2, 0.1], NONE, RULES).ruling == "refused"
+    assert judge([], [-0.2], NONE, RULES).ruling == "held"
+
+
+@given(several, st.integers(0, 3), columns, older, st.sampled_from([0.1, 0.4]))
+def test_what_one_period_alone_says_is_never_published(
+    others: list[list[float]], place: int, burst: list[float], old: list[float], level: float
+) -> None:
+    """Older texts are worse, no period but one is better: held or refused, whatever that one says."""
+    others = [[min(value, RULES.margin) for value in period] for period in others]
+    old = [-abs(value) - 0.06 for value in [*old, 1.0]]
+    new = [*others[:place], burst, *others[place:]]
+    assert judge(new, old, NONE, RULES._replace(level=level)).ruling in ("held", "refused")
+
+
+@given(several, older, st.integers(0, 3), st.integers(0, 5), st.floats(0, 5), st.integers(1, 3))
+def test_no_ruling_falls_when_a_difference_of_any_slice_rises(
+    new: list[list[float]], old: list[float], period: int, place: int, more: float, confirm: int
+) -> None:
+    rules = RULES._replace(confirm=confirm, level=0.4)
+    before = judge(new, old, NONE, rules).ruling
+    raised = [value + more * (i == place) for i, value in enumerate(old)]
+    assert RANK[before] <= RANK[judge(new, raised, NONE, rules).ruling]
+    fresh = [
+        [v + more * ((t, i) == (period, place)) for i, v in enumerate(each)] for t, each in enumerate(new)
+    ]
+    assert RANK[before] <= RANK[judge(fresh, old, NONE, rules).ruling]
+
+
+@given(several, older, st.integers(1, 2))
+def test_asking_for_more_periods_publishes_no_more(
+    new: list[list[float]], old: list[float], confirm: int
+) -> None:
+    fewer, more = (judge(new, old, NONE, RULES._replace(confirm=c)).ruling for c in (confirm, confirm + 1))
+    assert more in (fewer, "held")
 
 
 def test_drift_refuses_whatever_likelihood_says() -> None:
-    better = [0.5] * 6
-    assert judge(better, {"base": 0.5, "before": 0.2}, RULES).ruling == "improved"
-    found = judge(better, {"base": 0.1, "before": 0.21}, RULES)
+    better = [[0.5] * 6]
+    assert judge(better, [], {"base": 0.5, "before": 0.2}, RULES).ruling == "improved"
+    found = judge(better, [], {"base": 0.1, "before": 0.21}, RULES)
     assert found.ruling == "refused" and "drifted 0.210 nats per token from before" in found.reason
-    assert found.difference == pytest.approx(0.5)
-    assert judge([], {"base": 0.51}, RULES).ruling == "refused"
-    assert judge(better, {"base": 99.0}, RULES._replace(drift={"base": None})).ruling == "improved"
+    assert found.new.difference == pytest.approx(0.5)
+    assert judge([], [], {"base": 0.51}, RULES).ruling == "refused"
+    assert judge(better, [], {"base": 99.0}, RULES._replace(drift={"base": None})).ruling == "improved"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_refused(bad: float) -> None:
-    assert judge([0.5, bad], NONE, RULES._replace(least=9)).ruling == "refused"
-    assert judge([0.5], {"base": abs(bad)}, RULES._replace(drift={"base": None})).ruling == "refused"
+    rules = RULES._replace(least=9, drift={"base": None})
+    assert judge([[0.5, bad]], [], NONE, rules).ruling == "refused"
+    assert judge([[0.5]], [0.1, bad], NONE, rules).ruling == "refused"
+    assert judge([[0.5]], [], {"base": abs(bad)}, rules).ruling == "refused"
 
 
 def test_the_slice_that_got_worse() -> None:
@@ -139,9 +214,15 @@ def test_the_slice_that_got_worse() -> None:
 def test_the_fleet_by_hand() -> None:
     """Wilson's interval of 1 in 4: z = 1.959964, (1 + 1.920729) / 7.841459 -/+ z sqrt(0.1875 / 4 + ...)."""
     found = fleet(["improved", "same", "refused", "same"])
-    assert {name: one.count for name, one in found.items()} == {"improved": 1, "same": 2, "refused": 1}
+    counts = {"improved": 1, "same": 2, "held": 0, "refused": 1}
+    assert {name: one.count for name, one in found.items()} == counts
     assert found["refused"].interval == pytest.approx((0.0456, 0.6994), abs=1e-4)
     assert in_words(found).startswith("4 judged: 1 improved (25%, 5% to 70%), 2 same (50%, ")
     assert Share(0, 0).interval == (0, 1) and Share(0, 3).interval[0] == 0 and Share(3, 3).interval[1] == 1
-    assert alarm(found, most=0.25) == ""
-    assert alarm(found, most=0.2) == "ALARM: 1 of 4 updates refused, more than 20% (live.gate.alarm)"
+
+
+def test_held_and_refused_ones_raise_the_alarm_alike() -> None:
+    assert alarm(fleet([]), most=0.0) == ""
+    assert alarm(fleet(["improved", "same", "held", "refused"]), most=0.5) == ""
+    found = alarm(fleet(["same", "held", "refused"]), most=0.5)
+    assert found == "ALARM: 2 of 3 updates held or refused, more than 50% (live.gate.alarm)"

@@ -10,17 +10,9 @@ import polars as pl
 import pytest
 
 from spring.settings.live import Gate
+from tasks.steps.candidates import Asked, News, find_news, give_tests
 from tasks.steps.index import INDEX
-from tasks.steps.verdicts import (
-    VERDICTS,
-    Asked,
-    News,
-    find_news,
-    give_tests,
-    is_judged,
-    question,
-    worse,
-)
+from tasks.steps.verdicts import VERDICTS, is_judged, question, split, worse
 
 GATE = Gate.model_validate(
     {"margin": 0.1, "level": 0.2, "items": 3, "least": 1, "alarm": 1}
@@ -82,7 +74,7 @@ def test_a_table_is_of_these_rules_and_these_adapters() -> None:
 
 
 def test_the_latest_held_out_texts(folder: Path) -> None:
-    """Three at most: ann's one of period 1 and the later two of period 0; bob has one; trained ones never."""
+    """Of ann: her one of period 1 and two of period 0, or three where they are older and it is new."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
     kinds = {"user_id": pl.String, "period": pl.Int32, "part": pl.String}
     kinds |= {"interaction_id": pl.String, "timestamp": pl.Datetime("us", "UTC")}
@@ -95,17 +87,46 @@ def test_the_latest_held_out_texts(folder: Path) -> None:
             for n, kind in enumerate(parts)
         ]
         write(rows, Path(f"data/split/{period}.parquet"), kinds)
-    news = [News("ann", "a2", 1, "a1"), News("bob", "b2", None, None), News("dee", "d2", None, None)]
-    give_tests(news, 2, 3)
-    found = [[[row["interaction_id"] for row in rows] for rows in one.tests] for one in news]
-    assert found == [[["ann12"], ["ann02", "ann04"]], [["bob01"]], []]
+    for served, older in ((None, 2), (1, 2), (0, 3)):
+        news = [News("ann", "a2", served, None), News("bob", "b2", None, None), News("dee", "d2", None, None)]
+        give_tests(news, 2, 3)
+        ann, bob, dee = ([[row["interaction_id"] for row in rows] for rows in one.tests] for one in news)
+        assert ann == [["ann12"], ["ann04", "ann02", "ann01"][:older]]
+        assert (bob, dee) == ([["bob01"]], [])
+
+
+def test_every_new_period_is_asked(folder: Path) -> None:
+    """Two at most of each new period, of older ones two in all; each apart."""
+    kinds = {"user_id": pl.String, "period": pl.Int32, "part": pl.String}
+    kinds |= {"timestamp": pl.Datetime("us", "UTC")}
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    for period in range(5):
+        rows = [
+            {
+                "user_id": "ann",
+                "period": period,
+                "part": "test",
+                "timestamp": start + timedelta(10 * period + n),
+            }
+            for n in range(1 if period == 1 else 3)
+        ]
+        write(rows, Path(f"data/split/{period}.parquet"), kinds)
+    ann = News("ann", "a4", 2, "a2")
+    give_tests([ann], 4, 2)
+    days = [[(row["timestamp"] - start).days for row in rows] for rows in ann.tests]
+    assert days == [[42, 41], [32, 31], [22, 21]]
+    gained = [[0.1, 0.2], [0.3, 0.4], [-0.1, -0.2]]
+    assert split(ann, gained) == ([[0.1, 0.2], [0.3, 0.4]], [-0.1, -0.2])
+    bob = News("ann", "a4", None, None)
+    give_tests([bob], 4, 7)
+    assert [len(rows) for rows in bob.tests] == [3, 3, 1] and split(bob, [[0.1]] * 3) == ([[0.1]] * 3, [])
 
 
 def test_the_slice_in_the_table() -> None:
     """Texts of periods after the version in service are new; without one, all are."""
-    items = [{"task": "a", "period": 2}, {"task": "b", "period": 1}, {"task": "b", "period": 2}]
-    found = worse(News("ann", "a2", 1, "a1"), items, [0.5, -0.3, -0.1])
+    tests = [[{"task": "a", "period": 2}, {"task": "b", "period": 2}], [{"task": "b", "period": 1}]]
+    found = worse(News("ann", "a2", 1, "a1", tests), [[0.5, -0.1], [-0.3]])
     assert found == {"worse_by": "age", "worse": "old", "worse_items": 1, "worse_difference": -0.3}
-    found = worse(News("ann", "a2", None, None), items, [0.5, -0.3, -0.1])
+    found = worse(News("ann", "a2", None, None, tests), [[0.5, -0.1], [-0.3]])
     assert (found["worse_by"], found["worse"], found["worse_difference"]) == ("task", "b", -0.2)
-    assert set(worse(News("ann", "a2", 1, "a1"), items, [0.5, 0.3, 0.1]).values()) == {None}
+    assert set(worse(News("ann", "a2", 1, "a1", tests), [[0.5, 0.1], [0.3]]).values()) == {None}
