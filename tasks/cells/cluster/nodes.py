@@ -52,7 +52,7 @@ def connect(address: str | None) -> None:
         check_speaks(address)
     try:
         ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # of no narrower kind where Ray's own processes do not start
         raise ClusterError(
             f"execution.address is {address or 'null'}: Ray cannot be used there: {one_line(error)}"
         ) from None
