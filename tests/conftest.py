@@ -27,6 +27,10 @@ TOGETHER = {
         "test_default_model_in_bfloat16",
         "test_the_packaged_model",
     },
+    "forgetting": {
+        "test_nothing_is_left_of_a_person",
+        "test_stopped_anywhere_it_is_finished_by_the_next",
+    },
     "warm processes": {
         "test_dvc_runs_the_whole_map_and_then_nothing",
         "test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else",

@@ -1,4 +1,4 @@
-"""A toy project for flows."""
+"""Projects for flows: a toy, and a pair to forget somebody in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit.forgetting import Pair, make_pair
 from kit.prefect_server import prefect_server
 from kit.toy import make_toy
 from kit.warm import Warm
@@ -27,3 +28,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server with an empty database for a module; the address of its API."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path, warm_python: Warm) -> Pair:
+    """A live project with somebody to forget, and one that never had them."""
+    return make_pair(tmp_path_factory.mktemp("pair"), tiny_model_folder, warm_python.folder / "python")

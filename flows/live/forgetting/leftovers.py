@@ -6,7 +6,6 @@ files can be made again or are notes: they are removed. Files of somebody's own 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import polars as pl
 
 from flows.live.forgetting.journal import JOURNAL
 from flows.live.forgetting.search import CHUNK, Search, files_under
+from flows.live.forgetting.server import forget_runs
 from flows.live.versions import Versions, git
 from tasks.files import read_parquet, write_parquet
 from tasks.tracking.runs import FOLDER as RUNS
@@ -65,7 +65,9 @@ def clean(search: Search, versions: Versions) -> Left:
         else:
             database = name.startswith(".prefect/") and path.suffix in DATABASE
             left.files.append(f"{name} (prefect server database reset empties it)" if database else name)
-    left.beyond += [*in_git(search, versions), *sent()]
+    runs, others = forget_runs(search.traces)
+    left.removed += runs
+    left.beyond += [*in_git(search, versions), *sent(), *others]
     return left
 
 
@@ -145,13 +147,9 @@ def batches(own: set[str]) -> Iterator[tuple[bool, list[tuple[str, str, bytes]]]
 
 
 def sent() -> list[str]:
-    """What was sent elsewhere: runs of W&B, and what Prefect's server was told."""
-    told, online = [], sorted(path.name for path in RUNS.glob("run-*"))
-    if online:
-        told.append(f"W&B: {len(online)} runs were sent, and may name users: {some(online)}")
-    if server := os.environ.get("PREFECT_API_URL"):
-        told.append(f"Prefect: logs and artifacts of the server {server} may name users")
-    return told
+    """What was sent elsewhere: runs of W&B."""
+    online = sorted(path.name for path in RUNS.glob("run-*"))
+    return [f"W&B: {len(online)} runs were sent, and may name users: {some(online)}"] if online else []
 
 
 def some(names: list[str], most: int = 10) -> str:
