@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB
 
 NAMED = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)\b")
-LISTS = "dvc.lock", "*.dvc"  # what names objects
 
 
 class Objects:

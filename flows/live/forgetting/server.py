@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.live.forgetting.objects import in_short
 from spring.live.traces import Traces
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def forget_runs(traces: Traces) -> tuple[list[str], list[str]]:
                 raise error
             return _forget(client, traces)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = in_short(error)
         return [], [f"Prefect: logs and artifacts of the server {address} may name users ({why})"]
 
 
