@@ -24,10 +24,13 @@ from flows.live.versions import TRAILER, Versions, remote
 from flows.stages import CHILD, follow
 from spring.data.inbox.ledger import LEDGER, PARTS, Line, read_ledger, read_parts
 from spring.data.inbox.taking import Rules, Taken, take
+from spring.live.aliases import VersionError
 from spring.settings.params import Params
 from tasks.files import write_text
 from tasks.params import load_params
-from tasks.reporting.update import News, Offer, closed_period, page
+from tasks.reporting.fleet import FleetPeriod, fleet_periods
+from tasks.reporting.update import News, Offer, closed_period, days_of, page
+from tasks.serving.registry import served_arm
 
 Say = Callable[[str], None]
 STEPS = ("resume", "take", "close", "learn", "judge", "publish", "describe", "commit", "push")
@@ -123,8 +126,19 @@ class Update:
             parts=kept / PARTS,
             verdicts=self.verdicts,
             offers=self.offers,
+            fleet=self.fleet(calendar),
+            alarm_at=self.params.live.gate.alarm if self.params.live and self.params.live.gate else None,
         )
         write_text(page(news), self.page)
+
+    def fleet(self, calendar: Calendar) -> list[FleetPeriod]:
+        """How all users went, period by period."""
+        try:
+            _, arm = served_arm(self.params)
+        except VersionError:  # nothing is served, as `publish` has said
+            return []
+        kept = self.versions.kept
+        return fleet_periods(kept, arm.recipe, self.closed, lambda t: days_of(*calendar.shown(t)))
 
     def commit(self) -> None:
         """Makes what was done a version of Git and DVC."""

@@ -12,6 +12,7 @@ import polars as pl
 from spring.data.inbox.ledger import Line
 from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
+from tasks.reporting.fleet import FleetPeriod, bounds, place
 from tasks.reporting.looks import COLOURS
 from tasks.reporting.templates import environment
 from tasks.steps.index import read_index
@@ -31,8 +32,7 @@ class Closed:
     @property
     def days(self) -> str:
         """The first and the last day."""
-        first, last = (f"{when:%Y-%m-%d}" for when in (self.begins, self.ends - timedelta(seconds=1)))
-        return first if first == last else f"{first} to {last}"
+        return days_of(self.begins, self.ends)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,14 @@ class News:
     parts: Path  # where the rows that were taken are
     verdicts: list[Row] = field(default_factory=list)  # on new adapters (tasks/steps/verdicts.py)
     offers: list[Offer] = field(default_factory=list)
+    fleet: list[FleetPeriod] = field(default_factory=list)  # newest first
+    alarm_at: float | None = None  # the share held or refused above which it rings
+
+
+def days_of(begins: datetime, ends: datetime) -> str:
+    """The first and the last day of a period."""
+    first, last = (f"{when:%Y-%m-%d}" for when in (begins, ends - timedelta(seconds=1)))
+    return first if first == last else f"{first} to {last}"
 
 
 def closed_period(period: int, begins: datetime, ends: datetime) -> Closed:
@@ -107,6 +115,12 @@ def page(news: News) -> str:
             withheld=withheld,
             offers=[(offer, in_words(verdicts.get(offer.user, {}))) for offer in listed],
             closed=[(one, one.users.head(MOST).to_dicts()) for one in news.closed],
+            fleet=news.fleet,
+            judged=any(one.rulings for one in news.fleet),
+            alarm_at=news.alarm_at,
+            drift_ends=bounds(one.drift for one in news.fleet),
+            moved_ends=bounds(one.moved for one in news.fleet),
+            place=place,
         )
     )
 

@@ -84,6 +84,10 @@ def test_the_page_lists_what_was_published_and_what_was_not(live: LiveProject, s
     assert '<td class="why">outputs on neutral texts drifted' in second
     assert "<td>cem</td><td>the base model</td><td>the base model</td><td>refused: cem@1</td>" in second
     assert "<td>bob</td><td>bob@0</td><td><strong>bob@2</strong></td>" in third
+    fleet = third[third.index("<h2>The fleet</h2>") :]
+    assert [f"<td>{t}<br>" in fleet for t in range(4)] == [True, True, True, False]
+    assert "2 refused</span>" in fleet and "100% withheld (34 to 100)</span> <strong>alarm</strong>" in fleet
+    assert fleet.count('class="range"') >= 3 and "ann" not in fleet[: fleet.index("</table>")]
 
 
 def test_a_user_s_versions_are_shown_with_their_rulings(live: LiveProject, said: list[str]) -> None:
