@@ -19,8 +19,8 @@ WAY = 0.01  # of the way that training went
 FEW = 4  # rows of a baseline's batch, so that there are several
 
 
-def check(device: str, source: str, *, baselines: bool = True) -> dict[str, float]:
-    """Asserts that all sides compute the same; gives the largest differences."""
+def check(device: str, source: str, *, baselines: bool = True, lessons: int = 2) -> dict[str, float]:
+    """Asserts that all sides compute the same, of so many lessons; gives the largest differences."""
     bench = Bench(device, "float32")
     rows = every(texts(bench.prompter, source, TEXTS), 60, len)
     ours = bench.score(rows)
@@ -29,18 +29,18 @@ def check(device: str, source: str, *, baselines: bool = True) -> dict[str, floa
         logp = max(logp, *(apart_in_logp(ours, found) for found in work(bench.scorers(rows, rows=(FEW,)))))
     lora = bench.recipe.lora.model_copy(update={"dropout": 0.0})  # masks are drawn in different ways
     recipe = bench.recipe.model_copy(update={"lora": lora, "lr": 1e-3})
-    lessons = bench.lessons(source)[:2]
-    states = bench.train(lessons, recipe)
-    sides = [plain.train(bench.plain, lessons, recipe)]
+    taken = bench.lessons(source)[:lessons]
+    states = bench.train(taken, recipe)
+    sides = [plain.train(bench.plain, taken, recipe)]
     if baselines:
-        sides.append(learning.learn(bench.plain, lessons, recipe))
+        sides.append(learning.learn(bench.plain, taken, recipe))
     weights = max(
         apart_in_weights(mine, theirs, lesson.start or {})
         for side in sides
-        for lesson, mine, theirs in zip(lessons, states, side, strict=True)
+        for lesson, mine, theirs in zip(taken, states, side, strict=True)
     )
     assert weights < WAY, f"trained weights differ by {weights} of the way they went"
-    asked = [replace(q, slot=i % 2) for i, q in enumerate(every(bench.queries(source), 16, length))]
+    asked = [replace(q, slot=i % lessons) for i, q in enumerate(every(bench.queries(source), 16, length))]
     check_answers(bench, asked, states, baselines=baselines)
     if baselines:
         check_answers(bench, [replace(q, context_prompt=None) for q in asked], states, baselines=True)

@@ -114,5 +114,5 @@ def test_both_sides_agree(real_folder: Any, monkeypatch: pytest.MonkeyPatch) -> 
     from bench import agreement, sides
 
     monkeypatch.setattr(sides, "MODEL", real_folder)
-    found = agreement.check("cpu", "personas", baselines=False)
+    found = agreement.check("cpu", "personas", baselines=False, lessons=1)
     assert found["logp_nats"] > 0, "two ways of computing never agree to the last bit"

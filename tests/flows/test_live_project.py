@@ -200,5 +200,5 @@ def test_a_project_that_is_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path, python: Path) -> None:
     """A short version of `python -m bench.faults --kinds update`."""
-    found = strike(tmp_path / "update", tries=2, seed=1, python=str(python))
-    assert found["wrong"] == 0 and found["most_attempts"] == 1 and found["tries"] == 2
+    found = strike(tmp_path / "update", tries=1, seed=1, python=str(python))
+    assert found["wrong"] == 0 and found["most_attempts"] == 1 and found["tries"] == 1

@@ -179,7 +179,7 @@ def test_killed_at_random_moments_it_is_the_old_state_or_the_new(live: LiveProje
     began = time.perf_counter()
     subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
     whole, seen = time.perf_counter() - began, set[bool]()
-    for _ in range(6):
+    for _ in range(3):
         said(live, "publish", "bob@2", "cem@2")
         assert read_aliases(kept) == before
         process = subprocess.Popen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = (390, 820, 1280)
+LOOKS = [*((width, "light") for width in WIDTHS), (390, "dark")]
 A4 = 688  # CSS pixels between margins of 14 mm
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
@@ -65,6 +66,23 @@ def opened(browser: Browser, report: Path) -> Opened:
     return Opened(browser, report)
 
 
+Visit = Callable[..., Opened]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Opens pages that are closed behind the test."""
+    seen: list[Opened] = []
+
+    def go(report: Path, **look: Any) -> Opened:
+        seen.append(Opened(browser, report, **look))
+        return seen[-1]
+
+    yield go
+    for one in seen:
+        one.page.context.close()
+
+
 def sticking_out(page: Page) -> list[str]:
     """What is wider than the page, save what scrolls in a box of its own."""
     return page.evaluate(
@@ -78,13 +96,10 @@ def sticking_out(page: Page) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_page_is_silent_and_fits(
-    browser: Browser, report: Path, tmp_path: Path, width: int, scheme: str
-) -> None:
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_page_is_silent_and_fits(visit: Visit, report: Path, tmp_path: Path, width: int, scheme: str) -> None:
     """No word on the console, nothing asked of a network, nothing beyond the edge; dark is dark."""
-    opened = Opened(browser, report, width=width, scheme=scheme)
+    opened = visit(report, width=width, scheme=scheme)
     assert opened.said == [] and opened.asked == [report.as_uri()]
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert sticking_out(opened.page) == []
@@ -95,8 +110,8 @@ def test_page_is_silent_and_fits(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, report: Path, scheme: str) -> None:
-    opened = Opened(browser, report, scheme=scheme)
+def test_axe_finds_nothing(visit: Visit, report: Path, scheme: str) -> None:
+    opened = visit(report, scheme=scheme)
     opened.page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
     found = Axe().run(opened.page).response["violations"]
     assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
@@ -117,8 +132,8 @@ def test_every_drawing_is_drawn(opened: Opened) -> None:
         assert figures.nth(place).locator("svg [role=graphics-symbol][aria-label]").count() > 0
 
 
-def test_values_show_on_hover_and_by_keyboard(browser: Browser, report: Path) -> None:
-    page = Opened(browser, report).page
+def test_values_show_on_hover_and_by_keyboard(visit: Visit, report: Path) -> None:
+    page = visit(report).page
     page.locator("[data-chart=periods-logp_per_token]").scroll_into_view_if_needed()
     mark = page.locator("[data-chart=periods-logp_per_token] path[aria-label^='spring, period 2']")
     mark.hover()
@@ -135,8 +150,8 @@ def test_values_show_on_hover_and_by_keyboard(browser: Browser, report: Path) ->
     assert tip.is_hidden()
 
 
-def test_arms_are_switched_on_and_off(browser: Browser, report: Path) -> None:
-    page = Opened(browser, report).page
+def test_arms_are_switched_on_and_off(visit: Visit, report: Path) -> None:
+    page = visit(report).page
     lines = "[data-chart=periods-logp_per_token] .mark-line path"
     coloured = page.locator(f"{lines}[stroke^='var(--series'], {lines}[stroke='var(--muted)']")
     pale = page.locator(f"{lines}[stroke='var(--faint)']")
@@ -161,8 +176,8 @@ def test_arms_are_switched_on_and_off(browser: Browser, report: Path) -> None:
     assert page.locator(".answered[data-arm=oppu-each]:visible").count() == 1
 
 
-def test_tables_are_sorted_and_searched(browser: Browser, report: Path) -> None:
-    page = Opened(browser, report).page
+def test_tables_are_sorted_and_searched(visit: Visit, report: Path) -> None:
+    page = visit(report).page
     table = page.locator("#results table").first
     first = lambda: table.locator("tbody tr:visible th").first.inner_text()  # noqa: E731
     table.get_by_role("button", name="Log-likelihood").focus()
@@ -175,9 +190,9 @@ def test_tables_are_sorted_and_searched(browser: Browser, report: Path) -> None:
     assert page.locator("table.sortable").count() == page.locator(".filter").count() + 1  # the first screen's
 
 
-def test_users_are_shown_one_at_a_time(browser: Browser, report: Path) -> None:
+def test_users_are_shown_one_at_a_time(visit: Visit, report: Path) -> None:
     """Their texts beside every arm's answer, and what an arm saw of them a click away."""
-    page = Opened(browser, report).page
+    page = visit(report).page
     people = page.locator(".person")
     assert people.count() == 2 and page.locator(".person:visible").count() == 1
     assert page.locator(".person:visible h3").inner_text() == HOSTILE_USER
@@ -203,16 +218,16 @@ def test_nothing_of_a_hostile_text_runs(opened: Opened) -> None:
     assert "{{ 7 * 7 }}" in opened.page.locator("h1").inner_text()
 
 
-def test_command_is_copied(browser: Browser, report: Path) -> None:
-    page = Opened(browser, report).page
+def test_command_is_copied(visit: Visit, report: Path) -> None:
+    page = visit(report).page
     page.locator("#copy").click()
     expect(page.locator("#copy")).to_have_text("copied")
     assert "-S suite=main -S seed=0" in page.locator("#command").inner_text()
 
 
-def test_paper_cuts_nothing(browser: Browser, report: Path) -> None:
+def test_paper_cuts_nothing(visit: Visit, report: Path) -> None:
     """As wide as A4 between its margins: nothing sticks out, and what scrolls on a screen is whole."""
-    page = Opened(browser, report).page
+    page = visit(report).page
     page.set_viewport_size({"width": A4, "height": 1000})
     page.emulate_media(media="print")
     page.wait_for_timeout(200)
@@ -237,18 +252,18 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "data/report/report.html"
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_page_of_many_users_is_small_and_fits(browser: Browser, crowd: Path, width: int) -> None:
-    opened = Opened(browser, crowd, width=width)
+@pytest.mark.parametrize("width", WIDTHS[::2])
+def test_a_page_of_many_users_is_small_and_fits(visit: Visit, crowd: Path, width: int) -> None:
+    opened = visit(crowd, width=width)
     assert crowd.stat().st_size < 2_000_000
     assert opened.said == [] and opened.asked == [crowd.as_uri()]
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert sticking_out(opened.page) == []
 
 
-def test_of_many_users_all_are_counted_and_some_are_shown(browser: Browser, crowd: Path) -> None:
+def test_of_many_users_all_are_counted_and_some_are_shown(visit: Visit, crowd: Path) -> None:
     """Two of each kind, as the parameters say; the bars hold all, and the marks say of how many they are."""
-    page = Opened(browser, crowd).page
+    page = visit(crowd).page
     bars = page.locator("[data-chart=leads-leads] .mark-rect path[aria-label]").all()
     counts = [int(str(bar.get_attribute("aria-label")).split(" of 320 users")[0]) for bar in bars]
     assert sum(counts) == 320 and all(counts)
@@ -267,8 +282,8 @@ def test_of_many_users_all_are_counted_and_some_are_shown(browser: Browser, crow
     assert kinds == ["highest lead"] * 2 + ["lowest lead"] * 2 + ["by chance"] * 2
 
 
-def test_a_user_is_found_by_name_among_those_shown(browser: Browser, crowd: Path) -> None:
-    page = Opened(browser, crowd).page
+def test_a_user_is_found_by_name_among_those_shown(visit: Visit, crowd: Path) -> None:
+    page = visit(crowd).page
     name = page.locator("[data-show='3']").inner_text()
     page.get_by_role("searchbox", name="Search rows: 6 users").fill(name)
     assert page.locator("[data-show]:visible").all_inner_texts() == [name]
@@ -277,6 +292,6 @@ def test_a_user_is_found_by_name_among_those_shown(browser: Browser, crowd: Path
     assert page.locator("#person").input_value() == "3"
 
 
-def test_axe_finds_nothing_on_a_page_of_many_users(browser: Browser, crowd: Path) -> None:
-    found = Axe().run(Opened(browser, crowd).page).response["violations"]
+def test_axe_finds_nothing_on_a_page_of_many_users(visit: Visit, crowd: Path) -> None:
+    found = Axe().run(visit(crowd).page).response["violations"]
     assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
