@@ -193,9 +193,8 @@ def test_parts_are_those_of_one_process() -> None:
 def asked(tmp_path: Path, **changes: Any) -> Asked:
     from spring.code import code_digest
 
-    usual = Asked(
-        tmp_path, tmp_path, tmp_path, ("spring.code",), code_digest("spring.code"), libraries(), {}, 1, b""
-    )
+    modules, code = ("spring.code",), code_digest("spring.code")
+    usual = Asked(tmp_path, tmp_path, None, str(tmp_path), modules, code, libraries(), {}, 1, b"")
     return replace(usual, **changes)
 
 

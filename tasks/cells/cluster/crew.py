@@ -19,6 +19,7 @@ from spring.engine.weights import one_line
 from spring.settings.execution import Execution
 from spring.store.cells import CellStore
 from spring.store.disk import new_name
+from spring.store.shared import Shared
 from tasks.cells.cluster.nodes import (
     ClusterError,
     Plan,
@@ -116,9 +117,13 @@ class Crew:
     def _ask(self, chosen: Plan) -> Asked:
         from ray import cloudpickle
 
-        token = self.bench.store.root.resolve() / "writing" / new_name()
-        token.mkdir()
-        atexit.register(shutil.rmtree, token, ignore_errors=True)
+        token, store = new_name(), self.bench.store
+        if isinstance(store, Shared):
+            store.remote.create(f"writing/{token}", b"")
+            atexit.register(store.remote.remove, [f"writing/{token}"])
+        else:
+            (store.root / "writing" / token).mkdir()
+            atexit.register(shutil.rmtree, store.root.resolve() / "writing" / token, ignore_errors=True)
         return asked_of(self.bench, token, threads=chosen.threads, make=cloudpickle.dumps(self.make))
 
     def _tell_if_alone(self) -> None:
