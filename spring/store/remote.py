@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from spring.store.cells import StoreError
 
 REMOTE = "SPRING_CELLS_REMOTE"
+QUICK = {"connect_timeout": 5, "retries": {"max_attempts": 2}}  # S3: seconds; s3fs itself tries five times
 STREAMS = 16  # requests at once
 SAID = 300  # characters of a library's error
 SECRET = re.compile("key|secret|token|password|credential|connection|sas|sig", re.IGNORECASE)
@@ -63,9 +64,13 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.url = url
         with self._told():
-            from fsspec.core import url_to_fs  # here: only who has a remote needs it
+            from fsspec.config import conf  # here: only who has a remote needs it
+            from fsspec.core import url_to_fs
 
-            self.fs, self.root = url_to_fs(url, use_listings_cache=False)
+            how: dict[str, Any] = {"use_listings_cache": False}
+            if url.startswith("s3://") and "config_kwargs" not in conf.get("s3", {}):
+                how["config_kwargs"] = QUICK
+            self.fs, self.root = url_to_fs(url, **how)
             self._begin()
 
     def _begin(self) -> None:
