@@ -167,6 +167,7 @@ def test_packed_segments_take_the_place_of_small_ones_later(
     assert fresh.missing(KEYS) == [] and [path.name for path in fresh.segments()] == [packed]
     there.pack(KEYS)
     assert set(segments_of(here)) == small | {packed}, "what is packed is not packed again"
+    assert [path.name for path in there.segments()] == [packed], "nor kept in small pieces"
     age(monkeypatch)
     here.pack(KEYS)
     assert segments_of(here) == [packed]

@@ -86,6 +86,9 @@ class Shared(Fetching):
         self._look_far()
         self._bring(keys)
         super().pack(keys)
+        idle = self._listed() - set(self._where.values())  # packed by another machine
+        for name in idle & (packed({name: self._cells(name) for name in self._listed()}) if idle else set()):
+            (self._segments / name).unlink(missing_ok=True)
         self.retire()
 
     def retire(self) -> None:

@@ -30,7 +30,7 @@ class Server:
 
     def environment(self, url: str) -> dict[str, str]:
         """What a process needs to use a URL there."""
-        return {**SETTINGS, "FSSPEC_S3_ENDPOINT_URL": self.address, "SPRING_CELLS_REMOTE": url}
+        return {**SETTINGS, "AWS_ENDPOINT_URL_S3": self.address, "SPRING_CELLS_REMOTE": url}
 
     def since(self, before: Counter[str]) -> dict[str, int]:
         """What was asked since."""
@@ -78,13 +78,11 @@ def kind_of(environ: dict[str, Any]) -> str:
 def bucket(server: Server, name: str) -> Iterator[str]:
     """The URL of a new, empty bucket, which this process's environment is set up for."""
     import s3fs
-    from fsspec.config import conf
 
     with pytest.MonkeyPatch.context() as patch:
         for key, value in server.environment(f"s3://{name}/cells").items():
             patch.setenv(key, value)
-        patch.setitem(conf, "s3", {"endpoint_url": server.address})
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem(endpoint_url=server.address).mkdir(name)
+        s3fs.S3FileSystem().mkdir(name)
         yield f"s3://{name}/cells"
         s3fs.S3FileSystem.clear_instance_cache()

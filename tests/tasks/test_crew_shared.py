@@ -41,7 +41,6 @@ def bench(
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch, bucket(server, "cluster") as url:
         patch.chdir(folder)
-        patch.setenv("FSSPEC_S3_ENDPOINT_URL", server.address)
         patch.delenv(REMOTE)
         homes = [{"SPRING_CELLS": str(folder / name)} for name in NODES]
         with loopback(env_vars=homes[0]) as cluster:

@@ -156,11 +156,12 @@ def own_store(asked: Asked) -> CellStore:
     here = os.environ.setdefault(REMOTE, asked.remote or "")
     if remote_url() != asked.remote:
         raise StoreError(f"its {REMOTE} is {here}, and here {asked.remote}")
-    store = STORES[here] = Shared(cells_folder(), here)
+    store = Shared(cells_folder(), here)
     if not store.remote.has(f"writing/{asked.token}"):
         raise StoreError(
             f"its {here} is not the driver's, which has just written into it: the endpoint must be the same"
         )
+    STORES[here] = store
     return store
 
 
