@@ -263,7 +263,7 @@ def test_what_a_stage_asks_for(server: Server, url: str, tmp_path: Path) -> None
     count(before)
     opened, filled, packed, found, again = asked
     assert opened == {"HEAD": 1, "LIST": 6}
-    assert filled == {"PUT": 4 * 18 + 1, "LIST": 4 * 3 + 3, "DELETE": 4}
+    assert filled == {"PUT": 4 * 18 + 1, "LIST": 4 * 3 + 2, "DELETE": 4}
     assert packed == {"PUT": 3, "LIST": 2, "DELETE": 1}
     assert found == {"LIST": 4, "GET": 5 + 1}, "headers, and what is packed"
     assert again == {}

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from spring.store.cells import StoreError
 
 REMOTE = "SPRING_CELLS_REMOTE"
-QUICK = {"connect_timeout": 5, "retries": {"max_attempts": 2}}  # S3: seconds; s3fs itself tries five times
+QUICK = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}}  # S3: s3fs tries, too
 STREAMS = 16  # requests at once
 SAID = 300  # characters of a library's error
 SECRET = re.compile("key|secret|token|password|credential|connection|sas|sig", re.IGNORECASE)
