@@ -175,6 +175,32 @@ def test_packed_segments_take_the_place_of_small_ones_later(
     assert (reader.root / "segments" / packed).exists()
 
 
+@pytest.mark.parametrize("way", ["read", "link"])
+def test_a_segment_that_a_neighbour_packs_away_is_looked_for_again(
+    way: str, here: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment before it is read: it is gone here, and still there."""
+    write(here, KEYS[:1])
+    write(here, KEYS[1:2])
+    reader = Shared(here.root, here.remote.url)
+    assert not reader.missing(KEYS[:2])
+    bring, calls = reader._bring, []
+
+    def then_packed(keys: list[str]) -> None:
+        bring(keys)
+        calls.append(keys)
+        if len(calls) == 1:
+            here.pack(KEYS[:2])
+
+    monkeypatch.setattr(reader, "_bring", then_packed)
+    if way == "read":
+        assert reader.read(KEYS[0]) == {"value": KEYS[0].encode()}
+    else:
+        found = reader.link(KEYS[:2], tmp_path / "data")
+        assert all(is_whole(tmp_path / "data" / name) for name in found.values())
+    assert len(calls) == 2
+
+
 def test_of_equal_segments_one_stays() -> None:
     found = far.packed({"a": ["1", "2"], "b": ["2", "1"], "c": ["1"], "d": ["3"], "e": []})
     assert found == {"a", "c"}

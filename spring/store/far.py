@@ -36,9 +36,9 @@ class Far:
 
     def look(self, is_here: Callable[[str], bool]) -> tuple[set[str], list[str]]:
         """Lists the segments: those that are new, and those that are damaged. Headers of others are read."""
+        kept = {file.name for file in (self.place / "headers").iterdir()}
         before, found = set(self.entries), self.remote.listed("segments")
         self.entries = {name: entry for name, entry in found.items() if name.endswith(ENDING)}
-        kept = {file.name for file in (self.place / "headers").iterdir()}
         unread = [name for name in self.entries if name not in kept and not is_here(name)]
         damaged = []
         for name, state in zip(unread, at_once(self._learn, unread), strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spring.store.cells import CellStore
-from spring.store.disk import sync
+from spring.store.disk import link, sync
 from spring.store.far import Far, passing
 from spring.store.remote import Remote, at_once
 from spring.store.segments import DamagedError, Segment, is_whole, opened, whole_cells
@@ -43,14 +43,26 @@ class Fetching(CellStore):
         """The files of a cell, `KeyError` without it; `DamagedError` if they are not what was written."""
         if key not in self._where:
             self._look_far()
-        self._bring([key])
-        return super().read(key)
+        while True:
+            self._bring([key])
+            name = self._where[key]
+            if self._is_here(name):
+                return opened(self._segments / name).read(key)
+            self._look()  # another process has packed it away
 
     def link(self, keys: Iterable[str], folder: Path) -> dict[str, str]:
         """Gives `folder` the segments that hold `keys`; key -> file there."""
         keys = list(keys)
-        self._bring(keys)
-        return super().link(keys, folder)
+        while True:
+            self._bring(keys)
+            found = {key: self._where[key] for key in keys}
+            try:
+                for name in sorted(set(found.values())):
+                    link(self._segments / name, folder / name)
+            except FileNotFoundError:  # another process has packed it away
+                self._look()
+            else:
+                return found
 
     def set_aside(self, name: str, problem: str) -> None:
         """Moves a damaged segment to `bad/`: it is fetched again, where it is there."""
@@ -88,10 +100,11 @@ class Fetching(CellStore):
         """Where several segments hold a cell, the largest counts: small ones are packed, and go."""
         sizes = {name: entry.size for name, entry in self.far.entries.items()}
         for name in sorted(set(names) & set(sizes), key=lambda name: (-sizes[name], name)):
-            for key in self._cells(name):
+            for key in (cells := self._cells(name)):
                 if sizes.get(self._where.setdefault(key, name), sizes[name]) < sizes[name]:
                     self._where[key] = name
-            self._seen.add(name)
+            if cells:
+                self._seen.add(name)
 
     def _cells(self, name: str) -> list[str]:
         """The keys of a segment; none where it is gone or unreadable by now."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from spring.store.cells import StoreError
+from spring.store.disk import new_name
 
 REMOTE = "SPRING_CELLS_REMOTE"
 QUICK = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}}  # S3: s3fs tries, too
@@ -142,8 +143,13 @@ class Remote:
 
     def put(self, file: Path, name: str, *, again: bool = False) -> None:
         """Puts a file under a name that tells its content: what is there stays, unless cut or `again`."""
-        path = self._path(name)
+        path, size = self._path(name), file.stat().st_size
         with self._told(writing=True):
+            if self._is_local:  # a file is seen while it is written, but not before it has its name
+                if again or not self.fs.exists(path) or self.fs.info(path)["size"] != size:
+                    self.fs.put_file(str(file), part := self._path(f"writing/{new_name()}"))
+                    self.fs.mv(part, path)
+                return
             if not again:
                 try:
                     self.fs.put_file(str(file), path, mode="create")
@@ -151,7 +157,7 @@ class Remote:
                 except OSError as error:
                     if not is_there(error):
                         raise
-                if self.fs.info(path)["size"] == file.stat().st_size:
+                if self.fs.info(path)["size"] == size:
                     return
             self.fs.put_file(str(file), path)
 

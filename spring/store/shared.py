@@ -83,13 +83,17 @@ class Shared(Fetching):
 
     def pack(self, keys: Sequence[str]) -> None:
         """Puts cells of small segments together. There the small ones stay a while, for who reads them."""
+        super().pack(keys)
+        self.retire()
+
+    def _small(self, keys: Sequence[str]) -> list[set[str]]:
+        """Segments to be put together, of both places, now that nobody else packs."""
         self._look_far()
         self._bring(keys)
-        super().pack(keys)
-        idle = self._listed() - set(self._where.values())  # packed by another machine
-        for name in idle & (packed({name: self._cells(name) for name in self._listed()}) if idle else set()):
+        idle = self._listed() - set(self._where.values())  # another machine has packed them
+        for name in idle & packed({name: self._cells(name) for name in self._listed()}) if idle else ():
             (self._segments / name).unlink(missing_ok=True)
-        self.retire()
+        return super()._small(keys)
 
     def retire(self) -> None:
         """Removes small segments from the remote whose cells a larger one has held for a while."""
