@@ -162,7 +162,6 @@ def test_two_machines_compute_a_stage_as_one_does(
     assert [process.returncode for process in both] == [0, 0], said
     done = [out.split() for out, _ in said]
     assert all(done) and len({*done[0], *done[1]}) == len(done[0]) + len(done[1]) == 48
-    monkeypatch.delenv(REMOTE)
     alone = start(server, "", Path("alone"), **how)
     let_go(alone)
     alone.communicate(timeout=240)

@@ -39,7 +39,7 @@ def bench(
 ) -> Iterator[Experiment]:
     """A driver with a crew; each node has credentials of its own, and is not told the URL."""
     folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch, bucket(server, "cluster") as url:
+    with bucket(server, "cluster") as url, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv(REMOTE)
         homes = [{"SPRING_CELLS": str(folder / name)} for name in NODES]
