@@ -121,7 +121,7 @@ types: setup ## types only
 format: setup ## format the code
 	@ruff format . && ruff check --fix .
 
-verify: setup ## check every byte of the cell store, DVC's cache and the results in data/
+verify: setup ## check every byte of the cell store, its remote, DVC's cache and the results in data/
 	@python -m tasks.verify
 
 clean: ## remove what runs computed: data/ with kept seeds, the cell store, DVC's cache (not results/, not .venv)

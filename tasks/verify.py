@@ -1,10 +1,11 @@
-"""Checks every stored byte: cells, DVC's cache, and the results in data/ against dvc.lock.
+"""Checks every stored byte: cells, here and in their remote, DVC's cache, and data/ against dvc.lock.
 
     python -m tasks.verify        or: make verify
 
 A damaged cell is set aside in the store's `bad/`, and so is a damaged file of DVC's cache; what in data/ is
 the same file under another name is removed: `make repro` computes it again. Other damage is named with what
-brings it back; nothing else is changed. Exit status 1: something was damaged.
+brings it back; nothing else is changed. A remote (SPRING_CELLS_REMOTE) is read whole: what is damaged there
+is put again from here, or set aside as cells are. Exit status 1: something was damaged.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from spring.store.cells import CellStore
 from spring.store.segments import is_whole
+from spring.store.shared import Shared, open_store
 from tasks.cells.fill import progress
 from tasks.files import DATA, cells_folder
 
@@ -30,7 +31,7 @@ LOCK = Path("dvc.lock")
 
 def main() -> None:
     """Prints what is damaged, and how much was checked."""
-    store = CellStore(cells_folder())
+    store = open_store(cells_folder())
     segments, cached, outs = store.segments(), sorted(cached_files()), sorted(recorded().items())
     lost: set[tuple[int, int]] = set()  # damaged files, by what tells that two names are one file
     bad = 0
@@ -40,6 +41,12 @@ def main() -> None:
                 bad += 1
                 lost.add(same(file))
                 store.set_aside(file.name, f"{file.name} is not what was written")
+            done(1)
+    there = sorted(store.far.entries) if isinstance(store, Shared) else []
+    with progress(len(there), "remote", "file") as done:
+        for name in there:
+            assert isinstance(store, Shared)
+            bad += not store.is_whole_there(name)
             done(1)
     with progress(len(cached) + len(outs), "results", "file") as done:
         for file in cached:
@@ -61,7 +68,8 @@ def main() -> None:
                 )
             done(1)
     print(
-        f"{len(list(store))} cells in {len(segments)} files, {len(cached)} files of DVC's cache, "
+        f"{len(list(store))} cells in {len(segments)} files"
+        f"{f' and {len(there)} of the remote' if there else ''}, {len(cached)} files of DVC's cache, "
         f"{len(outs)} results: {bad} damaged"
     )
     sys.exit(bad > 0)

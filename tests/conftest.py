@@ -36,6 +36,7 @@ TOGETHER = {
         "test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else",
         "test_seeds_of_an_experiment_can_be_killed_and_started_again",
         "test_the_method_runs",
+        "test_two_machines_compute_a_stage_as_one_does",
     },
 }
 # They come first, so that no worker is busy for long when there is nothing left for the other.

@@ -4,6 +4,8 @@ While a person is forgotten all stages run again on one: what nobody asks for an
 never gets into it, and then it takes the place of the old (`take_place`).
 
 STORE/forgetting/   the new store, inside the old one; that it is there says that stages work with it
+
+A remote (spring/store/shared.py) has nothing of the new store until it takes the place of the old.
 """
 
 from __future__ import annotations
@@ -12,9 +14,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from spring.store.cells import LIMIT, CellStore
+from spring.store.cells import LIMIT, CellStore, StoreError
 from spring.store.disk import link, new_name
+from spring.store.far import place_of, urls_of
+from spring.store.remote import REMOTE, remote_url
 from spring.store.segments import Files
+from spring.store.shared import Shared, open_store
 
 NEW = "forgetting"
 
@@ -47,17 +52,28 @@ class Adopting(CellStore):
 
 def store_of(root: Path) -> CellStore:
     """The store at `root`, or the new one in it while somebody is forgotten."""
-    store = CellStore(root)
+    store = open_store(root)
     return Adopting(store) if (root / NEW).is_dir() else store
+
+
+def check_remotes(root: Path) -> None:
+    """`StoreError` where cells were put into a remote that is not named now: there they would stay."""
+    if others := sorted({*urls_of(root)} - {remote_url()}):
+        raise StoreError(
+            f"cells of {root} were put into {others[0]}, and must be forgotten there: set {REMOTE} to it; "
+            f"if it is no more, remove {place_of(root, others[0])}"
+        )
 
 
 def take_place(root: Path) -> int:
     """Puts the new store's segments in place of the old one's; how many cells went. May be said again."""
-    old, new = CellStore(root), CellStore(root / NEW)
+    old, new = open_store(root), CellStore(root / NEW)
     gone = len(set(old) - set(new))
     kept = new.segments()
     for file in kept:
         link(file, root / "segments" / file.name)
+    if isinstance(old, Shared):
+        old.keep_only(file.name for file in kept)
     for file in set(old.segments()) - {root / "segments" / file.name for file in kept}:
         file.unlink()
     shutil.rmtree(root / "bad", ignore_errors=True)

@@ -16,9 +16,11 @@ from spring.settings.execution import Execution
 from spring.settings.params import Params
 from spring.settings.targets import check_targets
 from spring.settings.train import Train
-from spring.store.adopting import store_of
+from spring.store.adopting import Adopting, store_of
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
+from spring.store.remote import remote_url
+from spring.store.shared import Shared
 from tasks.cells.workbench import Adapter, Row, Workbench
 from tasks.files import DATA, cells_folder
 from tasks.live import teller
@@ -56,9 +58,10 @@ class Adapters:
         return self._partners[recipe, seed][user]
 
 
-def laid(period: int, row: Row, lora: Lora) -> Adapter:
-    """The adapter of a row of a period's index, as it lies in data/."""
-    read = partial(read_held, DATA / "adapt" / str(period) / row["file"], row["cell"])
+def laid(store: CellStore, period: int, row: Row, lora: Lora) -> Adapter:
+    """The adapter of a row of a period's index, as it lies in data/; elsewhere it comes from a remote."""
+    remote = store if isinstance(store, Shared) else None
+    read = partial(read_held, DATA / "adapt" / str(period) / row["file"], row["cell"], remote)
     return Adapter(row["cell"], read, lora)
 
 
@@ -75,7 +78,8 @@ class Experiment(Workbench):
             check=self._check_targets,
         )
         self.tell = teller(self.params) or self.tell
-        if self.params.execution.engine == "ray":
+        reached = isinstance(self.store, Shared) or not (isinstance(self.store, Adopting) and remote_url())
+        if self.params.execution.engine == "ray" and reached:  # workers elsewhere do not see a new store
             from tasks.cells.cluster.crew import Crew
 
             here = self.params.model_copy(update={"execution": Execution()})  # a worker has none
@@ -119,7 +123,7 @@ class Experiment(Workbench):
             arm = self.recipes.get(row["recipe"])
             if arm is not None:
                 lora = recipe_of(arm).at(row["lesson"]).lora
-                found[row["recipe"], row["user_id"]] = laid(period, row, lora)
+                found[row["recipe"], row["user_id"]] = laid(self.store, period, row, lora)
         return Adapters({place: self._layered(place, found) for place in found})
 
     def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
@@ -141,7 +145,7 @@ class Experiment(Workbench):
     def foundation(self, how: Train) -> Adapter | None:
         """The shared adapter of period 0, for users who come later; every later state follows from it."""
         rows = read_index(0).filter((pl.col("recipe") == how.recipe) & pl.col("user_id").is_null())
-        return laid(0, rows.row(0, named=True), how.lora) if rows.height else None
+        return laid(self.store, 0, rows.row(0, named=True), how.lora) if rows.height else None
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from spring.rivals.online import Profiling
+from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
 from spring.store.segments import DamagedError, opened
 from tasks.cells.workbench import Row
@@ -71,11 +72,16 @@ def from_before(period: int) -> pl.Expr:
     return pl.when(beside).then("file").otherwise(pl.format("../{}/{}", pl.lit(period - 1), "file"))
 
 
-def read_held(file: Path, key: str) -> dict[str, bytes]:
-    """The files of a cell in a segment that data/ links to; raises `ArtifactError` where it is not whole."""
+def read_held(file: Path, key: str, remote: CellStore | None = None) -> dict[str, bytes]:
+    """The files of a cell in a segment that data/ links to; raises `ArtifactError` where it is not whole.
+
+    On a node that does not share data/ they are those of the `remote`.
+    """
     try:
         return opened(file.resolve()).read(key)
     except FileNotFoundError as error:
+        if remote is not None and key in remote:
+            return remote.read(key)
         raise ArtifactError(
             f"{file} is missing: run `dvc repro`, which runs the stage that writes it"
         ) from error

@@ -16,6 +16,7 @@ from kit.pipeline import WORDS, write_params
 from spring.settings.execution import Execution
 from spring.store.cells import CellStore
 from spring.store.segments import Segment
+from spring.store.shared import open_store
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
@@ -30,7 +31,7 @@ SECONDS = {"seconds", "ref_seconds"}  # what two runs differ in
 
 
 @contextmanager
-def loopback() -> Iterator[Any]:
+def loopback(**head: Any) -> Iterator[Any]:
     """A head with one core, to which nodes can be added; its processes are gone when the block ends."""
     import ray
     from ray.cluster_utils import Cluster
@@ -39,7 +40,7 @@ def loopback() -> Iterator[Any]:
         paths = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         patch.setenv("PYTHONPATH", os.pathsep.join(str(Path(path).resolve()) for path in paths if path))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, **head}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster
@@ -48,9 +49,9 @@ def loopback() -> Iterator[Any]:
             cluster.shutdown()
 
 
-def add_node(cluster: Any) -> Any:
+def add_node(cluster: Any, **how: Any) -> Any:
     """One more node, of one core."""
-    return cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE, **how)
 
 
 def write_project(folder: Path, model_folder: Path, address: str) -> None:
@@ -66,7 +67,7 @@ def bench_of(store: Path, **execution: Any) -> Experiment:
     """A workbench of the project in the current folder, with changes to `execution`."""
     params = load_params()
     changed = Execution(**{**dict(params.execution), **execution})
-    return Experiment(params.model_copy(update={"execution": changed}), CellStore(store))
+    return Experiment(params.model_copy(update={"execution": changed}), open_store(store))
 
 
 def rows_of(user: int, count: int) -> list[Row]:

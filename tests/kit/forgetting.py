@@ -72,15 +72,17 @@ def with_remote(project: LiveProject, folder: Path) -> LiveProject:
     return made
 
 
-def spring(project: LiveProject, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command, however it ends; DVC starts in no time."""
+def spring(project: LiveProject, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """The command, however it ends; DVC starts in no time. `settings`: of its environment."""
     command = [project.python, "-c", PROGRAM.format(project.python), *words]
-    return subprocess.run(command, cwd=project.folder, env=environment(), capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=project.folder, env=environment() | settings, capture_output=True, text=True
+    )
 
 
-def said(project: LiveProject, *words: str) -> list[str]:
+def said(project: LiveProject, *words: str, **settings: str) -> list[str]:
     """The lines of a command that ends well."""
-    done = spring(project, *words)
+    done = spring(project, *words, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 

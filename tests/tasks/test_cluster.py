@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,27 @@ from kit.params import TREE, changed
 
 from spring.settings.execution import Execution
 from spring.settings.params import ParameterError, Params, parse
-from spring.store.cells import CellStore
+from spring.store.cells import CellStore, StoreError
 from spring.store.keys import cell_key
+from spring.store.remote import REMOTE
+from spring.store.shared import Shared
 from tasks.cells.cluster import nodes, queue
 from tasks.cells.cluster.crew import Progress
 from tasks.cells.cluster.nodes import ClusterError, check_answers, plan
 from tasks.cells.cluster.queue import LOST, Queue
-from tasks.cells.cluster.worker import Asked, Counter, Sender, differing, libraries, missing_folder
+from tasks.cells.cluster.worker import (
+    Asked,
+    Counter,
+    Sender,
+    differing,
+    libraries,
+    missing_folder,
+    own_store,
+)
 from tasks.cells.fill import parts
 from tasks.cells.workbench import Chunk
 from tasks.steps.experiment import Experiment
+from tasks.steps.index import read_held
 
 GB = 10**9
 KEYS = [cell_key("spring.code", number=i) for i in range(6)]
@@ -193,9 +205,8 @@ def test_parts_are_those_of_one_process() -> None:
 def asked(tmp_path: Path, **changes: Any) -> Asked:
     from spring.code import code_digest
 
-    usual = Asked(
-        tmp_path, tmp_path, tmp_path, ("spring.code",), code_digest("spring.code"), libraries(), {}, 1, b""
-    )
+    modules, code = ("spring.code",), code_digest("spring.code")
+    usual = Asked(tmp_path, tmp_path, None, str(tmp_path), modules, code, libraries(), {}, 1, b"")
     return replace(usual, **changes)
 
 
@@ -216,6 +227,29 @@ def test_another_folder_of_the_same_name_is_told(tmp_path: Path) -> None:
     lacks = tmp_path / "none"
     assert f"it has no {lacks}" in (missing_folder(asked(tmp_path, project=lacks)) or "")
     assert f"its {tmp_path} is not the driver's" in (missing_folder(asked(tmp_path, token=lacks)) or "")
+
+
+def test_a_node_without_a_common_disk_has_a_store_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the driver's remote, which it is told of unless it knows one; another is refused."""
+    url = f"file://{tmp_path}/far"
+    driver = Shared(tmp_path / "driver", url)
+    write(driver, KEYS)
+    driver.remote.create("writing/token", b"")
+    wanted = asked(tmp_path, remote=url, token="token")
+    assert missing_folder(wanted) == f"its {tmp_path}/data has no model: run `dvc repro model` there"
+    monkeypatch.setenv("SPRING_CELLS", str(tmp_path / "node"))
+    monkeypatch.setenv(REMOTE, f"file://{tmp_path}/other")
+    with pytest.raises(StoreError, match=f"its {REMOTE} is file://{tmp_path}/other, and here {url}"):
+        own_store(wanted)
+    monkeypatch.delenv(REMOTE)
+    assert own_store(wanted).root == tmp_path / "node"
+    with pytest.raises(StoreError, match=f"its {url} is not the driver's"):
+        own_store(replace(wanted, token="other"))
+    adapter = pickle.loads(pickle.dumps(partial(read_held, tmp_path / "data/adapt/0/x", KEYS[0], driver)))
+    assert adapter() == {"value": KEYS[0].encode()}, "of an index of the driver's, whose data/ is not there"
+    assert len(list((tmp_path / "node/segments").iterdir())) == 1
 
 
 def test_a_store_is_sent_as_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ import yaml
 
 from spring.store.cells import CellStore
 from spring.store.keys import cell_key
+from spring.store.remote import REMOTE
 from spring.store.segments import opened
+from spring.store.shared import open_store
 from tasks.verify import main
 
 KEY = cell_key("spring.code", number=1)
@@ -106,3 +108,24 @@ def test_a_damaged_file_of_the_cache_alone_is_set_aside(
     assert not cached.exists() and (project / "data/out/b/one").exists()
     subprocess.run([sys.executable, "-m", "dvc", "commit", "-q", "--force"], check=True)
     assert cached.exists() and verified(capsys)[0] == 0
+
+
+def test_what_is_damaged_in_the_remote_is_put_again_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where it is not here, it is set aside, and its whole cells kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(REMOTE, f"file://{tmp_path}/far")
+    for folder in ("one", "two"):
+        monkeypatch.setenv("SPRING_CELLS", folder)
+        if folder == "one":
+            with open_store(Path(folder)).batch() as batch:
+                batch[KEY] = {"value": b"12345"}
+        code, said = verified(capsys)
+        assert code == 0 and "1 of the remote" in said
+        [there] = (tmp_path / "far/segments").iterdir()
+        flip(there, -1)
+        code, said = verified(capsys)
+        assert code == 1 and f"{there.name} is not what was written: " in said and ": 1 damaged" in said
+        assert there.exists() == (folder == "one")
+    assert verified(capsys)[0] == 0 and open_store(Path("one")).missing([KEY]) == []

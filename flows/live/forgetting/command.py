@@ -23,6 +23,9 @@ from spring.live.aliases import VersionError
 from spring.live.traces import Traces
 from spring.settings.arm import recipe_of
 from spring.settings.params import Params
+from spring.store.adopting import check_remotes
+from spring.store.cells import StoreError
+from tasks.files import cells_folder
 from tasks.serving.registry import read_aliases
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ def forget(user: str, update: Update, *, dry_run: bool) -> bool:
     """
     kept, user = update.versions.kept, name_user(user)
     begun = read_journal(kept)
+    with cells_reached():
+        check_remotes(cells_folder())
     if begun is not None:
         if dry_run:
             raise LiveError("a forgetting was stopped: say it without --dry-run, or spring update, to end it")
@@ -53,12 +58,22 @@ def forget(user: str, update: Update, *, dry_run: bool) -> bool:
 
 def end(update: Update, journal: Journal) -> bool:
     """Finishes what was begun, and says what is left."""
-    with no_experiment():
+    with no_experiment(), cells_reached():
+        check_remotes(cells_folder())
         left = finish(update, journal)
     end_journal(update.versions.kept)
     for line in told(left, journal.traces):
         update.say(line)
     return not left.files
+
+
+@contextmanager
+def cells_reached() -> Iterator[None]:
+    """`LiveError` where the remote of the cells cannot be used."""
+    try:
+        yield
+    except StoreError as error:
+        raise LiveError(str(error)) from None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from spring.data.inbox.rewriting import rewrite
 from spring.live.aliases import VersionError
 from spring.live.traces import Traces
 from spring.store.adopting import NEW, take_place
+from spring.store.remote import remote_url
 from tasks.files import cells_folder, write_text
 from tasks.serving.registry import read_aliases, read_lessons, served_arm, write_aliases
 
@@ -142,6 +143,11 @@ def prune(update: Update, search: Search, left: Left) -> None:
     """Swaps the cells, removes all objects that held them, here and in the remote, and pushes the version."""
     if (cells_folder() / NEW).is_dir():
         update.say(f"cells: {take_place(cells_folder())} that nobody else asks for are gone")
+    if url := remote_url():
+        left.beyond.append(
+            f"{url}: from other machines' folders they go when the store is next opened there; a bucket that "
+            f"keeps old versions has them still"
+        )
     objects, target = Objects(search), remote()
     count, why = objects.remove(objects.doomed())
     update.say(f"DVC: {count} objects of versions that held them are gone")

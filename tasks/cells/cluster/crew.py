@@ -17,8 +17,9 @@ from typing import Any
 
 from spring.engine.weights import one_line
 from spring.settings.execution import Execution
-from spring.store.cells import CellStore
+from spring.store.cells import CellStore, StoreError
 from spring.store.disk import new_name
+from spring.store.shared import Shared
 from tasks.cells.cluster.nodes import (
     ClusterError,
     Plan,
@@ -116,9 +117,13 @@ class Crew:
     def _ask(self, chosen: Plan) -> Asked:
         from ray import cloudpickle
 
-        token = self.bench.store.root.resolve() / "writing" / new_name()
-        token.mkdir()
-        atexit.register(shutil.rmtree, token, ignore_errors=True)
+        token, store = new_name(), self.bench.store
+        if isinstance(store, Shared):
+            store.remote.create(f"writing/{token}", b"")
+            atexit.register(take_back, store, token)
+        else:
+            (store.root / "writing" / token).mkdir()
+            atexit.register(shutil.rmtree, store.root.resolve() / "writing" / token, ignore_errors=True)
         return asked_of(self.bench, token, threads=chosen.threads, make=cloudpickle.dumps(self.make))
 
     def _tell_if_alone(self) -> None:
@@ -185,6 +190,12 @@ class Crew:
             self.failed += 1
             if self.failed == LOST:
                 raise ClusterError(f"{LOST} workers did not start: {reason(error)}")
+
+
+def take_back(store: Shared, token: str) -> None:
+    """Removes what was shown to workers, if that can be."""
+    with suppress(StoreError):
+        store.remote.remove([f"writing/{token}"])
 
 
 def count_here() -> Any:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from spring.store.cells import CellStore
+from spring.store.shared import Shared
 from tasks.cells.cluster.nodes import ClusterError
 from tasks.cells.fill import PATIENCE
 from tasks.cells.workbench import Chunk
@@ -97,9 +98,10 @@ class Queue:
             self.finished += task.amount
             return
         if task.written is not None and time.monotonic() - task.written > LAG and task.sent & set(left):
+            place = self.store.remote.url if isinstance(self.store, Shared) else self.store.root
             raise ClusterError(
-                f"workers wrote cells into {self.store.root} that do not appear here after {LAG:.0f} s: the "
-                f"disk must show all machines the same folder"
+                f"workers wrote cells into {place} that do not appear here after {LAG:.0f} s: it must show "
+                f"all machines the same"
             )
         task.due = time.monotonic() + PATIENCE
         self.waiting.append(task)

@@ -1,7 +1,7 @@
 """A worker: a process somewhere on the cluster that holds the model, computes chunks and writes to the store.
 
 It is asked for nothing before it has shown that it would compute what the driver, the process that asks,
-would: same code, same libraries, same model and device, the same folders.
+would: same code, same libraries, same model and device, the same folders, or the same remote behind them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from spring.code import code_digest
-from spring.store.cells import CellStore, store_at
+from spring.store.cells import CellStore, StoreError, store_at
+from spring.store.remote import REMOTE, remote_url
+from spring.store.shared import STORES, Shared
 from tasks.cells.cluster.nodes import ClusterError
 from tasks.cells.fill import Meter
 from tasks.cells.workbench import LIBRARIES, Chunk, Workbench, silent
+from tasks.files import DATA, cells_folder
 
 EVERY = 0.5  # seconds between two words on how far a chunk is
 Done = tuple[int, float | None]  # how much of a chunk is done, and in training the loss
@@ -32,7 +35,8 @@ class Asked:
 
     project: Path  # absolute, as all paths here
     store: Path
-    token: Path  # a folder in the store that the driver has just made
+    remote: str | None  # the URL behind the store, without credentials: each machine has its own
+    token: str  # what the driver has just made in `writing` of the remote, or of the store without one
     modules: tuple[str, ...]  # whose code computes cells
     code: str  # their digest
     libraries: dict[str, str]
@@ -50,14 +54,15 @@ class Card:
     problem: str | None
 
 
-def asked_of(bench: Workbench, token: Path, *, threads: int, make: bytes) -> Asked:
+def asked_of(bench: Workbench, token: str, *, threads: int, make: bytes) -> Asked:
     """What workers of this process are asked for."""
     cells = Path(__file__).parents[1].glob("[!_]*.py")
     modules = (type(bench).__module__, *sorted(f"tasks.cells.{file.stem}" for file in cells))
     return Asked(
         Path.cwd(),
         bench.store.root.resolve(),
-        token.resolve(),
+        bench.store.remote.url if isinstance(bench.store, Shared) else None,
+        token,
         modules,
         code_digest(*modules),
         libraries(),
@@ -86,11 +91,15 @@ class Worker:
         if problem:
             return problem
         os.chdir(asked.project)
+        try:
+            store = store_at(asked.store) if asked.remote is None else own_store(asked)
+        except StoreError as error:
+            return str(error)
         import torch
 
         torch.set_num_threads(asked.threads)
         make: Callable[[CellStore], Workbench] = pickle.loads(asked.make)
-        self.bench = make(store_at(asked.store))
+        self.bench = make(store)
         self.bench.tell = silent
         for name, here in asked.identity.items():
             if (there := self.bench.identity.get(name)) != here:
@@ -132,9 +141,28 @@ def missing_folder(asked: Asked) -> str | None:
     """Which of the shared folders is not there, or another of the same name."""
     if not asked.project.is_dir():
         return f"it has no {asked.project}: the project's folder must be shared under the same path"
-    if not asked.token.is_dir():
-        return f"its {asked.store} is not the driver's: the cell store must be shared under the same path"
+    if asked.remote is None and not (asked.store / "writing" / asked.token).is_dir():
+        return (
+            f"its {asked.store} is not the driver's: the cell store must be shared under the same path, or "
+            f"through {REMOTE}"
+        )
+    if asked.remote is not None and not (asked.project / DATA / "model" / "source.json").exists():
+        return f"its {asked.project / DATA} has no model: run `dvc repro model` there"
     return None
+
+
+def own_store(asked: Asked) -> CellStore:
+    """This node's store before the driver's remote; `StoreError` where that is another here."""
+    here = os.environ.setdefault(REMOTE, asked.remote or "")
+    if remote_url() != asked.remote:
+        raise StoreError(f"its {REMOTE} is {here}, and here {asked.remote}")
+    store = Shared(cells_folder(), here)
+    if not store.remote.has(f"writing/{asked.token}"):
+        raise StoreError(
+            f"its {here} is not the driver's, which has just written into it: the endpoint must be the same"
+        )
+    STORES[here] = store
+    return store
 
 
 class Sender(Meter):
