@@ -10,6 +10,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
+from kit.pipeline import ROOT
 
 from flows.live.forgetting.leftovers import clean
 from flows.live.forgetting.objects import Objects, stale_stages
@@ -23,6 +25,11 @@ TEXT = "what nobody but bob has ever written about his red lamp"
 THEIRS = Traces.of("bob", [], ["bob-0-1"], [TEXT], ["bobby", "ann", "ann likes it"])
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
 VERSIONS = Versions("main", Path("live"))
+LATER = """
+  later:
+    cmd: python -m tasks.later
+    outs: [data/later/first: {cache: false}, data/later/second]
+"""
 
 
 def call(*command: str) -> None:
@@ -40,6 +47,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     call("git", "init", "--quiet", "--initial-branch", "main")
     put("code.py", "# bob and ann are names of examples")
+    put("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     commit("code.py")
 
 
@@ -108,6 +116,18 @@ def test_what_is_ours_goes_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch
     assert Path("live/pages/00002.html").exists() and not Path("wandb/offline-run-1").exists()
 
 
+def test_what_any_stage_makes_is_ours() -> None:
+    """Of one that comes later, too; the model's files are nobody's."""
+    put("dvc.yaml", Path("dvc.yaml").read_text(encoding="utf-8").replace("\nplots:", f"{LATER}plots:"))
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].keys() - {"model"}
+    assert len(stages) > 9 and "later" in stages
+    for name in (*stages, "model"):
+        put(f"data/{name}/0/a.txt", TEXT)
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert set(left.removed) == {f"data/{name}/0/a.txt" for name in stages}
+    assert left.files == ["data/model/0/a.txt"]
+
+
 def test_objects_of_git_that_no_branch_leads_to() -> None:
     told = subprocess.run(["git", "hash-object", "-w", "--stdin"], input=TEXT.encode(), capture_output=True)
     left = clean(Search(THEIRS, frozenset()), VERSIONS)
@@ -136,6 +156,7 @@ def test_segments_are_known_by_the_cells_that_tables_name() -> None:
 @pytest.mark.slow
 def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
     dvc = (sys.executable, "-m", "dvc")
+    Path("dvc.yaml").unlink()  # whose parameters are not here
     call(*dvc, "init", "--quiet")
     call(*dvc, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
     for texts in (["ann"], ["ann", "bob"], ["ann", "cem"]):
