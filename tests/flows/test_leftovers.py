@@ -45,6 +45,7 @@ def commit(*names: str) -> None:
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     call("git", "init", "--quiet", "--initial-branch", "main")
     put("code.py", "# bob and ann are names of examples")
     put("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
