@@ -15,6 +15,7 @@ from kit.pipeline import ROOT
 
 from flows.live.forgetting.leftovers import clean
 from flows.live.forgetting.objects import Objects, stale_stages
+from flows.live.forgetting.person import theirs
 from flows.live.forgetting.search import Search, cells_of
 from flows.live.versions import Versions
 from spring.live.traces import Traces
@@ -115,6 +116,25 @@ def test_what_is_ours_goes_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch
     assert prefect.startswith(expected)
     assert pl.read_parquet("live/verdicts/00001.parquet")["user_id"].to_list() == ["ann"]
     assert Path("live/pages/00002.html").exists() and not Path("wandb/offline-run-1").exists()
+
+
+def test_what_git_has_stays_and_is_named() -> None:
+    put("data/metrics.json", json.dumps({"text": TEXT}))
+    commit("data/metrics.json")
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert (left.removed, left.files) == ([], ["data/metrics.json"]) and Path("data/metrics.json").exists()
+
+
+def test_whose_a_row_is() -> None:
+    """By the user as any spelling names them; of one that nobody could read by what it holds."""
+    is_theirs = theirs(THEIRS)
+    row = {"user_id": "bob", "reason": None, "value": None}
+    assert is_theirs(row) and is_theirs(row | {"user_id": " bob\u200b"})
+    assert not is_theirs(row | {"user_id": "bobby"}) and not is_theirs(row | {"user_id": None})
+    broken = {"user_id": None, "reason": "malformed record"}
+    assert is_theirs(broken | {"value": f"ann,{TEXT}"}) and is_theirs(broken | {"value": "bob,x"})
+    assert not is_theirs(broken | {"value": "bobby,x"}) and not is_theirs(broken | {"value": None})
+    assert not is_theirs(broken | {"user_id": "ann", "value": TEXT})  # ann's, whatever it says
 
 
 def test_what_any_stage_makes_is_ours() -> None:
