@@ -125,6 +125,13 @@ def test_what_git_has_stays_and_is_named() -> None:
     assert (left.removed, left.files) == ([], ["data/metrics.json"]) and Path("data/metrics.json").exists()
 
 
+def test_tables_are_opened() -> None:
+    """What is packed in one shows in no byte of the file."""
+    users = [f"{'a' if n % 2 else 'user'}-{n * n}" for n in range(2000)]
+    file = put("table.parquet", pl.DataFrame({"user_id": [*users[:1000], "bob", *users[1000:]]}))
+    assert b"bob" not in file.read_bytes() and Search(THEIRS, frozenset()).holds(file)
+
+
 def test_whose_a_row_is() -> None:
     """By the user as any spelling names them; of one that nobody could read by what it holds."""
     is_theirs = theirs(THEIRS)
