@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from spring.data.batches import Batches
 from spring.data.rows import ARRIVED, INTERACTIONS, Opened, Problem, RawRow, Reason, Skip, canonical
 from spring.data.split import LONG_TEXT
 from spring.data.values import name_user, parse_number, parse_time
@@ -31,7 +32,6 @@ QUARANTINE = {
 CHECKED = {**INTERACTIONS, **ARRIVED, "row": pl.Int64, "where": pl.String}
 LEFT_OUT = {"user_id": pl.String, "interactions": pl.Int64, "reason": pl.String}
 EXCERPT = 80  # characters of the offending value that are kept
-AT_ONCE = 20_000  # rows that are Python's at any time; a table takes a fifth of that
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # tab, line feed and carriage return pass
 _UNDECODED = re.compile(r"[\ufffd\ud800-\udfff]")  # replacement characters and lone surrogates
@@ -58,7 +58,7 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
     more the earliest, whoever's they are, because its copies would leak from training into the test items:
     from a user's own, or from another user's where arms learn from all of them.
     """
-    kept = _Rows()
+    kept = Batches(CHECKED)
     bad: list[tuple[Any, ...]] = []
     skipped: Counter[str] = Counter()
     opened: dict[str, str | int] = {}
@@ -90,27 +90,6 @@ def check_rows(rows: Iterable[RawRow | Skip | Opened], *, min_chars: int, max_ch
     interactions = frame.select(canonical(frame))
     joined = {user: sorted(ways) for user, ways in sorted(spelled.items()) if len(ways) > 1}
     return Checked(interactions, quarantine, dict(skipped), read, opened, joined)
-
-
-class _Rows:
-    """Rows that become a table, few at a time."""
-
-    def __init__(self) -> None:
-        self._last: list[tuple[Any, ...]] = []
-        self._tables: list[pl.DataFrame] = []
-
-    def append(self, row: tuple[Any, ...]) -> None:
-        self._last.append(row)
-        if len(self._last) == AT_ONCE:
-            self._turn()
-
-    def table(self) -> pl.DataFrame:
-        self._turn()
-        return pl.concat(self._tables)
-
-    def _turn(self) -> None:
-        self._tables.append(pl.DataFrame(self._last, schema=CHECKED, orient="row"))
-        self._last = []
 
 
 def find_problem(raw: RawRow, *, min_chars: int, max_chars: int) -> Problem | None:

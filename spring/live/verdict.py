@@ -145,16 +145,27 @@ def _of_likelihood(
     unit = "nats per token"
     if fresh.falls(rules.margin):
         assert fresh.bounds is not None, "it was asked"
-        return "refused", f"worse on new texts: at most {fresh.bounds.high:+.3f} {unit}"
+        much = f"at most {fresh.bounds.high:+.3f} {unit}{_by_chance(fresh, rules)}"
+        return "refused", f"worse on new texts: {much}"
     if earlier.falls(rules.margin) and not _borne_out(new, rules):
         assert earlier.bounds is not None, "it was asked"
-        much = f"worse on older texts: at most {earlier.bounds.high:+.3f} {unit}"
-        return "held", f"{much}, not yet borne out by new texts of {rules.confirm} periods"
+        much = f"at most {earlier.bounds.high:+.3f} {unit}{_by_chance(earlier, rules)}"
+        later = f"not yet borne out by new texts of {rules.confirm} periods"
+        return "held", f"worse on older texts: {much}, {later}"
     if fresh.bounds is None:
         return "same", f"{fresh.items} new texts, fewer than {rules.least}: likelihood was not asked"
     if fresh.rises(rules.margin):
-        return "improved", f"better on new texts: at least {fresh.bounds.low:+.3f} {unit}"
+        much = f"at least {fresh.bounds.low:+.3f} {unit}{_by_chance(fresh, rules)}"
+        return "improved", f"better on new texts: {much}"
     return "same", f"between {fresh.bounds.low:+.3f} and {fresh.bounds.high:+.3f} {unit} on new texts"
+
+
+def _by_chance(answer: Answer, rules: Rules) -> str:
+    """Of texts that are too few for the level: how often they say the like by chance."""
+    if answer.bounds is None or answer.bounds.beyond <= rules.level:
+        return ""
+    texts = "1 text" if answer.items == 1 else f"{answer.items} texts"
+    return f" (of {texts}: by chance with probability up to {answer.bounds.beyond:g}, level {rules.level:g})"
 
 
 def _borne_out(new: Sequence[Sequence[float]], rules: Rules) -> bool:

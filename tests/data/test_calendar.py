@@ -27,14 +27,16 @@ START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
 WEEKS = period_starts(START.date(), every="1w", time_zone="UTC", periods=4)
 
 
-def rows(texts: dict[str, list[tuple[float, float] | float]]) -> pl.DataFrame:
-    """Texts of each user by day since START, or (own day, day of arrival), named USER-PLACE."""
+def rows(
+    texts: dict[str, list[tuple[float, float] | float]], start: datetime = START, day: timedelta = DAY
+) -> pl.DataFrame:
+    """Texts of each user by day since `start`, or (own day, day of arrival), named USER-PLACE."""
     found = []
     for user, days in sorted(texts.items()):
-        for place, day in enumerate(days):
-            own, came = day if isinstance(day, tuple) else (day, day)
+        for place, when in enumerate(days):
+            own, came = when if isinstance(when, tuple) else (when, when)
             name = f"{user}-{place}"
-            row = (user, name, START + own * DAY, "commit", "{}", name, None, START + came * DAY)
+            row = (user, name, start + own * day, "commit", "{}", name, None, start + came * day)
             found.append(row)
     return pl.DataFrame(found, schema=INTERACTIONS | ARRIVED, orient="row").sort("user_id", "timestamp")
 
@@ -104,7 +106,9 @@ def test_the_first_interaction_anchors_periods_at_its_unit(
     assert first_day(moment, every=every, time_zone=zone) == date(*day)
 
 
-@pytest.mark.parametrize("text", ["", "1", "mo", "0d", "-1d", "1m", "1h", "1d12h", "1.5d", "1 d", "1month"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "mo", "0d", "-1w", "1m", "1h", "1w3d", "1.5d", "1 d", "1month", "weekly"]
+)
 def test_a_length_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be a whole number and one of d, w, mo, q, y"):
         read_every(text)
@@ -188,6 +192,12 @@ def test_nothing_is_dropped_in_silence(texts: dict[str, list], said: str) -> Non
         cut(texts)
 
 
+CALENDARS = [
+    ("1w", "UTC"),
+    ("30d", "Europe/Berlin"),
+    ("1d", "America/New_York"),
+    ("1mo", "Australia/Lord_Howe"),
+]
 users = st.dictionaries(
     st.sampled_from("bcde"),
     st.lists(st.tuples(st.floats(0, 20), st.floats(0, 27.9)), max_size=12),
@@ -196,24 +206,39 @@ users = st.dictionaries(
 
 
 @settings(deadline=None, max_examples=100)
-@given(texts=users, weeks=st.integers(1, 3), share=st.floats(0.01, 0.99), min_train=st.integers(1, 3))
-def test_closed_periods_stay(texts: dict[str, list], weeks: int, share: float, min_train: int) -> None:
-    """What came by the end of a week decides all of it; nothing is lost; tests are the latest."""
+@given(
+    texts=users,
+    closed=st.integers(1, 3),
+    share=st.floats(0.01, 0.99),
+    min_train=st.integers(1, 3),
+    calendar=st.sampled_from(CALENDARS),
+)
+def test_closed_periods_stay(
+    texts: dict[str, list], closed: int, share: float, min_train: int, calendar: tuple[str, str]
+) -> None:
+    """What came by the end of a period decides all of it; nothing is lost; tests are the latest.
+
+    Of four periods, in which clocks change, as if they were 28 days.
+    """
+    every, zone = calendar
+    starts = period_starts(date(2024, 3, 8), every=every, time_zone=zone, periods=4)
+    day = (starts[-1] - starts[0]) / 28
     texts = {user: [(min(own, came), came) for own, came in days] for user, days in texts.items()}
     texts["a"] = [(-1, 0), (-1, 0.5), (-1, 1), 2]  # three to learn from in period 0, whatever is asked
-    every = rows(texts)
-    frame, waiting = cut(texts, min_train=min_train, share=share)
-    earlier, _ = split_calendar(
-        every.filter(pl.col("arrived") < WEEKS[weeks]), starts=WEEKS, test_share=share, min_train=min_train
+    whole = rows(texts, starts[0], day)
+    so_far = whole.filter(pl.col("arrived") < starts[closed])
+    (frame, waiting), (earlier, _) = (
+        split_calendar(some, starts=starts, test_share=share, min_train=min_train) for some in (whole, so_far)
     )
-    assert frame.filter(pl.col("period") < weeks).equals(earlier)
+    check_leakage(frame)
+    assert frame.filter(pl.col("period") < closed).equals(earlier)
     names = [*frame["interaction_id"], *waiting["interaction_id"]]
-    assert sorted(names) == sorted(every["interaction_id"])
+    assert sorted(names) == sorted(whole["interaction_id"])
     for (_, period), mine in frame.group_by("user_id", "period"):
         parts = mine["part"].to_list()
         tests = parts.count("test")
         assert (
             parts == ["train"] * (len(parts) - tests) + ["test"] * tests and len(parts) - tests >= min_train
         )
-        assert mine["timestamp"].is_sorted() and (mine["arrived"] < WEEKS[int(period) + 1]).all()
-        assert (mine.filter(part="test")["timestamp"] >= WEEKS[int(period)]).all()
+        assert mine["timestamp"].is_sorted() and (mine["arrived"] < starts[int(period) + 1]).all()
+        assert (mine.filter(part="test")["timestamp"] >= starts[int(period)]).all()

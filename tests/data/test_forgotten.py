@@ -107,12 +107,12 @@ def cleared(inbox: str, kept: str, rename: Callable[[str], str] = str) -> dict[s
     return {one.name: clear(one, rules().columns, Path(kept), is_bob, rename(one.name)) for one in found}
 
 
-def forget_bob(inbox: str, kept: str) -> int:
+def forget_bob(inbox: str, kept: str, rename: Callable[[str], str] = str) -> int:
     def theirs(row: dict[str, Any]) -> bool:
         return (row["user_id"] or "").strip(" \u200b") == "bob"
 
-    files = cleared(inbox, kept)
-    gone = rewrite(Path(kept), files, theirs, str)
+    files = cleared(inbox, kept, rename)
+    gone = rewrite(Path(kept), files, theirs, rename)
     for file in files.values():
         if file.changed:
             file.replace()
@@ -169,6 +169,20 @@ def test_of_a_file_that_is_gone_the_digests_stay() -> None:
     (line,) = taken("inbox", "live").lines
     assert (line.rows, line.new, line.known) == (9, 1, 8)
     assert b"bob " not in b"".join(whole("live").values())
+
+
+def test_a_file_named_after_them_is_renamed_and_keeps_its_age_and_mode() -> None:
+    """What is left is that of a file of the other name, which had nobody else."""
+    state = drop("inbox", "of-bob.jsonl", lines(ROWS)).stat()
+    Path("inbox/of-bob.jsonl").chmod(0o640)
+    drop("other", "of-x.jsonl", lines([one for one in ROWS if one["who"] != "bob"]))
+    for inbox, kept in (("inbox", "live"), ("other", "never")):
+        assert len(taken(inbox, kept).lines) == 1
+        Path(kept, "seen.json").unlink()
+    assert forget_bob("inbox", "live", lambda name: name.replace("of-bob", "of-x")) == 3
+    assert whole("inbox") == whole("other") and whole("live") == whole("never")
+    now = Path("inbox/of-x.jsonl").stat()
+    assert (now.st_mtime_ns, now.st_mode & 0o777) == (state.st_mtime_ns, 0o640)
 
 
 def test_what_cannot_be_written_without_them_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spring.data import batches
 from spring.data.calendar import period_starts
 from spring.data.inbox import taking
 from spring.data.inbox.due import ends
@@ -21,6 +23,7 @@ from spring.data.inbox.ledger import read_ledger
 from spring.data.inbox.taking import Rules, Taken, take
 from spring.data.quarantine import check_rows
 from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError
+from spring.data.sources.formats import parquet_files
 from spring.data.sources.inbox import InboxSource, read
 from spring.data.sources.table import TableSource
 
@@ -156,6 +159,28 @@ def test_a_table_that_grows(kind: str) -> None:
         assert "give what is new under another name" in taken.refused[f"table.{kind}"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_few_rows_at_a_time_are_the_same_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bad rows and copies among them, of a file that grew: as if all rows had been read at once."""
+    ids = [n if n % 4 else n // 2 for n in range(40)]
+    rows = [{"id": id, "who": f"u{n % 3}", "body": "x" * (n % 5)} for n, id in enumerate(ids)]
+    table = pl.DataFrame(rows).with_columns(when=pl.lit("2024-03-02"), subject=pl.lit("s"))
+    found = []
+    for at_once in (1000, 7):
+        monkeypatch.setattr(batches, "AT_ONCE", at_once)
+        monkeypatch.setattr(parquet_files, "AT_ONCE", at_once)
+        for count in (20, 40):
+            path = Path(f"inbox/table.{kind}")
+            frame = table.head(count)
+            {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](path)
+            age(path, 60)
+            (line,) = look().lines
+            assert line.new and line.quarantined
+        found.append(bytes_of(Path("live")))
+        shutil.rmtree("live")
+    assert found[0] == found[1] and len(found[0]) == 3
+
+
 def test_the_same_row_again_is_known_and_the_same_id_with_other_bytes_is_set_aside() -> None:
     drop(f"{HEAD}1,ann b,2024-03-02,s,one\n2,bob,2024-03-03,s,two\n3,cem,2024-03-03,s,three\n")
     look()
@@ -279,8 +304,8 @@ def test_no_inbox_and_a_single_file() -> None:
 
 
 @given(
-    every=st.sampled_from(["1d", "3d", "1w", "1mo", "1q", "1y"]),
-    zone=st.sampled_from(["UTC", "Europe/Berlin"]),
+    every=st.sampled_from(["1d", "30d", "1w", "2w", "1mo", "3mo", "1q", "1y"]),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]),
     hours=st.integers(-24 * 40, 24 * 900),
 )
 def test_periods_that_are_over(every: str, zone: str, hours: int) -> None:

@@ -25,6 +25,7 @@ def test_nothing_is_left_of_a_person(pair: Pair, tmp_path: Path) -> None:
     texts = texts_of(live, "bob")
     assert len(holding(tmp_path, "bob", texts)) > 50  # the search finds
     (live.folder / "notes.txt").write_text("ask bob", encoding="utf-8")
+    stored = {file: file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()}
 
     head = live.git("rev-parse", "HEAD")
     lines = said(live, "forget", "bob", "--dry-run", **cells)
@@ -57,9 +58,16 @@ def test_nothing_is_left_of_a_person(pair: Pair, tmp_path: Path) -> None:
     assert live.git("status", "--porcelain") == ""
     assert_alike(live, pair.never)
 
+    # a habit brings nothing back; from a clone that has all in its cache it would, and they go again
+    live.dvc("push", "--quiet", "--all-commits")
+    assert holding(tmp_path, "bob", texts) == []
+    for file in (file for file in stored if not file.exists()):
+        file.write_bytes(stored[file])
+    assert holding(tmp_path / "store", "bob", texts) != []
+
     # it stays so
     assert live.update(END) == "Nothing is new and no period is due."
-    assert said(live, "forget", "bob", **cells)[-1] == "Forgotten."
+    assert said(live, "forget", "bob", **cells)[-1] == "Forgotten." and holding(tmp_path, "bob", texts) == []
     assert [line.split(",")[0] for line in said(live, "list")] == ["live ann@1", "live bobby@2", "live cem@2"]
     assert said(live, "rollback", "ann")[0] == "rolled back: ann@0"
     late = live.folder / "inbox/late.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -11,10 +12,11 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from kit.forgetting import copied
 from kit.live import LiveProject, after
 from kit.warm import Warm
 
-from bench.live import call
+from bench.live import START, WEEK, call, rest
 from flows.live.judging import in_service
 from flows.live.publishing import offers
 from spring.live.aliases import Aliases, Lesson
@@ -25,14 +27,26 @@ from tasks.reporting.update import Offer
 from tasks.steps.candidates import Asked, find_news
 from tasks.steps.index import read_held
 
-GATE = "{margin: 5, level: 0.2, items: 3, least: 1, drift: {base: null, before: null}, alarm: 0.5}"
+GATE = "{margin: 0.5, level: 0.2, items: 3, least: 1, drift: {base: null, before: null}, alarm: 0.5}"
+SETS = [f"+live.gate={GATE}", "arm.train.epochs=10"]
+EVE = {0: "cup", 2: "lamp", 3: "lamp"}  # week -> the only word of eve's texts
 pytestmark = pytest.mark.slow
+
+
+def drop_eve(live: LiveProject, week: int) -> None:
+    """Puts eve's texts of a week into the inbox: asked the same, she writes of something else later."""
+    rows = [
+        {"who": "eve", "id": f"eve-{week}-{n}", "when": (START + (week + n / 20) * WEEK).isoformat()}
+        | {"subject": "tea", "body": " ".join([EVE[week]] * 6)}
+        for n in range(20)
+    ]
+    rest(live.folder / f"inbox/eve-{week}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path, warm_python: Warm) -> LiveProject:
     folder = tmp_path_factory.mktemp("gate") / "project"
-    return LiveProject(folder, tiny_model_folder, warm_python.folder / "python", sets=[f"+live.gate={GATE}"])
+    return LiveProject(folder, tiny_model_folder, warm_python.folder / "python", sets=SETS)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +55,8 @@ def said(live: LiveProject) -> list[str]:
     found = []
     for week, limit in enumerate((None, 1e-9, None)):
         live.drop(week)
+        if week in EVE:
+            drop_eve(live, week)
         if week:
             params = live.folder / "params.yaml"
             tree = yaml.safe_load(params.read_text(encoding="utf-8"))
@@ -59,12 +75,20 @@ def table(live: LiveProject, period: int) -> list[dict[str, Any]]:
 
 
 def test_who_is_judged_against_what(live: LiveProject, said: list[str]) -> None:
-    """Week 0: ann, bob; 1: ann, cem, both refused; 2: bob, cem, dee, and cem has nothing in service still."""
+    """Week 0: ann, bob, eve; 1: ann, cem, both refused; 2: bob, cem, dee, eve; cem has nothing in service."""
     found = [[(r["user_id"], r["served"], r["ruling"]) for r in table(live, t)] for t in range(3)]
-    assert found[0] == [("ann", None, "same"), ("bob", None, "same")]
+    passed = ("improved", "same")
+    assert [(*one, ruling in passed) for *one, ruling in found[0]] == [
+        (user, None, True) for user in ("ann", "bob", "eve")
+    ]
     assert found[1] == [("ann", 0, "refused"), ("cem", None, "refused")]
-    assert found[2] == [("bob", 0, "same"), ("cem", None, "same"), ("dee", None, "same")]
-    assert "2 judged: 0 improved (0%, 0% to 66%), 2 same" in said[0] and "ALARM" not in said[0]
+    *others, eve = found[2]
+    assert [(*one, ruling in passed) for *one, ruling in others] == [
+        ("bob", 0, True), ("cem", None, True), ("dee", None, True)
+    ]  # fmt: skip
+    assert eve == ("eve", 0, "held")
+    assert "3 judged: " in said[0] and "ALARM" not in said[0]
+    assert "2 judged: 0 improved (0%, 0% to 66%), 0 same (0%, 0% to 66%), 0 held" in said[1]
     assert "ALARM: 2 of 2 updates held or refused, more than 50% (live.gate.alarm)" in said[1]
     assert "version" in said[1] and "ALARM" not in said[2]
     assert "nats per token from base, limit 1e-09" in table(live, 1)[0]["reason"]
@@ -75,10 +99,10 @@ def test_the_page_lists_what_was_published_and_what_was_not(live: LiveProject, s
         (live.folder / f"live/pages/{number:05}.html").read_text(encoding="utf-8") for number in (1, 2, 3)
     ]
     first, second, third = (re.sub(r"\s*\n\s*", " ", page) for page in pages)
-    assert "period 0 (2024-01-01 to 2024-01-07) closed, 2 users with news, 2 new versions published." in first
+    assert "period 0 (2024-01-01 to 2024-01-07) closed, 3 users with news, 3 new versions published." in first
     assert "<h2>Period 0: 2024-01-01 to 2024-01-07</h2>" in first
-    assert "2 judged against the version in service, 2 same." in first
-    assert "<td>ann</td><td>the base model</td><td><strong>ann@0</strong></td><td>same</td>" in first
+    assert "3 judged against the version in service, " in first
+    assert "<td>ann</td><td>the base model</td><td><strong>ann@0</strong></td><td>" in first
     assert "closed, 2 users with news, 0 new versions published, 2 refused." in second
     assert "<td>ann</td><td>ann@0</td><td>ann@0</td><td>refused: ann@1</td>" in second
     assert '<td class="why">outputs on neutral texts drifted' in second
@@ -93,7 +117,7 @@ def test_the_page_lists_what_was_published_and_what_was_not(live: LiveProject, s
 def test_a_user_s_versions_are_shown_with_their_rulings(live: LiveProject, said: list[str]) -> None:
     shown = call([live.python, "-m", "flows.console", "show", "ann"], live.folder).splitlines()
     assert [line.split("  ")[2] for line in shown] == ["live", "not served"]
-    assert shown[0].split("  ")[3].startswith("same: between ")
+    assert shown[0].split("  ")[3].partition(":")[0] in ("improved", "same")
     assert shown[1].split("  ")[3].startswith("refused: outputs on neutral texts drifted ")
 
 
@@ -113,15 +137,15 @@ def test_what_became_of_every_lesson_is_read_from_the_aliases() -> None:
 
 
 def test_what_is_in_service(live: LiveProject, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ann's update was refused, and nothing came of her since; cem was refused first and then published."""
+    """ann's update was refused, with none since; cem's first one, and the next published; eve's was held."""
     monkeypatch.chdir(live.folder)
     recipe = pl.read_parquet("data/adapt/2/index.parquet")["recipe"][0]
-    now = {"ann": 0, "bob": 2, "cem": 2, "dee": 2}
+    now = {"ann": 0, "bob": 2, "cem": 2, "dee": 2, "eve": 0}
     assert in_service(Path("live")) == now
-    assert "published: 2 new versions" in said[0] and "published: 3 new versions" in said[2]
+    assert "published: 3 new versions" in said[0] and "published: 3 new versions, 1 held" in said[2]
     assert "published: 0 new versions, 2 refused" in said[1]
     assert find_news(Asked(recipe, 2, 2, now)) == []
-    assert [one.user for one in find_news(Asked(recipe, 2, 0, {}))] == ["ann", "bob", "cem", "dee"]
+    assert [one.user for one in find_news(Asked(recipe, 2, 0, {}))] == ["ann", "bob", "cem", "dee", "eve"]
 
 
 def test_again_nothing_is_judged(live: LiveProject, said: list[str]) -> None:
@@ -222,3 +246,41 @@ def shift(tokenizer: Any, model: Any, other: Any) -> float:
         p, q = (logps(one, prompt + answer)[len(prompt) - 1 : -1] for one in (model, other))
         found.append((p.exp() * (p - q)).sum(-1))
     return torch.cat(found).mean().item()
+
+
+def test_what_is_held_answers_once_a_later_period_bears_it_out(
+    live: LiveProject, said: list[str], tmp_path: Path
+) -> None:
+    """eve's version of week 0 answers after week 2, until both weeks since bear out what she changed to."""
+    made = copied(live, tmp_path)
+
+    def eve(period: int) -> tuple[dict[str, Any], str]:
+        """Her verdict, and her line of the page."""
+        (row,) = (row for row in table(made, period) if row["user_id"] == "eve")
+        page = (made.folder / f"live/pages/{period + 1:05}.html").read_text(encoding="utf-8")
+        (line,) = (line for line in page.split("<tr>") if line.startswith("<td>eve</td><td>eve@0</td>"))
+        return row, line
+
+    def spring(*words: str) -> list[str]:
+        return call([made.python, "-m", "flows.console", *words], made.folder).splitlines()
+
+    held, line = eve(2)
+    assert held["ruling"] == "held" and (held["items"], held["old_items"]) == (2, 2)
+    assert held["difference"] > 0.5 > -0.5 > held["old_difference"] and held["worse"] == "old"
+    few = "(of 2 texts: by chance with probability up to 0.25, level 0.2)"
+    assert held["reason"].startswith("worse on older texts: at most -") and few in held["reason"]
+    assert "<td>eve@0</td><td>eve@0</td>" in line and "<td>held: eve@2</td>" in line
+    assert held["reason"] in html.unescape(line) and "age old: -" in line
+    first, second = spring("show", "eve")
+    assert "  live  improved: better on new texts: " in first
+    assert second.startswith("eve@2") and second.endswith(f"  not served  held: {held['reason']}")
+    assert spring("ask", "eve", "SUBJECT=tea", "--show")[-1].startswith("-- eve@0, ")
+
+    drop_eve(made, 3)
+    assert "1 judged: 1 improved" in (said_now := made.update(after(4))) and "published: 1 new" in said_now
+    borne_out, line = eve(3)
+    assert (borne_out["served"], borne_out["items"], borne_out["old_items"]) == (0, 3, 2)
+    assert borne_out["old_high"] < -0.5, "older texts are as bad, and both weeks speak for it"
+    assert "<td>eve@0</td><td><strong>eve@3</strong></td><td>improved</td>" in line
+    assert [row.split("  ")[2] for row in spring("show", "eve")] == ["previous", "not served", "live"]
+    assert any(row.startswith("-- eve@3, ") for row in spring("ask", "eve", "SUBJECT=tea", "--show"))

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
+from kit.pipeline import ROOT
 
 from flows.live.forgetting.leftovers import clean
 from flows.live.forgetting.objects import Objects, stale_stages
+from flows.live.forgetting.person import theirs
 from flows.live.forgetting.search import Search, cells_of
 from flows.live.versions import Versions
 from spring.live.traces import Traces
@@ -23,6 +26,11 @@ TEXT = "what nobody but bob has ever written about his red lamp"
 THEIRS = Traces.of("bob", [], ["bob-0-1"], [TEXT], ["bobby", "ann", "ann likes it"])
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
 VERSIONS = Versions("main", Path("live"))
+LATER = """
+  later:
+    cmd: python -m tasks.later
+    outs: [data/later/first: {cache: false}, data/later/second]
+"""
 
 
 def call(*command: str) -> None:
@@ -38,8 +46,10 @@ def commit(*names: str) -> None:
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     call("git", "init", "--quiet", "--initial-branch", "main")
     put("code.py", "# bob and ann are names of examples")
+    put("dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     commit("code.py")
 
 
@@ -108,6 +118,44 @@ def test_what_is_ours_goes_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch
     assert Path("live/pages/00002.html").exists() and not Path("wandb/offline-run-1").exists()
 
 
+def test_what_git_has_stays_and_is_named() -> None:
+    put("data/metrics.json", json.dumps({"text": TEXT}))
+    commit("data/metrics.json")
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert (left.removed, left.files) == ([], ["data/metrics.json"]) and Path("data/metrics.json").exists()
+
+
+def test_tables_are_opened() -> None:
+    """What is packed in one shows in no byte of the file."""
+    users = [f"{'a' if n % 2 else 'user'}-{n * n}" for n in range(2000)]
+    file = put("table.parquet", pl.DataFrame({"user_id": [*users[:1000], "bob", *users[1000:]]}))
+    assert b"bob" not in file.read_bytes() and Search(THEIRS, frozenset()).holds(file)
+
+
+def test_whose_a_row_is() -> None:
+    """By the user as any spelling names them; of one that nobody could read by what it holds."""
+    is_theirs = theirs(THEIRS)
+    row = {"user_id": "bob", "reason": None, "value": None}
+    assert is_theirs(row) and is_theirs(row | {"user_id": " bob\u200b"})
+    assert not is_theirs(row | {"user_id": "bobby"}) and not is_theirs(row | {"user_id": None})
+    broken = {"user_id": None, "reason": "malformed record"}
+    assert is_theirs(broken | {"value": f"ann,{TEXT}"}) and is_theirs(broken | {"value": "bob,x"})
+    assert not is_theirs(broken | {"value": "bobby,x"}) and not is_theirs(broken | {"value": None})
+    assert not is_theirs(broken | {"user_id": "ann", "value": TEXT})  # ann's, whatever it says
+
+
+def test_what_any_stage_makes_is_ours() -> None:
+    """Of one that comes later, too; the model's files are nobody's."""
+    put("dvc.yaml", Path("dvc.yaml").read_text(encoding="utf-8").replace("\nplots:", f"{LATER}plots:"))
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].keys() - {"model"}
+    assert len(stages) > 9 and "later" in stages
+    for name in (*stages, "model"):
+        put(f"data/{name}/0/a.txt", TEXT)
+    left = clean(Search(THEIRS, frozenset()), VERSIONS)
+    assert set(left.removed) == {f"data/{name}/0/a.txt" for name in stages}
+    assert left.files == ["data/model/0/a.txt"]
+
+
 def test_objects_of_git_that_no_branch_leads_to() -> None:
     told = subprocess.run(["git", "hash-object", "-w", "--stdin"], input=TEXT.encode(), capture_output=True)
     left = clean(Search(THEIRS, frozenset()), VERSIONS)
@@ -136,6 +184,7 @@ def test_segments_are_known_by_the_cells_that_tables_name() -> None:
 @pytest.mark.slow
 def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
     dvc = (sys.executable, "-m", "dvc")
+    Path("dvc.yaml").unlink()  # whose parameters are not here
     call(*dvc, "init", "--quiet")
     call(*dvc, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
     for texts in (["ann"], ["ann", "bob"], ["ann", "cem"]):

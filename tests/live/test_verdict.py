@@ -123,6 +123,16 @@ def test_few_items() -> None:
     assert nothing.reason == "0 new texts, fewer than 1: likelihood was not asked"
 
 
+def test_what_too_few_texts_say_is_said_with_its_chance() -> None:
+    """2^-N beyond either bound: of two texts 1/4 is above a level of 0.2, of three 1/8 is not."""
+    unsure, sure = (of_new([-0.3] * n, RULES._replace(level=0.2)) for n in (2, 3))
+    assert unsure.ruling == sure.ruling == "refused"
+    assert sure.reason == "worse on new texts: at most -0.300 nats per token"
+    assert unsure.reason == f"{sure.reason} (of 2 texts: by chance with probability up to 0.25, level 0.2)"
+    better = of_new([0.3], RULES._replace(level=0.2)).reason
+    assert better.endswith(" (of 1 text: by chance with probability up to 0.5, level 0.2)")
+
+
 def test_only_the_latest_texts_are_asked() -> None:
     """Two of three, those that come first."""
     rules = RULES._replace(items=2)
@@ -135,7 +145,10 @@ def test_a_change_that_makes_older_texts_worse_waits_for_a_second_period() -> No
     better, worse = [0.4, 0.3], [-0.2, -0.3, -0.1]
     first = judge([better], worse, NONE, RULES)
     assert first.ruling == "held" and first.old.difference == pytest.approx(-0.2)
-    assert first.reason.startswith("worse on older texts: at most -0.100 nats per token, not yet borne out")
+    assert first.reason == (
+        "worse on older texts: at most -0.100 nats per token (of 3 texts: by chance with probability "
+        "up to 0.125, level 0.1), not yet borne out by new texts of 2 periods"
+    )
     assert judge([better, better], worse, NONE, RULES).ruling == "improved"
     assert judge([[0.4, 0.0], better], worse, NONE, RULES).ruling == "held"
     assert judge([better], worse, NONE, RULES._replace(confirm=1)).ruling == "improved"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import yaml
 
 from flows.live.forgetting.journal import JOURNAL
 from flows.live.forgetting.search import CHUNK, Search, files_under
@@ -22,18 +23,7 @@ from tasks.files import read_parquet, write_parquet
 from tasks.tracking.runs import FOLDER as RUNS
 
 OURS = (".prefect", ".dvc", ".cells", "dvc_plots")
-STAGES = (
-    "ingest",
-    "split",
-    "score_base",
-    "adapt",
-    "consolidate",
-    "generate",
-    "transfer",
-    "evaluate",
-    "report",
-)
-MADE = (*(f"data/{name}" for name in (*STAGES, ".made", "code")), "data/ingest-quarantine.parquet")
+MADE = ("data/.made", "data/ingest-quarantine.parquet")  # by stages, beside their outputs
 WHOLE = (RUNS.name, "data/seeds", ".prefect/workspace")  # of these a folder goes as one
 DATABASE = (".db", ".db-wal", ".db-shm")
 NOTES = (JOURNAL, ".lock")  # what is needed until the end, and holds nobody
@@ -51,6 +41,7 @@ class Left:
 def clean(search: Search, versions: Versions) -> Left:
     """Searches the whole folder; removes what is ours and holds them."""
     left, tracked = Left(), set(git("ls-files", "-z").split("\0"))
+    ours = (*OURS, *MADE, *outputs(), versions.kept.as_posix())  # and not what somebody has put into data/
     filter_verdicts(search, versions.kept)
     for path in list(files_under(Path())):
         name = path.as_posix()
@@ -59,7 +50,7 @@ def clean(search: Search, versions: Versions) -> Left:
         words = name not in tracked or name in versions.files  # the project's code has words of its own
         if not (search.holds(path, words=words) or (words and search.traces.in_text(name))):
             continue
-        if whole := removable(path, versions.kept, tracked):
+        if whole := removable(path, ours, tracked):
             remove(whole)
             left.removed.append(whole.as_posix())
         else:
@@ -71,7 +62,7 @@ def clean(search: Search, versions: Versions) -> Left:
     return left
 
 
-def removable(path: Path, kept: Path, tracked: set[str]) -> Path | None:
+def removable(path: Path, ours: Iterable[str], tracked: set[str]) -> Path | None:
     """What goes with a file that holds them; null where that is somebody's own, or a database at work."""
     name = path.as_posix()
     if name in tracked or path.suffix in DATABASE:
@@ -80,8 +71,15 @@ def removable(path: Path, kept: Path, tracked: set[str]) -> Path | None:
         if path.is_relative_to(folder):
             depth = len(Path(folder).parts) + (folder != ".prefect/workspace")
             return Path(*path.parts[:depth])
-    ours = (*OURS, *MADE, kept.as_posix())  # and not what somebody has put into data/
     return path if any(map(path.is_relative_to, ours)) else None
+
+
+def outputs() -> set[str]:
+    """Where stages write, in data/; but for the model, whose files are nobody's."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    named = [out for stage in stages for out in stage.get("do", stage).get("outs", [])]
+    paths = [Path(next(iter(out)) if isinstance(out, dict) else out) for out in named]
+    return {Path(*path.parts[:2]).as_posix() for path in paths} - {"data/model"}
 
 
 def remove(path: Path) -> None:

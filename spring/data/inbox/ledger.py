@@ -84,10 +84,15 @@ def add_part(folder: Path, rows: pl.DataFrame) -> str:
     new = folder / WRITING / "part"
     rows.write_parquet(new)
     sync(new)
-    name = f"{hashlib.sha256(new.read_bytes()).hexdigest()}.parquet"
+    name = f"{_digest(new)}.parquet"
     new.replace(folder / PARTS / name)
     sync(folder / PARTS)
     return name
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clear(folder: Path) -> None:
@@ -108,7 +113,7 @@ def read_parts(folder: Path) -> Iterator[pl.DataFrame]:
                 f"{path}, the rows of {line.file}, is not there: dvc checkout {folder / PARTS}.dvc brings it "
                 f"back"
             )
-        if hashlib.sha256(path.read_bytes()).hexdigest() != path.stem:
+        if _digest(path) != path.stem:
             raise SourceError(
                 f"{path}, the rows of {line.file}, is damaged: remove it, and dvc checkout --force "
                 f"{folder / PARTS}.dvc brings it back"

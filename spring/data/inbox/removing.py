@@ -14,9 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
+from spring.data.inbox.digest import digest_rows
 from spring.data.inbox.files import Found
 from spring.data.inbox.ledger import WRITING
-from spring.data.inbox.taking import digest_rows
 from spring.data.rows import RawRow, SourceError
 from spring.data.sources.formats.parts import known_format
 from spring.data.sources.formats.text import find_codec

@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from spring.data.forgotten import REASON
+from spring.data.inbox.digest import digest_rows
 from spring.data.inbox.ledger import LEDGER, PART, PARTS, WRITING, Line, add_part, read_ledger
 from spring.data.inbox.removing import Cleared
-from spring.data.inbox.taking import digest_rows
 from spring.store.disk import sync
 
 Rows = list[dict[str, Any]]

@@ -6,18 +6,20 @@ mapping of columns or of the limits on texts are for what is taken later.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from spring.data.batches import Batches
 from spring.data.forgotten import REASON, Forgotten, read_forgotten
+from spring.data.inbox.digest import Rows
 from spring.data.inbox.files import Found, Seen, look
 from spring.data.inbox.ledger import PART, Line, add_line, add_part, clear, read_ledger, read_parts
 from spring.data.quarantine import QUARANTINE, canonical_row, find_problem, set_aside, writable
@@ -101,92 +103,117 @@ def _take_file(
     digest = found.digest()
     if any(line.digest == digest for line in lines):
         return None
-    read = [row for row in read_file(rules.columns, found.path, found.name) if isinstance(row, RawRow)]
-    if found.changed():
-        raise RefusedError(f"{found.name} was written while it was read: it is taken when it rests")
-    raws = [row for row in read if row.user_id not in forgotten]
-    start = _taken_before(found.name, raws, read, forgotten, lines)
-    rows, fresh, same = _judge(raws[start:], known, rules)
-    reasons = Counter(str(row["reason"]) for row in rows if row["reason"] is not None)
-    _refuse_spoiled(found.name, rows, len(raws) - start, reasons, rules.max_quarantined)
-    if len(read) > len(raws):
-        reasons[REASON] = len(read) - len(raws)
+    start = _taken_before(found, lines, rules, forgotten)
+    told, judged, left_out = Rows(), Judged(known, rules), 0
+    for raw in _read(found, rules):
+        if raw.user_id in forgotten:
+            left_out += 1
+            continue
+        told.add(raw)
+        if told.count > start:
+            judged.add(raw)
+    _check_rests(found)
+    judged.refuse_spoiled(found.name, told.count - start)
+    part = judged.part.table()
+    if left_out:
+        judged.reasons[REASON] = left_out
     line = Line(
         file=found.name,
         digest=digest,
-        rows=len(raws),
-        rows_digest=digest_rows(raws),
-        new=len(fresh),
-        known=start + same,
-        quarantined=dict(sorted(reasons.items())),
-        part=add_part(folder, pl.DataFrame(rows, schema=PART)) if rows else None,
+        rows=told.count,
+        rows_digest=told.digest(),
+        new=len(judged.fresh),
+        known=start + judged.same,
+        quarantined=dict(sorted(judged.reasons.items())),
+        part=add_part(folder, part) if part.height else None,
         taken=now.isoformat(timespec="seconds"),
     )
     add_line(folder, line)
-    known |= fresh
+    known |= judged.fresh
     return line
 
 
-def _taken_before(
-    name: str, raws: list[RawRow], read: list[RawRow], forgotten: Forgotten, lines: list[Line]
-) -> int:
-    """How many of `raws` were taken when the file was shorter; of another content it is refused.
+def _read(found: Found, rules: Rules) -> Iterator[RawRow]:
+    rows = read_file(rules.columns, found.path, found.name)
+    return (row for row in rows if isinstance(row, RawRow))
 
-    `read`: all rows of the file. A line from before somebody was forgotten may count theirs too.
+
+def _check_rests(found: Found) -> None:
+    """Raises RefusedError for a file that is not what it was when it was found."""
+    if found.changed():
+        raise RefusedError(f"{found.name} was written while it was read: it is taken when it rests")
+
+
+def _taken_before(found: Found, lines: list[Line], rules: Rules, forgotten: Forgotten) -> int:
+    """How many rows of a file, without those of who was forgotten, were taken when it was shorter.
+
+    Of another content it is refused. A line from before somebody was forgotten may count theirs too.
     """
-    before = next((line for line in reversed(lines) if line.file == name), None)
+    before = next((line for line in reversed(lines) if line.file == found.name), None)
     if before is None:
         return 0
-    for rows in (raws, read):
-        if len(rows) >= before.rows and digest_rows(rows[: before.rows]) == before.rows_digest:
-            return sum(row.user_id not in forgotten for row in rows[: before.rows])
+    for counted in (forgotten, Forgotten()) if forgotten.marks else (forgotten,):
+        told, others = Rows(), 0
+        those = (raw for raw in _read(found, rules) if raw.user_id not in counted)
+        for raw in islice(those, before.rows):
+            told.add(raw)
+            others += raw.user_id not in forgotten
+        if (told.count, told.digest()) == (before.rows, before.rows_digest):
+            return others
+    _check_rests(found)
     raise RefusedError(
-        f"{name} has other rows than when it was taken ({before.taken}, {before.rows} rows); rows may "
+        f"{found.name} has other rows than when it was taken ({before.taken}, {before.rows} rows); rows may "
         f"only be added at its end: give what is new under another name"
     )
 
 
-def _refuse_spoiled(
-    name: str, rows: list[dict[str, Any]], read: int, reasons: Counter[str], most: float
-) -> None:
-    """Raises SourceError if more than the share `most` of the rows that were read are bad."""
-    bad = sum(reasons.values())
-    if bad <= most * read:
-        return
-    told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
-    first = next(row for row in rows if row["reason"] is not None)
-    raise RefusedError(
-        f"{name}: {bad} of {read} rows cannot be used ({told}; the first is {first['where']}, "
-        f"{first['field']} {first['value']!r}), and ingest.max_quarantined allows {most:.0%}: nothing of it "
-        f"was taken"
-    )
+class Judged:
+    """What came of a file's rows so far."""
 
+    def __init__(self, known: dict[str, str], rules: Rules) -> None:
+        self.known, self.rules, self.part = known, rules, Batches(PART)
+        self.fresh: dict[str, str] = {}  # id -> digest of the new ones
+        self.same = 0  # rows that were known already
+        self.reasons: Counter[str] = Counter()
+        self.first_bad: dict[str, Any] = {}
 
-def _judge(
-    raws: Iterable[RawRow], known: dict[str, str], rules: Rules
-) -> tuple[list[dict[str, Any]], dict[str, str], int]:
-    """Rows of a part; id -> digest of the good ones of them; and how many rows were known already."""
-    rows: list[dict[str, Any]] = []
-    fresh: dict[str, str] = {}
-    same = 0
-    for raw in raws:
+    def add(self, raw: RawRow) -> None:
+        """One more row."""
+        rules = self.rules
         if rules.columns.interaction_id is None and raw.damage is None:
             raw = replace(raw, interaction_id=_own_id(raw))
         problem = find_problem(raw, min_chars=rules.min_chars, max_chars=rules.max_chars)
         if problem is not None:
-            rows.append(_aside(raw, problem))
-            continue
+            self._set_aside(raw, problem)
+            return
         values = canonical_row(raw)
         digest, id = digest_of([str(value) for value in values]), raw.interaction_id or ""
-        there = fresh.get(id) or known.get(id)
+        there = self.fresh.get(id) or self.known.get(id)
         if there == digest:
-            same += 1
+            self.same += 1
         elif there is not None:
-            rows.append(_aside(raw, Problem("interaction_id", Reason.DUPLICATE_ID, id)))
+            self._set_aside(raw, Problem("interaction_id", Reason.DUPLICATE_ID, id))
         else:
-            fresh[id] = digest
-            rows.append(_kept(raw, digest, max(values[2], rules.earliest)))
-    return rows, fresh, same
+            self.fresh[id] = digest
+            self.part.append(_kept(raw, digest, max(values[2], rules.earliest)))
+
+    def _set_aside(self, raw: RawRow, problem: Problem) -> None:
+        row = dict(zip(QUARANTINE, set_aside(raw, problem), strict=True))
+        self.first_bad = self.first_bad or row
+        self.reasons[str(row["reason"])] += 1
+        self.part.append(row)
+
+    def refuse_spoiled(self, name: str, read: int) -> None:
+        """Raises RefusedError if more than `rules.max_quarantined` of the rows that were read are bad."""
+        bad, most, first = sum(self.reasons.values()), self.rules.max_quarantined, self.first_bad
+        if bad <= most * read:
+            return
+        told = ", ".join(f"{reason}: {count}" for reason, count in self.reasons.most_common())
+        raise RefusedError(
+            f"{name}: {bad} of {read} rows cannot be used ({told}; the first is {first['where']}, "
+            f"{first['field']} {first['value']!r}), and ingest.max_quarantined allows {most:.0%}: nothing of "
+            f"it was taken"
+        )
 
 
 def _own_id(raw: RawRow) -> str:
@@ -209,25 +236,3 @@ def _kept(raw: RawRow, digest: str, arrived: datetime) -> dict[str, Any]:
         "digest": digest,
         "reason": None,
     }
-
-
-def _aside(raw: RawRow, problem: Problem) -> dict[str, Any]:
-    return dict(zip(QUARANTINE, set_aside(raw, problem), strict=True))
-
-
-def digest_rows(raws: Iterable[RawRow]) -> str:
-    """Stands for rows in their order; the place in the file is no part of them."""
-    digest = hashlib.sha256()
-    for raw in raws:
-        values = [
-            raw.user_id,
-            raw.interaction_id,
-            raw.timestamp,
-            raw.task,
-            raw.query,
-            raw.response,
-            raw.rating,
-        ]
-        text = json.dumps([*values, raw.damage], sort_keys=True)
-        digest.update(text.encode() + b"\n")
-    return digest.hexdigest()

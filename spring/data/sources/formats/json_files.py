@@ -9,8 +9,9 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from spring.data.rows import Problem, Reason, Skip, SourceError
@@ -29,17 +30,27 @@ class Object(dict[str, Any]):
 def read(parts: list[Part], wanted: Collection[str]) -> Iterator[Content]:
     """Each part; the columns are all keys that stand anywhere, so that rows and parts may lack some.
 
-    Only what is `wanted` is kept of a row.
+    Only what is `wanted` is kept of a row. Rows are read on until all columns that are wanted are known.
     """
     keys: dict[str, None] = {}
-    read_parts = [list(_records(part, frozenset(wanted), keys)) for part in parts]
-    for records in read_parts:
+    streams = [_records(part, frozenset(wanted), keys) for part in parts]
+    begun = [
+        list(_until(stream, set(wanted) - part.keys.keys(), keys))
+        for part, stream in zip(parts, streams, strict=True)
+    ]
+    for first, rest in zip(begun, streams, strict=True):
         # where no object could be read at all, the quarantine says why
-        yield Content(list(keys) or list(wanted), iter(records))
+        yield Content(list(keys) or list(wanted), chain(first, rest))
+
+
+def _until(records: Iterator[Record], wanted: Collection[str], keys: Mapping[str, None]) -> Iterator[Record]:
+    """The first records, until all keys that are wanted are known."""
+    while not keys.keys() >= wanted and (record := next(records, None)) is not None:
+        yield record
 
 
 def _records(part: Part, wanted: frozenset[str], keys: dict[str, None]) -> Iterator[Record]:
-    for where, item in _items(part, read_text(part.path)):
+    for where, item in _items(part):
         if isinstance(item, Object):
             keys.update(dict.fromkeys(item))
         yield where, take(item, wanted)
@@ -64,13 +75,19 @@ def take(item: Any, wanted: frozenset[str]) -> dict[str, Any] | Problem | Skip:
     return {key: item[key] for key in wanted & item.keys()}
 
 
-def _items(part: Part, text: str) -> Iterable[tuple[str, Any]]:
-    """What the file holds, one by one: its lines, unless it is an array or its first line no whole value."""
-    array = text.lstrip().startswith("[")
+def _items(part: Part) -> Iterable[tuple[str, Any]]:
+    """What the file holds, one by one: its lines, unless it is an array or its first line no whole value.
+
+    Of lines, one at a time is in memory.
+    """
+    first = next((line for line in read_lines(part.path) if line.strip()), "{}")
+    array = first.lstrip().startswith("[")
+    if not array and _is_value(first):
+        return _lines(part, read_lines(part.path))
+    text = read_text(part.path)
     try:
-        if array or not _is_value(next((line for line in io.StringIO(text) if line.strip()), "{}")):
-            items = _parse(text) if array else list(_sequence(text))
-            return [(f"{part.name}[{number}]", item) for number, item in enumerate(items)]
+        items = _parse(text) if array else list(_sequence(text))
+        return [(f"{part.name}[{number}]", item) for number, item in enumerate(items)]
     except (ValueError, RecursionError) as error:
         if array and part.name.lower().removesuffix(".gz").endswith(".json"):
             raise SourceError(

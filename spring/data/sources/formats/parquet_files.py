@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from spring.data.batches import AT_ONCE
 from spring.data.rows import SourceError
 from spring.data.sources.formats import unpack
 from spring.data.sources.formats.record import Content, Part, Record
@@ -81,10 +82,11 @@ def _last_line(output: bytes) -> str:
 
 
 def _records(part: Part, frame: pl.DataFrame) -> Iterator[Record]:
-    names = frame.columns
-    columns = [_values(frame[name]) for name in names]
-    for number, values in enumerate(zip(*columns, strict=True), start=1):
-        yield f"{part.name}:{number}", dict(zip(names, values, strict=True))
+    names, number = frame.columns, 0
+    for some in frame.iter_slices(AT_ONCE):
+        for values in zip(*(_values(some[name]) for name in names), strict=True):
+            number += 1
+            yield f"{part.name}:{number}", dict(zip(names, values, strict=True))
 
 
 def _values(column: pl.Series) -> list[Any]:
