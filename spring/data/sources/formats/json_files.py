@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -43,7 +43,7 @@ def read(parts: list[Part], wanted: Collection[str]) -> Iterator[Content]:
         yield Content(list(keys) or list(wanted), chain(first, rest))
 
 
-def _until(records: Iterator[Record], wanted: Collection[str], keys: Mapping[str, None]) -> Iterator[Record]:
+def _until(records: Iterator[Record], wanted: Set[str], keys: Mapping[str, None]) -> Iterator[Record]:
     """The first records, until all keys that are wanted are known."""
     while not keys.keys() >= wanted and (record := next(records, None)) is not None:
         yield record
