@@ -30,7 +30,7 @@ SECONDS = {"seconds", "ref_seconds"}  # what two runs differ in
 
 
 @contextmanager
-def loopback() -> Iterator[Any]:
+def loopback(*, dashboard: bool = False) -> Iterator[Any]:
     """A head with one core, to which nodes can be added; its processes are gone when the block ends."""
     import ray
     from ray.cluster_utils import Cluster
@@ -39,7 +39,7 @@ def loopback() -> Iterator[Any]:
         paths = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         patch.setenv("PYTHONPATH", os.pathsep.join(str(Path(path).resolve()) for path in paths if path))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+        head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": dashboard}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield cluster
