@@ -5,7 +5,7 @@ Nothing here touches params.yaml of the project: a run has a folder of its own (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -31,18 +31,26 @@ class AskedError(ValueError):
 
 
 def asked_for(
-    name: str | None, suite: str | None, seeds: Sequence[int] | None, overrides: Sequence[str] | None
+    name: str | None,
+    suite: str | None,
+    seeds: Sequence[int] | None,
+    overrides: Sequence[str] | None,
+    execution: Mapping[str, Any] | None = None,
 ) -> dict[int, Tree]:
     """Seed -> its parsed params.yaml, as `make ablate` would have it; `AskedError` for what cannot be used.
 
     With `name` (one of experiments/) they start from the committed params.yaml, else from the file as it is.
+    Of `execution` the keys that are named.
     """
     tree = start_of(name)
     if suite is not None:
         if suite not in suite_names():
             raise AskedError(f"suite is {suite!r}: {one_of_all(suite)}")
         tree |= {"suite": suite}
+    if execution is not None:
+        tree |= {"execution": {**(tree.get("execution") or {}), **execution}}
     taken = {"suite": suite is not None, "seed": seeds is not None}
+    taken |= {f"execution.{key}": True for key in execution or ()} | {"execution": bool(execution)}
     for option in overrides or ():
         tree = overridden(tree, option, taken)
     for seed in seeds if seeds is not None else ():

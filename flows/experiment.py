@@ -17,6 +17,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prefect import Task, flow, get_run_logger, task
@@ -25,6 +26,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.asked import AskedError, asked_for
+from flows.cluster import shared_cluster
 from flows.progress import Progress
 from flows.showing import copy_report, name_of_folder, show
 from flows.stages import StageError, follow, reproduce, stages_in_order
@@ -42,7 +44,8 @@ def name_of_run() -> str:
     """
     try:
         given = flow_run.get_parameters()
-        trees = asked_for(given["name"], given["suite"], given["seeds"], given["overrides"])
+        names = ("name", "suite", "seeds", "overrides", "execution")
+        trees = asked_for(*(given[name] for name in names))
         tree = next(iter(trees.values()))
         what = f"{tree['experiment']}-{tree.get('suite', MAIN)}-seed{'-'.join(map(str, trees))}"
     except AskedError:
@@ -56,6 +59,7 @@ def experiment(
     suite: str | None = None,
     seeds: list[int] | None = None,
     overrides: list[str] | None = None,
+    execution: dict[str, Any] | None = None,
     retries: int = 1,
     retry_delay: float = 30,
     stage_timeout: float = 24 * 3600,
@@ -69,12 +73,13 @@ def experiment(
         suite: One of suites/. None: that of params.yaml.
         seeds: Run one after the other; several are pooled. None: that of params.yaml.
         overrides: As `dvc exp run -S`, for instance arm.decode.lmbda=0.7
+        execution: Where stages compute, as in {"engine": "ray", "workers": 4}. None: that of params.yaml.
         retries: How often a stage that fails is tried again.
         retry_delay: Seconds before it is.
         stage_timeout: Seconds after which a stage is ended and has failed.
     """
     try:
-        trees = asked_for(name, suite, seeds, overrides)
+        trees = asked_for(name, suite, seeds, overrides, execution)
     except AskedError as error:
         return Failed(message=str(error), data=error)  # in words, without a traceback
     if superseded():
@@ -83,8 +88,9 @@ def experiment(
     run_again = run_stage.with_options(
         retries=retries, retry_delay_seconds=retry_delay, timeout_seconds=stage_timeout
     )
-    with workspace(get_run_logger().info) as place:
-        kept = place / "data/seeds" / parse_with_suite(next(iter(trees.values())), PARAMS.name).experiment
+    params = parse_with_suite(next(iter(trees.values())), PARAMS.name)
+    with workspace(get_run_logger().info) as place, shared_cluster(params.execution, place):
+        kept = place / "data/seeds" / params.experiment
         shutil.rmtree(kept, ignore_errors=True)  # of an earlier run, perhaps with other overrides
         progress = Progress()
         for seed, tree in trees.items():

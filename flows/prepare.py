@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -31,8 +32,10 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.workers.process import ProcessWorker
 
+from flows.asked import AskedError, asked_for
 from flows.showing import serve_reports
 from spring.settings.params import ParameterError
+from tasks.cells.cluster.nodes import ClusterError, check_installed
 from tasks.params import PARAMS
 from tasks.tree import read_tree
 
@@ -56,6 +59,7 @@ def main() -> None:
             f"`prefect server stop`"
         )
     print(f"The server answers: {address}")
+    check_execution()
     serve_reports()
     with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         make_pool(client)
@@ -76,6 +80,19 @@ def main() -> None:
             schedule(client, "experiment/nightly", active=False)
         print("A live project: update/live runs on its schedule, experiment/nightly does not.")
     print(f"Now start a worker, and leave it running: prefect worker start --pool {POOL}")
+
+
+def check_execution() -> None:
+    """Exits with a line where a deployment says to compute where that cannot be: now, not in the night."""
+    file = Path("prefect.yaml")
+    for one in yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]:
+        execution = (one.get("parameters") or {}).get("execution")
+        try:
+            trees = asked_for(None, None, None, None, execution) if execution else {}
+            if any(tree["execution"].get("engine") == "ray" for tree in trees.values()):
+                check_installed()
+        except (AskedError, ClusterError) as error:
+            sys.exit(f"error: {file}, deployment {one['name']}: {error}")
 
 
 def is_live() -> bool:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from spring.engine.settings import Learning
 from spring.method import drift, scorers
 from spring.method.retrieval import document_text
 from spring.rivals import cama
 from spring.settings.arm import recipe_of
+from spring.settings.train import Train
 from tasks.cells.scoring import ScoreJob, score
 from tasks.cells.training import TrainJob, train
-from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet, write_parquet
 from tasks.stage import run
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import INDEX, by_place, by_user, carried_on
+from tasks.steps.index import INDEX, carried_on
 from tasks.steps.levels import Placed, lay_levels, place_lesson
 from tasks.steps.online import set_turns
 from tasks.steps.partners import check_partners
-from tasks.steps.population import Case, foundations, pool
+from tasks.steps.population import Case, Drift, foundations, pool
+from tasks.steps.rows import Growing, Rows, by_user, chained, grouped, named, parted, pick
 from tasks.steps.sampling import sar_draw
 
 SCORES: dict[str, Any] = {
@@ -39,6 +44,15 @@ SCORES: dict[str, Any] = {
     "quality": pl.Float64,
     "drift_score": pl.Float64,
     "selected": pl.Boolean,
+}
+DRIFT = {  # what an item is scored by and chosen for, as `SCORES` has it
+    "logp_base": np.float64,
+    "logp_adap": np.float64,
+    "tokens": np.int32,
+    "novelty": np.float64,
+    "quality": np.float64,
+    "drift_score": np.float64,
+    "selected": np.bool_,
 }
 CONFIDENCES: dict[str, Any] = {  # of this period's items under the adapter that they met (CAMA)
     "recipe": pl.String,
@@ -67,7 +81,7 @@ def main() -> None:
         check_partners(bench.params.arms, rows["user_id"].unique().to_list())
     until = first_query(rows)
     if until is None:
-        write(bench, [], period)
+        write(bench, [], [], period)
         return
     cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)
     choose(bench, cases, period)
@@ -78,9 +92,11 @@ def main() -> None:
     start_late(bench, cases)
     cases, placed = lay_levels(bench, cases, until=until, period=period)
     keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
-    for case, key in zip(cases, keys, strict=True):
-        placed.append(place_lesson(case, bench.adapter(key, case.train.lora)))
-    write(bench, placed, period)
+    lessons = (
+        place_lesson(case, bench.adapter(key, case.train.lora)) for case, key in zip(cases, keys, strict=True)
+    )
+    new = [one.adapter.key for one in placed if one.file is None] + keys
+    write(bench, new, chain(placed, lessons), period)
 
 
 def first_query(rows: pl.DataFrame) -> datetime | None:
@@ -119,8 +135,14 @@ def job_of(bench: Experiment, case: Case, period: int) -> TrainJob:
     draw = sar_draw(bench, case, period) if drawn == "sar" else None
     replay = case.chosen if drawn == "own" and case.replay else case.replay
     seed = bench.seed(case.user, period)
-    how = case.train.at(case.lesson).learning
+    how = learning_of(case.train, case.lesson)
     return TrainJob(how, case.chosen, replay, start, seed, case.turns, draw, case.over)
+
+
+@cache
+def learning_of(train: Train, lesson: int) -> Learning:
+    """How the engine learns a lesson; one object for all users."""
+    return train.at(lesson).learning
 
 
 def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]:
@@ -128,27 +150,28 @@ def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
         "interaction_id", "logp", "tokens", "seconds"
     )
-    users = by_user(rows.join(scored, on="interaction_id", how="left", maintain_order="left"))
-    past: dict[str, list[Row]] = {}
-    buffers = pl.DataFrame(schema={"memory": pl.String, "user_id": pl.String, "interaction_id": pl.String})
+    rows = rows.join(scored, on="interaction_id", how="left", maintain_order="left")
+    here = rows["user_id"].unique(maintain_order=True).to_list()
+    history, held = rows.clear(), dict[tuple[str, str], Rows]()
     if period > 0:
         folder = DATA / "consolidate" / str(period - 1)
-        past = by_user(read_parquet(folder / "history.parquet"))
-        buffers = read_parquet(folder / "buffers.parquet", ["memory", "user_id", "interaction_id"])
-    held = by_place(buffers, "memory")
-    previous, lessons = bench.adapters(period - 1), bench.lessons(period - 1)
-    absent: dict[str, list[Row]] = {user: [] for user in past if user not in users}
+        history = read_parquet(folder / "history.parquet")
+        columns = ["memory", "user_id", "interaction_id"]
+        held = grouped(read_parquet(folder / "buffers.parquet", columns), "memory", "user_id")
+    users = by_user(pl.concat([history, rows], how="diagonal"))
+    absent = [user for user in users if user not in set(here)]
+    previous = bench.adapters(period - 1)
     cases = []
     for recipe, arm in bench.recipes.items():
         how = recipe_of(arm)
         catches_up = how.shared and how.data in ("current", "cumulative")  # with what was too late before
-        for user, mine in (users | absent if catches_up else users).items():
-            history = past.get(user, [])
-            memory = arm.memory_id if how.replay_share > 0 else None
-            kept = {row["interaction_id"] for row in held[memory, user]} if memory else set()
-            replay = [row for row in history if row["interaction_id"] in kept]
-            lesson = lessons.get((recipe, None if how.shared else user), 0)
-            cases.append(Case(recipe, user, how, mine, history, replay, previous.of(recipe, user), lesson))
+        memory = arm.memory_id if how.replay_share > 0 else None
+        for user in here + absent if catches_up else here:
+            past, mine = parted(users[user], history.height)
+            kept = {row["interaction_id"] for row in held.get((memory or "", user), ())}
+            replay = named(past, kept)
+            lesson = previous.lessons((recipe, None if how.shared else user))
+            cases.append(Case(recipe, user, how, mine, past, replay, previous.of(recipe, user), lesson))
     return cases
 
 
@@ -159,7 +182,7 @@ def choose(bench: Experiment, cases: list[Case], period: int) -> None:
     """
     for case in cases:
         if case.train.data == "cumulative":
-            case.chosen = case.past + case.rows
+            case.chosen = chained(case.past, case.rows)
         elif case.train.data == "current" or not case.past:
             case.chosen = case.rows
     selecting = [case for case in cases if case.train.data == "drift" and case.past]
@@ -187,14 +210,15 @@ def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
     cases = [case for case in cases if case.past]
     if not cases:
         return
-    before = by_place(read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet"), "recipe")
+    before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+    met = grouped(before, "recipe", "user_id")
     jobs = [ScoreJob(case.rows, case.previous) for case in cases]
     for case, found in zip(cases, score(bench, jobs, f"adapt@{period} confidence"), strict=True):
         assert case.user is not None, "cases are pooled later"
-        mine = np.array([row["confidence"] for row in before[case.recipe, case.user]], dtype=np.float64)
+        mine = [row["confidence"] for row in met.get((case.recipe, case.user), ())]
         sure = cama.confidence(found.logp, found.tokens)
         case.seconds_score = found.seconds
-        case.chosen = [case.rows[i] for i in cama.keep_confident(sure, mine)]
+        case.chosen = pick(case.rows, cama.keep_confident(sure, np.array(mine, dtype=np.float64)))
         note_confidences(case, sure)
 
 
@@ -211,7 +235,7 @@ def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) ->
     tokens = np.array([row["tokens"] for row in case.rows])
     embeddings = past = None
     if "embeddings" in scorers.SCORERS[how.scorer].reads:
-        texts = [document_text(row["query"], row["response"]) for row in case.past + case.rows]
+        texts = [document_text(row["query"], row["response"]) for row in (*case.past, *case.rows)]
         vectors = bench.embedder.embed(texts)
         past, embeddings = vectors[: len(case.past)], vectors[len(case.past) :]
     batch = drift.Batch(
@@ -225,70 +249,78 @@ def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) ->
         past_embeddings=past,
     )
     scores = scorers.score(how.scorer, batch)
-    kept = set(drift.select_drift(scores, share=how.share).tolist())
-    new = drift.novelty(logp_base=logp_base, logp_adap=logp_adap, tokens=tokens, normalise=how.normalise)
-    good = drift.quality(logp_base=logp_base, tokens=tokens, normalise=how.normalise)
-    case.chosen = [row for i, row in enumerate(case.rows) if i in kept]
-    case.scores = [
-        {
-            "recipe": case.recipe,
-            "user_id": case.user,
-            "interaction_id": row["interaction_id"],
-            "period": period,
-            "logp_base": logp_base[i],
-            "logp_adap": logp_adap[i],
-            "tokens": tokens[i],
-            "novelty": new[i],
-            "quality": good[i],
-            "drift_score": scores[i],
-            "selected": i in kept,
-        }
-        for i, row in enumerate(case.rows)
-    ]
+    kept = drift.select_drift(scores, share=how.share)
+    case.chosen = pick(case.rows, kept)
+    found = np.zeros(len(case.rows), list(DRIFT.items()))
+    found["logp_base"], found["logp_adap"], found["tokens"] = logp_base, logp_adap, tokens
+    found["novelty"] = drift.novelty(
+        logp_base=logp_base, logp_adap=logp_adap, tokens=tokens, normalise=how.normalise
+    )
+    found["quality"] = drift.quality(logp_base=logp_base, tokens=tokens, normalise=how.normalise)
+    found["drift_score"] = scores
+    found["selected"][kept] = True
+    case.scores = [Drift(case.user, case.rows, found)]
 
 
-def write(bench: Experiment, placed: list[Placed], period: int) -> None:
-    """Lays the stage's output out from the cells, and lists what is carried on."""
+def write(bench: Experiment, new: list[str], placed: Iterable[Placed], period: int) -> None:
+    """Lays the stage's output out from the cells, those that are `new`, and lists what is carried on."""
     out = DATA / "adapt" / str(period)
     shutil.rmtree(out, ignore_errors=True)
-    index, curves = [], []
-    new = [one.adapter.key for one in placed if one.file is None]
+    index, curves, sure, scores = map(Growing, (INDEX, CURVES, CONFIDENCES, SCORES))
     files = bench.store.link(new, out / "adapters")
     for one in placed:
-        case, curve = one.case, one.curve
-        common = {"recipe": case.recipe, "user_id": case.user, "period": period}
-        index.append(
-            {
-                **common,
-                "lesson": case.lesson,
-                "cell": one.adapter.key,
-                "file": one.file or f"adapters/{files[one.adapter.key]}",
-                "bytes": one.size,
-                "chosen": [row["interaction_id"] for row in case.chosen],
-                "items": curve["items"],
-                "steps": len(curve["loss"]),
-                "tokens": curve["tokens"],
-                "seconds": curve["seconds"],
-                "seconds_score": case.seconds_score,
-                "until": case.until,
-            }
-        )
-        for step in range(len(curve["loss"])):
-            curves.append(
-                {**common, "step": step, **{k: curve[k][step] for k in ("loss", "lr", "grad_norm")}}
-            )
-    learned = {(one.case.recipe, one.case.user) for one in placed}
-    kept = carried_on(learned, bench.recipes, period)
-    write_parquet(pl.concat([pl.DataFrame(index, schema=INDEX), kept]), out / "index.parquet")
-    write_parquet(pl.DataFrame(curves, schema=CURVES), out / "curves.parquet")
-    sure = pl.DataFrame([row for one in placed for row in one.case.confidences], schema=CONFIDENCES)
+        index.add([entry(one, period, one.file or f"adapters/{files[one.adapter.key]}")])
+        curves.add(curve_rows(one, period))
+        sure.add(one.case.confidences)
+        scores.add(score_rows(one.case, period))
+    learned = index.frame()
+    write_parquet(pl.concat([learned, carried_on(learned, bench.recipes, period)]), out / "index.parquet")
+    write_parquet(curves.frame(), out / "curves.parquet")
+    confidences = sure.frame()
     if period > 0:
         before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
         before = before.filter(pl.col("recipe").is_in(list(bench.recipes)))
-        sure = pl.concat([sure, before.join(sure, on=["recipe", "user_id"], how="anti")])
-    write_parquet(sure, out / "confidences.parquet")
-    scores = [row for one in placed for row in one.case.scores]
-    write_parquet(pl.DataFrame(scores, schema=SCORES), out / "scores.parquet")
+        kept = before.join(confidences, on=["recipe", "user_id"], how="anti")
+        confidences = pl.concat([confidences, kept])
+    write_parquet(confidences, out / "confidences.parquet")
+    write_parquet(scores.frame(), out / "scores.parquet")
+
+
+def entry(one: Placed, period: int, file: str) -> dict[str, Any]:
+    """The row of index.parquet."""
+    case, curve = one.case, one.curve
+    return {
+        "recipe": case.recipe,
+        "user_id": case.user,
+        "period": period,
+        "lesson": case.lesson,
+        "cell": one.adapter.key,
+        "file": file,
+        "bytes": one.size,
+        "chosen": [row["interaction_id"] for row in case.chosen],
+        "items": curve["items"],
+        "steps": len(curve["loss"]),
+        "tokens": curve["tokens"],
+        "seconds": curve["seconds"],
+        "seconds_score": case.seconds_score,
+        "until": case.until,
+    }
+
+
+def curve_rows(one: Placed, period: int) -> Iterator[dict[str, Any]]:
+    """The rows of curves.parquet."""
+    common = {"recipe": one.case.recipe, "user_id": one.case.user, "period": period}
+    for step in range(len(one.curve["loss"])):
+        yield common | {"step": step} | {name: one.curve[name][step] for name in ("loss", "lr", "grad_norm")}
+
+
+def score_rows(case: Case, period: int) -> Iterator[dict[str, Any]]:
+    """The rows of scores.parquet."""
+    for one in case.scores:
+        common = {"recipe": case.recipe, "user_id": one.user, "period": period}
+        for row, found in zip(one.rows, one.found.tolist(), strict=True):
+            named = dict(zip(DRIFT, found, strict=True))
+            yield common | {"interaction_id": row["interaction_id"]} | named
 
 
 if __name__ == "__main__":

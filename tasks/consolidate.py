@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from spring.settings.arm import Arm
 from tasks.cells.scoring import ScoreJob, Scores, score
 from tasks.cells.vectors import FollowJob, follow_all
 from tasks.cells.workbench import Row
-from tasks.files import DATA, read_parquet, write_parquet
+from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.stage import run
-from tasks.steps.calibration import GAINS, GATE_SCORES, gain_pairs, score_pairs, searches
+from tasks.steps.calibration import GAINS, gain_pairs, score_pairs, searches
 from tasks.steps.experiment import BUFFER, Experiment
-from tasks.steps.index import by_place, by_user, read_chosen, vector_id
+from tasks.steps.index import Place, read_chosen, vector_id
 from tasks.steps.memory import Library
 from tasks.steps.profiles import PROFILES, Profiles, write_profiles
+from tasks.steps.rows import Growing, Rows, by_user, grouped, named, those
 from tasks.steps.steering import write_vectors
 from tasks.steps.vectors import profilings, read_profile_vectors, table
 
@@ -48,7 +50,7 @@ CANDIDATES: dict[str, Any] = {
     "score": pl.Float64,  # S', the drift score under the updated adapter
     "loss": pl.Float64,  # under the updated adapter, by `select.normalise`
 }
-CALIBRATION = {"gate_scores": GATE_SCORES, "transductive": GATE_SCORES, "gains": GAINS}
+Lessons = Mapping[Place, Rows]  # of `read_chosen`
 DEFAULT_SELECT = Select(scorer="likelihood", alpha=1.0, share=1.0, normalise="token")
 
 
@@ -58,47 +60,65 @@ def main() -> None:
     parser.add_argument("--period", type=int, required=True)
     period = parser.parse_args().period
     bench = Experiment()
-    out = DATA / "consolidate" / str(period)
-    rows = read_parquet(DATA / "split" / f"{period}.parquet")
-    train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
-    scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
-        "interaction_id", "logp", "tokens"
-    )
-    history = train.join(scored, on="interaction_id", how="left", maintain_order="left")
-    buffers = pl.DataFrame(schema=BUFFERS)
-    past = {name: pl.DataFrame(schema=schema) for name, schema in CALIBRATION.items()}
-    pairs, profiles = pl.DataFrame(schema=GAINS), pl.DataFrame(schema=PROFILES)
-    if period > 0:
-        before = DATA / "consolidate" / str(period - 1)
-        earlier = read_parquet(before / "history.parquet")
-        buffers = read_parquet(before / "buffers.parquet")
-        past = {name: read_parquet(before / f"{name}.parquet") for name in CALIBRATION}
-        profiles = read_parquet(before / "profiles.parquet")
-        library = Library(bench, earlier, buffers, period - 1)
-        pairs = gain_pairs(bench, library, by_user(train), past["gate_scores"], Profiles(profiles), period)
-        history = pl.concat([earlier, history]).sort("user_id", "timestamp", maintain_order=True)
-    buffers, candidates = update_buffers(bench, history, buffers, period)
+    out, arms = DATA / "consolidate" / str(period), list(bench.params.arms.values())
+    history = remembered(period)
+    news = of_period(by_user(history), period)
+    gains = measure_gains(bench, news, period)
+    buffers, candidates = update_buffers(bench, history, read_before("buffers", BUFFERS, period), period)
     if period == max(bench.params.periods):
         tell_what_decided_nothing(bench.memories, buffers)
     library = Library(bench, history, buffers, period)
-    arms = list(bench.params.arms.values())
-    fresh = {
-        "gate_scores": score_pairs(library, by_user(train), searches(arms)),
-        "transductive": score_pairs(library, by_user(test), searches(arms, sigma_from="transductive")),
-        "gains": pairs,
-    }
-    write_vectors(bench, by_user(history), period)
+    fresh = {"gate_scores": score_pairs(library, news, searches(arms)), "gains": gains}
+    tested = searches(arms, sigma_from="transductive")
+    fresh["transductive"] = score_pairs(library, by_user(read_tests(period)) if tested else {}, tested)
+    write_vectors(bench, library.history, period)
     write_parquet(history, out / "history.parquet")
     write_parquet(buffers, out / "buffers.parquet")
     write_parquet(candidates, out / "candidates.parquet")
-    write_parquet(move_profiles(bench, by_user(train), period), out / "vectors.parquet")
-    written = write_profiles(bench, by_user(history), profiles, period, news=set(train["user_id"]))
+    write_parquet(move_profiles(bench, news, period), out / "vectors.parquet")
+    written = read_before("profiles", PROFILES, period)
+    written = write_profiles(bench, library.history, written, period, news=set(news))
     write_parquet(written, out / "profiles.parquet")
     for name, rows in fresh.items():
-        write_parquet(pl.concat([past[name], rows]), out / f"{name}.parquet")
+        write_parquet(pl.concat([read_before(name, rows.schema, period), rows]), out / f"{name}.parquet")
 
 
-def move_profiles(bench: Experiment, users: dict[str, list[Row]], period: int) -> pl.DataFrame:
+def remembered(period: int) -> pl.DataFrame:
+    """All train rows so far, with their likelihoods under the base model."""
+    rows = read_parquet(DATA / "split" / f"{period}.parquet").filter(pl.col("part") == "train")
+    scored = read_parquet(DATA / "score_base" / f"{period}.parquet", ["interaction_id", "logp", "tokens"])
+    history = rows.join(scored, on="interaction_id", how="left", maintain_order="left")
+    if period == 0:
+        return history
+    earlier = read_before("history", history.schema, period)
+    return pl.concat([earlier, history]).sort("user_id", "timestamp", maintain_order=True)
+
+
+def read_before(name: str, schema: Mapping[str, Any], period: int) -> pl.DataFrame:
+    """A table that the period before left; before period 0 there is none."""
+    if period == 0:
+        return pl.DataFrame(schema=schema)
+    return read_parquet(DATA / "consolidate" / str(period - 1) / f"{name}.parquet")
+
+
+def of_period(users: Mapping[str, Rows], period: int) -> dict[str, Sequence[Row]]:
+    """The rows of a period, of all users who have some."""
+    found = {user: those(rows, lambda row: row["period"] == period) for user, rows in users.items()}
+    return {user: rows for user, rows in found.items() if rows}
+
+
+def measure_gains(bench: Experiment, news: Mapping[str, Sequence[Row]], period: int) -> pl.DataFrame:
+    """The period's pairs of learned gates (`GAINS`)."""
+    if period == 0 or not bench.gates:
+        return pl.DataFrame(schema=GAINS)
+    history, buffers, profiles, scores = (
+        read_before(name, {}, period) for name in ("history", "buffers", "profiles", "gate_scores")
+    )
+    library = Library(bench, history, buffers, period - 1)
+    return gain_pairs(bench, library, news, scores, Profiles(profiles), period)
+
+
+def move_profiles(bench: Experiment, users: Mapping[str, Sequence[Row]], period: int) -> pl.DataFrame:
     """Every profile of every user after the train rows of the period; of who has none, as it was."""
     before = read_profile_vectors(period - 1)
     jobs = [
@@ -109,7 +129,7 @@ def move_profiles(bench: Experiment, users: dict[str, list[Row]], period: int) -
     moved = table(jobs, follow_all(bench, jobs, f"consolidate@{period} profiles"))
     if period == 0:
         return moved
-    kept = read_parquet(DATA / "consolidate" / str(period - 1) / "vectors.parquet")
+    kept = read_before("vectors", {}, period)
     ways = [vector_id(how) for how in profilings(list(bench.params.arms.values()))]
     kept = kept.filter(pl.col("profile").is_in(ways))
     return pl.concat([moved, kept.join(moved, on=["profile", "user_id"], how="anti")])
@@ -122,44 +142,53 @@ def update_buffers(
 
     Both are scored under the updated adapter. Who has nothing new keeps what is held, and pays nothing.
     """
-    past, held = by_user(history), by_place(before, "memory")
-    news = set(history.filter(pl.col("period") == period)["user_id"])
-    chosen, before_that = read_chosen(period), read_chosen(period - 1)
+    held = grouped(before, "memory", "user_id")
+    lessons = read_chosen(period), read_chosen(period - 1)
     adapters = bench.adapters(period)
-    cases: list[tuple[str, Arm, str, list[Row]]] = []
-    kept: list[dict[str, Any]] = []
-    offered: list[dict[str, Any]] = []
+    cases: list[tuple[str, Arm, str, Sequence[Row]]] = []
+    kept, offered = Growing(BUFFERS), Growing(CANDIDATES)
     for name, arm in bench.memories.items():
-        memory = arm.memory
-        if memory is None or memory.scope != "buffer" or period < memory.first_period:
+        if arm.memory is None or arm.memory.scope != "buffer" or period < arm.memory.first_period:
             continue
-        for user, rows in past.items():
-            new = {row["interaction_id"] for row in rows if row["period"] == period}
-            if arm.train and not arm.train.foundation_alone:  # what it has learned that it had not before
-                lesson = next(key for key in ((arm.recipe, user), (arm.recipe, None)) if key in chosen)
-                new = chosen[lesson] - before_that.get(lesson, set())
-            known = {row["interaction_id"]: row for row in held[name, user]}
-            candidates = [
-                {**row, "held": known.get(row["interaction_id"])}
-                for row in rows
-                if row["interaction_id"] in known
-                or (row["interaction_id"] in new and row["period"] >= memory.first_period)
-            ]
-            if user not in news and all(row["held"] for row in candidates):
-                kept += [row | {"seconds": 0.0} for row in known.values()]
+        for user, rows in by_user(history).items():
+            known = {row["interaction_id"] for row in held.get((name, user), ())}
+            candidates = candidates_of(arm, user, rows, known, lessons, period)
+            nothing_new = all(row["period"] != period for row in rows)
+            if nothing_new and all(row["interaction_id"] in known for row in candidates):
+                kept.add(row | {"seconds": 0.0} for row in held.get((name, user), ()))
             else:
                 cases.append((name, arm, user, candidates))
     jobs = [ScoreJob(candidates, adapters.of(arm.recipe, user)) for _, arm, user, candidates in cases]
     found = score(bench, jobs, f"consolidate@{period}")
-    for (name, arm, user, rows), under in zip(cases, found, strict=True):
-        scored = _scored(bench, arm, rows, under)
+    for (name, arm, user, candidates), under in zip(cases, found, strict=True):
+        before_it = {row["interaction_id"]: row for row in held.get((name, user), ())}
+        mine = [{**row, "held": before_it.get(row["interaction_id"])} for row in candidates]
+        scored = _scored(bench, arm, mine, under)
         names = {"memory": name, "user_id": user}
-        kept += [names | row for row in _keep(bench, arm, user, rows, scored, under.seconds, period)]
-        offered += [
+        kept.add(names | row for row in _keep(bench, arm, user, mine, scored, under.seconds, period))
+        offered.add(
             names | {"interaction_id": row["interaction_id"], "score": score, "loss": loss}
-            for row, score, loss in zip(rows, scored.scores, scored.losses, strict=True)
-        ]
-    return pl.DataFrame(kept, schema=BUFFERS), pl.DataFrame(offered, schema=CANDIDATES)
+            for row, score, loss in zip(mine, scored.scores, scored.losses, strict=True)
+        )
+    return kept.frame(), offered.frame()
+
+
+def candidates_of(
+    arm: Arm, user: str, rows: Rows, known: set[str], lessons: Sequence[Lessons], period: int
+) -> Sequence[Row]:
+    """C^(t) of one user: `known` is B^(t-1), `lessons` are those after this period and the one before."""
+    assert arm.memory is not None
+    first, (chosen, before) = arm.memory.first_period, lessons
+    new = {row["interaction_id"] for row in rows if row["period"] == period}
+    if arm.train and not arm.train.foundation_alone:  # what it has learned that it had not before
+        place = next(key for key in ((arm.recipe or "", user), (arm.recipe or "", None)) if key in chosen)
+        new = _ids(chosen[place]) - _ids(before.get(place, ()))
+    kept = known | {row["interaction_id"] for row in rows if row["period"] >= first} & new
+    return named(rows, kept)
+
+
+def _ids(lesson: Sequence[Row]) -> set[str]:
+    return {item for row in lesson for item in row["chosen"]}
 
 
 def tell_what_decided_nothing(memories: dict[str, Arm], buffers: pl.DataFrame) -> None:

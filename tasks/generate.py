@@ -13,16 +13,16 @@ from typing import Any
 import polars as pl
 
 from spring.settings.arm import Arm
-from tasks.cells.decoding import GenerateJob, generate
+from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet
 from tasks.machine import cores, processor
 from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
-from tasks.steps.gate import Gate
-from tasks.steps.index import by_user
+from tasks.steps.gate import Gate, Requests
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
+from tasks.steps.rows import Growing, by_user
 from tasks.steps.steers import Steers
 from tasks.steps.vectors import read_profile_vectors
 
@@ -63,30 +63,31 @@ def main() -> None:
     steers = Steers(bench, period)
     jobs = []
     for name, arm in bench.params.arms.items():
+        gate, decode = gates[name], arm.decode.decoding
         for user, rows in test.items():
-            requests = steers.steer(arm, user, [gates[name].request(row, library, user) for row in rows])
+            gated = Requests(rows, [gate.request(row, library, user) for row in rows])
             adapter = adapter_for(bench, arm, adapters, user)
             profile = profiles.of(arm, user, queries=rows)
-            jobs.append(GenerateJob(name, user, requests, arm.decode.decoding, adapter, profile))
+            jobs.append(GenerateJob(name, user, steers.steer(arm, user, gated), decode, adapter, profile))
     tell_closed(gates, period)
-    found = []
+    found = Growing(GENERATIONS)
     for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}"), strict=True):
-        for request, result in zip(job.requests, cell, strict=True):
-            found.append(
-                {
-                    "arm": job.arm,
-                    "user_id": job.user,
-                    "interaction_id": request.row["interaction_id"],
-                    "period": period,
-                    "contexts": [row["interaction_id"] for row in request.context],
-                    "candidates": request.candidates,
-                    "lmbda": request.lmbda,
-                    "sigma": request.sigma,
-                    **result,
-                }
-            )
-    write_parquet(pl.DataFrame(found, schema=GENERATIONS), out)
+        names = {"arm": job.arm, "user_id": job.user, "period": period}
+        found.add(names | told(request, cell[i]) for i, request in enumerate(job.requests))
+    write_parquet(found.frame(), out)
     write_json(ran_on(bench), out.with_name("machine.json"))
+
+
+def told(request: Request, result: dict[str, Any]) -> dict[str, Any]:
+    """What generations.parquet says of one answer."""
+    return {
+        "interaction_id": request.row["interaction_id"],
+        "contexts": [row["interaction_id"] for row in request.context],
+        "candidates": request.candidates,
+        "lmbda": request.lmbda,
+        "sigma": request.sigma,
+        **result,
+    }
 
 
 def ran_on(bench: Experiment) -> dict[str, Any]:

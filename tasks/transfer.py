@@ -30,15 +30,16 @@ import polars as pl
 from spring.settings.arm import Arm
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
-from tasks.cells.workbench import Adapter, Row
+from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
 from tasks.generate import adapter_for, read_gates
 from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
-from tasks.steps.index import by_user
+from tasks.steps.gate import Requests
 from tasks.steps.memory import Library
 from tasks.steps.partners import swap
 from tasks.steps.profiles import Profiles
+from tasks.steps.rows import Rows, by_user
 from tasks.steps.steers import Steers
 from tasks.steps.vectors import read_profile_vectors
 
@@ -59,7 +60,7 @@ TEXTS: dict[str, Any] = {
 }
 Asked = list[tuple[dict[str, Any], Ask]]  # what each cell is called, and the ask
 OWN, SWAPPED = {"adapter": "own"}, {"adapter": "swapped"}
-Tests = dict[int, dict[str, list[Row]]]  # period -> user -> test rows
+Tests = dict[int, dict[str, Rows]]  # period -> user -> test rows
 
 
 def main() -> None:
@@ -152,7 +153,7 @@ def ask_state(bench: Experiment, learned: int, tests: Tests) -> tuple[Asked, Ask
                 if user not in there:
                     continue
                 cell = {"arm": name, "user_id": user, "learned": learned, "tested": tested}
-                gated = [gates[name].request(row, library, user) for row in rows]
+                gated = Requests(rows, [gates[name].request(row, library, user) for row in rows])
                 requests = steers.steer(arm, user, gated)
                 adapter = adapter_for(bench, arm, adapters, user)
                 profile = profiles.of(arm, user, queries=rows if tested >= learned else ())

@@ -31,28 +31,41 @@ class Past:
     def __init__(self, scores: Any) -> None:
         scores = finite(scores)
         self.size = math.isqrt(len(scores)) + 1  # of a block, and scores between two counts
-        self.known_at = np.argsort(scores, kind="stable")  # in the order of the scores
+        self.known_at = np.argsort(scores, kind="stable").astype(np.int32)  # in the order of the scores
         self.sorted = scores[self.known_at]
-        self.blocks = np.empty(len(scores), np.int64)
+        self.blocks = np.empty(len(scores), np.int32)
         self.blocks[self.known_at] = np.arange(len(scores)) // self.size
         counts = [self._count(start, start + self.size) for start in range(0, len(scores), self.size)]
-        self.counts = np.cumsum([self._count(0, 0), *counts], axis=0)
+        self.counts = np.cumsum([self._count(0, 0), *counts], axis=0, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.sorted)
 
-    def _count(self, start: int, stop: int) -> NDArray[np.int64]:
+    def _count(self, start: int, stop: int) -> NDArray[np.int32]:
         """How many of the scores from the one number to the other lie in each block."""
-        return np.bincount(self.blocks[start:stop], minlength=self.size)
+        return np.bincount(self.blocks[start:stop], minlength=self.size).astype(np.int32)
+
+    def _held(self, count: int) -> NDArray[np.int64]:
+        """How many of the first `count` lie in each block and those before it."""
+        mark = count // self.size
+        return np.cumsum(self.counts[mark] + self._count(mark * self.size, count))
 
     def _lowest(self, place: int, count: int) -> float:
         """The score that has `place` lower ones among the first `count`, ties apart."""
-        mark = count // self.size
-        held = np.cumsum(self.counts[mark] + self._count(mark * self.size, count))
+        held = self._held(count)
         block = int(np.searchsorted(held, place, "right"))
         start, before = block * self.size, held[block - 1] if block else 0
         known = np.flatnonzero(self.known_at[start : start + self.size] < count)
         return float(self.sorted[start + known[place - before]])
+
+    def lower(self, scores: Floats, count: int, *, ties: bool) -> NDArray[np.int64]:
+        """How many of the first `count` are lower than each of `scores`, or equal if `ties`. [K]."""
+        held, found = self._held(count), np.zeros(len(scores), np.int64)
+        for i, place in enumerate(np.searchsorted(self.sorted, scores, "right" if ties else "left")):
+            block = place // self.size
+            rest = self.known_at[block * self.size : place] < count
+            found[i] = (held[block - 1] if block else 0) + np.count_nonzero(rest)
+        return found
 
     def quantile(self, share: float, count: int) -> float:
         """np.quantile of the first `count`, to the last bit; infinite without any."""
@@ -75,16 +88,17 @@ def find_sigma(past: Past, sigma: Literal["q2", "q3"] | float, count: int | None
     return past.quantile(QUANTILES[sigma], len(past) if count is None else count)
 
 
-def standing(scores: Any, past_scores: Any) -> Floats:
-    """Where scores stand among past ones: the share of the past that is lower, ties by half [ours]. [K].
+def standing(scores: Any, past: Past, count: int | None = None) -> Floats:
+    """Where scores stand among the first `count` (null: all) past ones: the share of these that is lower,
+    ties by half [ours]. [K].
 
     A retrieval score in [0, 1] without its unit: above 0.75 is above sigma = q3. 0 without any past.
     """
-    scores, past = finite(scores), np.sort(finite(past_scores))
-    if not past.size:
+    scores, count = finite(scores), len(past) if count is None else count
+    if not count:
         return np.zeros(len(scores))
-    places = np.searchsorted(past, scores, "left") + np.searchsorted(past, scores, "right")
-    return places / (2 * len(past))
+    places = past.lower(scores, count, ties=False) + past.lower(scores, count, ties=True)
+    return places / (2 * count)
 
 
 def scale_from(past: Past, count: int | None = None) -> float:

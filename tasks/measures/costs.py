@@ -11,7 +11,7 @@ from spring.method.scorers import SCORERS
 from spring.settings.arm import Arm
 from spring.settings.params import Params
 from tasks.files import DATA, read_parquet
-from tasks.steps.index import read_chosen, read_index, vector_id
+from tasks.steps.index import read_index, vector_id
 
 COSTS = (  # of an arm, over all periods
     "seconds_train",
@@ -108,8 +108,8 @@ def base_seconds(arm: Arm, period: int) -> float:
 
 def learned(arm: Arm, period: int) -> set[str]:
     """Ids of what an arm's adapters learned in `period`, all users; before period 0 nothing."""
-    lessons = [ids for (recipe, _), ids in read_chosen(period).items() if recipe == arm.recipe]
-    return set().union(*lessons)
+    lessons = read_index(period).filter(pl.col("recipe") == arm.recipe)["chosen"]
+    return set(lessons.explode().drop_nulls())
 
 
 def seconds_of(table: str, column: str, key: str | None, last: int) -> float:

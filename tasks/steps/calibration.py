@@ -6,14 +6,15 @@ Both are made after a period from train queries, each with the time from which i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from spring.method.gate import standing
+from spring.method.gate import Past, standing
 from spring.method.learned_gate import Features, features
 from spring.method.retrieval import document_text, query_text
 from spring.settings.arm import Arm
@@ -24,6 +25,7 @@ from tasks.cells.workbench import Row
 from tasks.steps.experiment import Experiment
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
+from tasks.steps.rows import those
 
 GATE_SCORES: dict[str, Any] = {
     "memory": pl.String,
@@ -33,6 +35,9 @@ GATE_SCORES: dict[str, Any] = {
     "known_at": pl.Datetime("us", "UTC"),  # when the user's last query of the period was here
     "score": pl.Float64,
 }
+Queries = Mapping[str, Sequence[Row]]  # of each user
+START = datetime(1970, 1, 1, tzinfo=UTC)
+TOGETHER = 256  # users whose scores stand in memory as Python's objects
 FEATURES = tuple(Features.__dataclass_fields__)
 GAINS: dict[str, Any] = {
     "gate": pl.String,
@@ -43,6 +48,38 @@ GAINS: dict[str, Any] = {
     "gain": pl.Float64,  # nats per response token
     "seconds": pl.Float64,  # of measuring it
 }
+
+
+class Known:
+    """Retrieval scores, from the time on from which each is known; `at_once`: all are, at any time."""
+
+    def __init__(self, scores: pl.DataFrame, *, at_once: bool = False) -> None:
+        scores = scores.sort("known_at")
+        self.times = None if at_once else times_of(scores)
+        self.scores = scores["score"]
+
+    @cached_property
+    def past(self) -> Past:
+        """All of them, in the order of their times."""
+        return Past(self.scores.to_numpy())
+
+    def until(self, when: datetime) -> int:
+        """How many are known at a time."""
+        return len(self.scores) if self.times is None else not_later(self.times, when)
+
+    def standing(self, scores: Any, when: datetime) -> np.ndarray:
+        """Where other scores stand among those that are known at a time. [K] -> [K]."""
+        return standing(scores, self.past, self.until(when))
+
+
+def times_of(rows: pl.DataFrame) -> np.ndarray:
+    """When rows were known, microseconds since 1970. [N]."""
+    return rows["known_at"].to_physical().to_numpy()
+
+
+def not_later(times: np.ndarray, when: datetime) -> int:
+    """How many of some times, in order, are not later than another."""
+    return int(np.searchsorted(times, (when - START) // timedelta(microseconds=1), "right"))
 
 
 def searches(arms: Iterable[Arm], *, sigma_from: str | None = None) -> list[tuple[str, str]]:
@@ -58,24 +95,32 @@ def searches(arms: Iterable[Arm], *, sigma_from: str | None = None) -> list[tupl
     return sorted(found)
 
 
-def score_pairs(
-    library: Library, queries: dict[str, list[Row]], pairs: list[tuple[str, str]]
-) -> pl.DataFrame:
+def score_pairs(library: Library, queries: Queries, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     """Retrieval scores of each user's queries against each memory, the query itself left out [ours].
 
     Their quartiles are the gate's threshold (Eq. 6). A score is known from the last of the user's queries on:
     the memory is that after the whole period, and so are the word counts that scores depend on.
     """
+    users = list(queries)
+    found = [
+        _score_some(library, {user: queries[user] for user in users[start : start + TOGETHER]}, memory, by)
+        for memory, by in pairs
+        for start in range(0, len(users), TOGETHER)
+    ]
+    return pl.concat([pl.DataFrame(schema=GATE_SCORES), *found], rechunk=True)
+
+
+def _score_some(library: Library, queries: Queries, memory: str, by: str) -> pl.DataFrame:
+    """The scores of some users."""
     asked: list[tuple[Any, ...]] = []  # all but the scores, once for each query
     found = [np.empty(0)]
-    for memory, by in pairs:
-        for user, rows in queries.items():
-            shelf = library.shelf(memory, user, by)
-            items = np.array([item["interaction_id"] for item in shelf.rows], dtype=object)
-            known_at = max(arrived(row) for row in rows)
-            for row in rows:
-                asked.append((memory, by, library.period, user, known_at))
-                found.append(shelf.scores(query_text(row["query"]))[items != row["interaction_id"]])
+    for user, rows in queries.items():
+        shelf = library.shelf(memory, user, by)
+        items = np.array([item["interaction_id"] for item in shelf.rows], dtype=object)
+        known_at = max(arrived(row) for row in rows)
+        for row in rows:
+            asked.append((memory, by, library.period, user, known_at))
+            found.append(shelf.scores(query_text(row["query"]))[items != row["interaction_id"]])
     common = {name: kind for name, kind in GATE_SCORES.items() if name != "score"}
     places = np.repeat(np.arange(len(asked)), [len(scores) for scores in found[1:]])
     queried = pl.DataFrame(asked, schema=common, orient="row")[places]
@@ -85,7 +130,7 @@ def score_pairs(
 def gain_pairs(
     bench: Experiment,
     before: Library,
-    queries: dict[str, list[Row]],
+    queries: Queries,
     past: pl.DataFrame,
     profiles: Profiles,
     period: int,
@@ -101,9 +146,10 @@ def gain_pairs(
     adapters, found = bench.adapters(period - 1), []
     asks: list[Ask] = []
     for name, arm in bench.gates.items():
-        known = past.filter((pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by))
+        mine = (pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by)
+        known = Known(past.filter(mine))
         for user, all_rows in queries.items():
-            rows = in_order(all_rows, before.history.get(user, []))
+            rows = in_order(all_rows, before.history.get(user, ()))
             pairs = retrieve_pairs(bench, arm, before, user, rows, known)
             if pairs:
                 found.append((name, user, pairs))
@@ -136,13 +182,14 @@ def arrived(row: Row) -> datetime:
     return when
 
 
-def in_order(rows: list[Row], earlier: list[Row]) -> list[Row]:
+def in_order(rows: Sequence[Row], earlier: Sequence[Row]) -> Sequence[Row]:
     """Those rows that are not dated before any that was here earlier; both in time order."""
-    return [row for row in rows if not earlier or row["timestamp"] >= earlier[-1]["timestamp"]]
+    latest = earlier[-1]["timestamp"] if earlier else None
+    return those(rows, lambda row: latest is None or row["timestamp"] >= latest)
 
 
 def retrieve_pairs(
-    bench: Experiment, arm: Arm, before: Library, user: str, rows: list[Row], past: pl.DataFrame
+    bench: Experiment, arm: Arm, before: Library, user: str, rows: Sequence[Row], known: Known
 ) -> list[tuple[Row, Row, Features]]:
     """What the arm would have retrieved for a seeded draw of one user's train queries."""
     assert arm.memory_id is not None
@@ -152,15 +199,14 @@ def retrieve_pairs(
         if len(pairs) >= arm.retrieve.pairs:
             break
         items, scores = shelf.top(query_text(rows[i]["query"]), arm.retrieve.top_k)
-        known = past.filter(pl.col("known_at") <= rows[i]["timestamp"])["score"].to_numpy()
         seen = describe(rows[i], items, scores, known)
         pairs += [(rows[i], item, one) for item, one in zip(items, seen, strict=True)]
     return pairs[: arm.retrieve.pairs]
 
 
-def describe(row: Row, items: list[Row], scores: Any, known: Any) -> list[Features]:
-    """Features of what was retrieved for a query, best first; `known` are the scores known at its time."""
-    places = standing(scores, known)
+def describe(row: Row, items: Sequence[Row], scores: Any, known: Known) -> list[Features]:
+    """Features of what was retrieved for a query, best first."""
+    places = known.standing(scores, row["timestamp"])
     words = len(terms(query_text(row["query"])))
     return [
         features(

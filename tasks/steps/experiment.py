@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -27,6 +29,7 @@ from tasks.live import teller
 from tasks.params import load_params
 from tasks.steps.index import Place, read_held, read_index
 from tasks.steps.partners import swap
+from tasks.steps.rows import Rows, grouped
 
 if TYPE_CHECKING:
     from spring.engine.model import BaseModel
@@ -34,22 +37,32 @@ if TYPE_CHECKING:
 BUFFER, WORDS = 1_000, 2_000  # streams of chance beside that of training, added to the period
 
 
-@dataclass(frozen=True)
 class Adapters:
-    """The adapters after a period, by recipe and user; the user is null for one that all users share."""
+    """The adapters after a period, by recipe and user; the user is null for one that all users share.
 
-    found: dict[Place, Adapter]
-    _partners: dict[tuple[str | None, int], dict[str, str]] = field(default_factory=dict, init=False)
+    Each is made from its row of the index when it is asked for.
+    """
+
+    def __init__(self, index: Mapping[Place, Rows], make: Callable[[Row], Adapter]) -> None:
+        self.index, self.make = index, make
+        self._partners: dict[tuple[str | None, int], dict[str, str]] = {}
 
     def of(self, recipe: str | None, user: str) -> Adapter | None:
         """The adapter that `user` has under `recipe`; null without one."""
-        if recipe is None:
-            return None
-        return self.found.get((recipe, user)) or self.found.get((recipe, None))
+        places = ((recipe, user), (recipe, None)) if recipe is not None else ()
+        return next((self.make(self.index[place][0]) for place in places if place in self.index), None)
+
+    def shared(self, recipe: str) -> Adapter:
+        """The one that lies beneath those of all users; `KeyError` without it."""
+        return self.make(self.index[recipe, None][0])
+
+    def lessons(self, place: Place) -> int:
+        """How many lessons a place has had."""
+        return self.index[place][0]["lesson"] + 1 if place in self.index else 0
 
     def owners(self, recipe: str | None) -> list[str]:
         """The users with an adapter of their own under `recipe`."""
-        return [user for name, user in self.found if name == recipe and user is not None]
+        return [user for name, user in self.index if name == recipe and user is not None]
 
     def partner(self, recipe: str | None, user: str, *, seed: int) -> str:
         """Whose adapter `user` answers with where adapters are swapped."""
@@ -61,8 +74,14 @@ class Adapters:
 def laid(store: CellStore, period: int, row: Row, lora: Lora) -> Adapter:
     """The adapter of a row of a period's index, as it lies in data/; elsewhere it comes from a remote."""
     remote = store if isinstance(store, Shared) else None
-    read = partial(read_held, DATA / "adapt" / str(period) / row["file"], row["cell"], remote)
+    read = partial(read_held, _held_in(period, row["file"]), row["cell"], remote)
     return Adapter(row["cell"], read, lora)
+
+
+@lru_cache(maxsize=64)
+def _held_in(period: int, file: str) -> Path:
+    """One object for the many adapters of a segment."""
+    return DATA / "adapt" / str(period) / file
 
 
 class Experiment(Workbench):
@@ -118,29 +137,24 @@ class Experiment(Workbench):
 
     def adapters(self, period: int) -> Adapters:
         """The adapters after `period`; before period 0 there are none."""
-        found: dict[Place, Adapter] = {}
-        for row in read_index(period).iter_rows(named=True):
-            arm = self.recipes.get(row["recipe"])
-            if arm is not None:
-                lora = recipe_of(arm).at(row["lesson"]).lora
-                found[row["recipe"], row["user_id"]] = laid(self.store, period, row, lora)
-        return Adapters({place: self._layered(place, found) for place in found})
+        index = read_index(period).select("recipe", "user_id", "lesson", "cell", "file")
+        places = grouped(index.filter(pl.col("recipe").is_in(list(self.recipes))), "recipe", "user_id")
 
-    def _layered(self, place: Place, found: dict[Place, Adapter]) -> Adapter:
-        """An adapter with the shared part it lies on, if its recipe has levels."""
-        (recipe, user), adapter = place, found[place]
-        experts = recipe_of(self.recipes[recipe]).experts
-        if experts is None or experts.level == "population":
-            return adapter
-        if user is None:  # the adapter of users who have none: level 2 under the mean embedding
-            experts = experts.model_copy(update={"level": "group"})
-        shared = found[recipe, None]
-        return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.read))
+        def make(row: Row) -> Adapter:
+            train = recipe_of(self.recipes[row["recipe"]])
+            adapter = laid(self.store, period, row, train.at(row["lesson"]).lora)
+            experts = train.experts
+            if experts is None or experts.level == "population":
+                return adapter
+            shared = adapter
+            if row["user_id"] is not None:
+                shared = found.shared(row["recipe"])
+            else:  # the adapter of users who have none: level 2 under the mean embedding
+                experts = experts.model_copy(update={"level": "group"})
+            return replace(adapter, over=Layered(adapter.lora, experts, shared.key, shared.read))
 
-    def lessons(self, period: int) -> dict[Place, int]:
-        """How many lessons every place has had after `period`."""
-        rows = read_index(period).select("recipe", "user_id", "lesson").iter_rows()
-        return {(recipe, user): lesson + 1 for recipe, user, lesson in rows}
+        found = Adapters(places, make)
+        return found
 
     def foundation(self, how: Train) -> Adapter | None:
         """The shared adapter of period 0, for users who come later; every later state follows from it."""

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
+from typing import overload
 
 import numpy as np
 import polars as pl
 
-from spring.method.gate import Past, effective_lambda, find_sigma, relevance_gate, scale_from, standing
+from spring.method.gate import effective_lambda, find_sigma, relevance_gate, scale_from
 from spring.method.learned_gate import Features, LearnedGate
 from spring.method.retrieval import query_text
 from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
 from tasks.cells.workbench import Row
-from tasks.steps.calibration import FEATURES, describe
+from tasks.steps.calibration import FEATURES, Known, describe, not_later, times_of
 from tasks.steps.memory import Library
+from tasks.steps.rows import pick
 
 
 @dataclass(frozen=True)
 class Found:
     """What retrieval finds for a query, best first, with scores and weights at the gate, both [N]."""
 
-    items: list[Row]
+    items: Sequence[Row]
     scores: np.ndarray
     weights: np.ndarray
+
+
+class Requests(Sequence[Request]):
+    """What is asked for some rows, which are not held but read; another process is sent a list."""
+
+    __slots__ = ("asked", "rows")
+
+    def __init__(self, rows: Sequence[Row], requests: Sequence[Request]) -> None:
+        self.rows = rows
+        self.asked = [(one.context, one.lmbda, one.candidates, one.sigma) for one in requests]
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __iter__(self) -> Iterator[Request]:
+        return (Request(row, *asked) for row, asked in zip(self.rows, self.asked, strict=True))
+
+    @overload
+    def __getitem__(self, at: int) -> Request: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Request]: ...
+    def __getitem__(self, at: int | slice) -> Request | list[Request]:
+        return list(self)[at]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return list, (list(self),)
 
 
 class Gate:
@@ -43,12 +69,10 @@ class Gate:
     ) -> None:
         self.arm = arm
         mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
-        past = past.filter(mine).sort("known_at")
-        self.times: list[datetime] | None = past["known_at"].to_list()
-        self.scores = past["score"].to_numpy()
-        if arm.retrieve.sigma_from == "transductive":
-            self.times, self.scores = None, transductive.filter(mine)["score"].to_numpy()
+        at_once = arm.retrieve.sigma_from == "transductive"
+        self.known = Known((transductive if at_once else past).filter(mine), at_once=at_once)
         self.pairs = pairs.filter(pl.col("gate") == (arm.gate_id or "")).sort("known_at", maintain_order=True)
+        self.pair_times = times_of(self.pairs)
         self.closed = 0  # queries that a learned gate had nothing to learn from for
         self._learned: dict[int, LearnedGate] = {}  # by how many pairs are known
         self._thresholds: dict[int, tuple[float, float | None]] = {}  # by how many scores are known
@@ -69,9 +93,9 @@ class Gate:
     def request_with(self, row: Row, found: Found | None) -> Request:
         """One test query with that of what was found that passes the gate."""
         if found is None:
-            return Request(row, [], 0.0, 0, None)
+            return Request(row, (), 0.0, 0, None)
         arm = self.arm
-        context = [item for item, weight in zip(found.items, found.weights, strict=True) if weight > 0]
+        context = pick(found.items, np.flatnonzero(found.weights > 0).tolist())
         late = [item["interaction_id"] for item in context if item["timestamp"] > row["timestamp"]]
         assert not late, f"{late} are later than the query {row['interaction_id']} they would serve"
         lmbda = effective_lambda(arm.decode.lmbda, found.weights)
@@ -79,38 +103,29 @@ class Gate:
         used = sigma if arm.retrieve.gate in ("strict", "soft") and math.isfinite(sigma) else None
         return Request(row, context, lmbda, len(found.items), used)
 
-    def known(self, row: Row) -> int:
-        """How many of the retrieval scores calibrate the gate for a query."""
-        return len(self.scores) if self.times is None else bisect_right(self.times, row["timestamp"])
-
-    @cached_property
-    def past(self) -> Past:
-        """All retrieval scores."""
-        return Past(self.scores)
-
     def threshold(self, row: Row) -> tuple[float, float | None]:
         """Sigma, and the width of a soft gate; they change only when more scores are known."""
-        count = self.known(row)
+        past, count = self.known.past, self.known.until(row["timestamp"])
         if count not in self._thresholds:
-            scale = scale_from(self.past, count) if self.arm.retrieve.gate == "soft" else None
-            self._thresholds[count] = find_sigma(self.past, self.arm.retrieve.sigma, count), scale
+            scale = scale_from(past, count) if self.arm.retrieve.gate == "soft" else None
+            self._thresholds[count] = find_sigma(past, self.arm.retrieve.sigma, count), scale
         return self._thresholds[count]
 
-    def weights(self, row: Row, items: list[Row], scores: np.ndarray) -> np.ndarray:
+    def weights(self, row: Row, items: Sequence[Row], scores: np.ndarray) -> np.ndarray:
         """Weight of each retrieved item; it enters the context if above 0."""
-        gate, known = self.arm.retrieve.gate, self.scores[: self.known(row)]
+        gate = self.arm.retrieve.gate
         if gate == "learned":
-            weights = self.learned(row).weights(describe(row, items, scores, known))
+            weights = self.learned(row).weights(describe(row, items, scores, self.known))
         else:
             sigma, scale = self.threshold(row)
             weights = relevance_gate(scores, gate=gate, sigma=sigma, scale=scale)
         if self.arm.retrieve.weight == "score":
-            return np.where(weights > 0, standing(scores, known), 0.0)
+            return np.where(weights > 0, self.known.standing(scores, row["timestamp"]), 0.0)
         return weights
 
     def learned(self, row: Row) -> LearnedGate:
         """The learned gate as it was at a query's time."""
-        count = self.pairs.filter(pl.col("known_at") <= row["timestamp"]).height
+        count = not_later(self.pair_times, row["timestamp"])
         if count not in self._learned:
             known = self.pairs.head(count)
             seen = [Features(*values) for values in known.select(FEATURES).iter_rows()]

@@ -6,7 +6,6 @@ on the disk once. Who has nothing new keeps adapter and place, in a row that cos
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from spring.rivals.online import Profiling
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
 from spring.store.segments import DamagedError, opened
-from tasks.cells.workbench import Row
 from tasks.files import DATA, read_parquet
+from tasks.steps.rows import Rows, grouped
 
 Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
 
@@ -51,12 +50,10 @@ def read_index(period: int) -> pl.DataFrame:
     return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
 
 
-def carried_on(learned: set[Place], recipes: Iterable[str], period: int) -> pl.DataFrame:
-    """The rows of the period before whose places have no lesson in this one, as this one lists them."""
-    before = read_index(period - 1)
-    places = zip(before["recipe"], before["user_id"], strict=True)
-    rows = before.filter(pl.Series([place not in learned for place in places], dtype=pl.Boolean))
-    rows = rows.filter(pl.col("recipe").is_in(list(recipes)))
+def carried_on(learned: pl.DataFrame, recipes: Iterable[str], period: int) -> pl.DataFrame:
+    """The rows of the period before whose places are not among the `learned`, as this one lists them."""
+    rows = read_index(period - 1).filter(pl.col("recipe").is_in(list(recipes)))
+    rows = rows.join(learned, on=["recipe", "user_id"], how="anti", nulls_equal=True, maintain_order="left")
     nothing = {"items": 0, "steps": 0, "tokens": 0, "seconds": 0.0, "seconds_score": 0.0}
     listed = rows.with_columns(
         period=pl.lit(period),
@@ -91,28 +88,14 @@ def read_held(file: Path, key: str, remote: CellStore | None = None) -> dict[str
         ) from error
 
 
-def read_chosen(period: int) -> dict[Place, set[str]]:
-    """What every recipe learned last of every user up to a period (user null: one lesson for all)."""
-    rows = read_index(period).select("recipe", "user_id", "chosen").iter_rows()
-    return {(recipe, user): set(ids) for recipe, user, ids in rows}
+def read_chosen(period: int) -> dict[Place, Rows]:
+    """What was learned last at every place up to a period: one row, with `chosen`."""
+    return grouped(read_index(period).select("recipe", "user_id", "chosen"), "recipe", "user_id")
 
 
 def vector_id(how: Profiling) -> str:
     """Names the profile vectors that move so."""
     return fingerprint(how)
-
-
-def by_user(rows: pl.DataFrame) -> dict[str, list[Row]]:
-    """Rows of each user, in order."""
-    return {str(key[0]): part.to_dicts() for key, part in rows.group_by(["user_id"], maintain_order=True)}
-
-
-def by_place(rows: pl.DataFrame, name: str) -> dict[tuple[str, str], list[Row]]:
-    """Rows of each user under each `name` (of a recipe, of a memory), in order; none where there are none."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows.iter_rows(named=True):
-        found[row[name], row["user_id"]].append(row)
-    return found
 
 
 def user_folder(user: str | None) -> str:

@@ -119,7 +119,7 @@ def hand_on(bench: Experiment, cases: Sequence[Case], period: int) -> dict[str, 
     found = {}
     for case in cases:
         if case.recipe not in found:
-            adapter = adapters.found[case.recipe, None]
+            adapter = adapters.shared(case.recipe)
             everybody = [row for other in cases if other.recipe == case.recipe for row in other.chosen]
             shared = replace(
                 case, user=None, train=_group(case), chosen=everybody, until=None, **scored_apart(case)

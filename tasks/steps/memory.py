@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from spring.method.retrieval import LEXICAL, Retriever, document_text
 from spring.rivals.asls import Profiled, liking
 from tasks.cells.workbench import Row
 from tasks.steps.experiment import Experiment
-from tasks.steps.index import by_user, vector_id
+from tasks.steps.index import vector_id
+from tasks.steps.rows import by_user, grouped, named, pick, those
 from tasks.steps.vectors import ProfileVectors
 
 SHELVES = 256  # indexes that are kept for another arm; of more users they would fill the memory
@@ -22,7 +24,7 @@ SHELVES = 256  # indexes that are kept for another arm; of more users they would
 class Shelf:
     """One user's memory and its index."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     index: Retriever
     embed: Any  # texts, role -> [N, D]; null for BM25
 
@@ -30,10 +32,10 @@ class Shelf:
         """Sim(q, h) of every row."""
         return self.index.scores(query, self._vector(query))
 
-    def top(self, query: str, k: int) -> tuple[list[Row], np.ndarray]:
+    def top(self, query: str, k: int) -> tuple[Sequence[Row], np.ndarray]:
         """The best k rows, best first, and their scores."""
         best, scores = self.index.top(query, k, self._vector(query))
-        return [self.rows[i] for i in best.tolist()], scores
+        return pick(self.rows, best.tolist()), scores
 
     def _vector(self, query: str) -> Any:
         return self.embed([query], "query")[0] if self.embed and self.rows else None
@@ -56,22 +58,21 @@ class Library:
         self.bench, self.period = bench, period
         self.profiles = profiles or {}
         self.history = by_user(history)
-        self.held: dict[tuple[str, str], set[str]] = {}
-        for memory, user, item in buffers.select("memory", "user_id", "interaction_id").iter_rows():
-            self.held.setdefault((memory, user), set()).add(item)
+        names = buffers.select("memory", "user_id", "interaction_id")
+        self.held = grouped(names, "memory", "user_id")
         self._shelves: dict[tuple[str, str, str, Profiled | None], Shelf] = {}
 
-    def rows(self, memory: str, user: str) -> list[Row]:
+    def rows(self, memory: str, user: str) -> Sequence[Row]:
         """What `memory` holds of `user`, in time order."""
         settings = self.bench.memories[memory].memory
         assert settings is not None
-        rows = self.history.get(user, [])
+        rows = self.history.get(user, ())
         if settings.scope == "history":
             return rows
         if settings.scope == "period":
-            return [row for row in rows if row["period"] == self.period]
-        held = self.held.get((memory, user), set())
-        return [row for row in rows if row["interaction_id"] in held]
+            return those(rows, lambda row: row["period"] == self.period)
+        held = {row["interaction_id"] for row in self.held.get((memory, user), ())}
+        return named(rows, held)
 
     def shelf(self, memory: str, user: str, by: str, ranks: Profiled | None = None) -> Shelf:
         """The index of one user's memory; `ranks`: the user's profile counts beside the query."""

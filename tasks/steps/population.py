@@ -8,34 +8,47 @@ users who have nothing new in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+import numpy as np
 
 from spring.engine.turns import Turn
 from spring.rivals.proper.fits import Layered
 from spring.settings.train import Train
 from tasks.cells.workbench import Adapter, Row
+from tasks.steps.rows import those
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How a user's rows were scored, and which were selected."""
+
+    user: str | None
+    rows: Sequence[Row]
+    found: np.ndarray  # [N], of numbers under the names that scores.parquet has for them
+
+
+@dataclass(slots=True)
 class Case:
     """One recipe and user in this period; the user is null where one lesson is for all of them."""
 
     recipe: str
     user: str | None
     train: Train
-    rows: list[Row]  # train rows of this period, with logp and tokens under the base model
-    past: list[Row]  # train rows of earlier periods
-    replay: list[Row]  # the buffer, for recipes that replay
+    rows: Sequence[Row]  # train rows of this period, with logp and tokens under the base model
+    past: Sequence[Row]  # train rows of earlier periods
+    replay: Sequence[Row]  # the buffer, for recipes that replay
     previous: Adapter | None
     lesson: int = 0  # how many came before
-    scores: list[dict[str, Any]] = field(default_factory=list)  # rows of scores.parquet
-    confidences: list[dict[str, Any]] = field(default_factory=list)  # rows of confidences.parquet
+    scores: Sequence[Drift] = ()  # of those that select by drift
+    confidences: Sequence[dict[str, Any]] = ()  # rows of confidences.parquet
     seconds_score: float = 0.0  # what it took to decide what to learn
-    chosen: list[Row] = field(default_factory=list)
+    chosen: Sequence[Row] = ()
     until: datetime | None = None  # no item of a shared lesson is later
-    turns: list[Turn] = field(default_factory=list)  # of recipes that learn online
+    turns: Sequence[Turn] = ()  # of recipes that learn online
     over: Layered | None = None  # what lies frozen beneath the user's own adapter
 
 
@@ -72,7 +85,7 @@ def _merge(members: list[Case], until: datetime, before: datetime | None) -> Cas
         rows=[row for case in members for row in case.rows],
         past=[row for case in members for row in case.past],
         replay=_by_time([row for case in members for row in case.replay]),
-        scores=[row for case in members for row in case.scores],
+        scores=[one for case in members for one in case.scores],
         confidences=[row for case in members for row in case.confidences],
         seconds_score=sum(case.seconds_score for case in members),
         chosen=_by_time([row for case in members for row in case.chosen]),
@@ -84,12 +97,12 @@ def _merge(members: list[Case], until: datetime, before: datetime | None) -> Cas
 
 def _in_time(case: Case, until: datetime, before: datetime | None) -> Case:
     """Without items later than `until`; where all are learned, with those that were too late `before`."""
-    chosen, late = case.chosen, []
+    late: Sequence[Row] = ()
     if case.train.data == "current" and before is not None:
-        late = [row for row in case.past if row["timestamp"] > before]
+        late = those(case.past, lambda row: row["timestamp"] > before)
     return replace(
         case,
-        chosen=[row for row in late + chosen if row["timestamp"] <= until],
+        chosen=[row for row in (*late, *case.chosen) if row["timestamp"] <= until],
         replay=[row for row in case.replay if row["timestamp"] <= until],
     )
 

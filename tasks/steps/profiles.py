@@ -6,7 +6,7 @@ it came from; generate@t and transfer put it before every query of its user. Tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +60,7 @@ class Profiles:
 
 
 def write_profiles(
-    bench: Experiment, past: dict[str, list[Row]], before: pl.DataFrame, period: int, *, news: set[str]
+    bench: Experiment, past: Mapping[str, Sequence[Row]], before: pl.DataFrame, period: int, *, news: set[str]
 ) -> pl.DataFrame:
     """The rows of profiles.parquet after `period`: every settings for every user, all in one batch.
 

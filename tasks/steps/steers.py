@@ -45,10 +45,10 @@ class Steers:
         self._stacks: dict[tuple[str, str], Stack | None] = {}
         self._queries: dict[str, np.ndarray] = {}
 
-    def steer(self, arm: Arm, user: str, requests: Sequence[Request]) -> list[Request]:
+    def steer(self, arm: Arm, user: str, requests: Sequence[Request]) -> Sequence[Request]:
         """The requests, each with what steers it; as they are for an arm without steering."""
         if arm.steer is None:
-            return list(requests)
+            return requests
         return [replace(request, steer=self.of(arm, user, request.row)) for request in requests]
 
     def of(self, arm: Arm, user: str, row: Row) -> Steer | None:

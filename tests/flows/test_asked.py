@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import asked
+from flows import asked, prepare
 from flows.asked import AskedError, asked_for
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,16 @@ def test_a_name_starts_from_the_last_commit_and_leaves_the_file(project: Path) -
     assert (project / "params.yaml").read_text(encoding="utf-8") == text
 
 
+def test_execution_is_laid_over_that_of_the_file_key_by_key(project: Path) -> None:
+    """What is not named stays; a run that says nothing has what the file says."""
+    stands = {"engine": "ray", "address": "auto", "workers": 2, "users_per_task": None}
+    (project / "params.yaml").write_text(yaml.safe_dump(TREE | {"execution": stands}), encoding="utf-8")
+    (tree,) = asked_for(None, None, None, None, {"address": None, "workers": 4}).values()
+    assert tree["execution"] == stands | {"address": None, "workers": 4}
+    (tree,) = asked_for(None, None, None, None).values()
+    assert tree["execution"] == stands
+
+
 NOTHING: dict[str, Any] = {"name": None, "suite": None, "seeds": None, "overrides": None}
 
 
@@ -68,12 +78,32 @@ NOTHING: dict[str, Any] = {"name": None, "suite": None, "seeds": None, "override
         ({"overrides": ["arm.decode.lmbda=[1"]}, r"overrides has 'arm\.decode\.lmbda=\[1', must be as in"),
         ({"overrides": ["suite=lambda"], "suite": "gate"}, r"'suite=lambda', and the run has a parameter"),
         ({"overrides": ["seed=1"], "seeds": [0]}, r"'seed=1', and the run has a parameter"),
+        ({"execution": {"engine": "rey"}}, r"execution\.engine is 'rey'"),
+        ({"execution": {"address": "head"}}, r"execution\.address is 'head': .*must be host:port"),
+        ({"execution": {"worker": 2}}, r"execution\.worker\b"),
+        (
+            {"execution": {"engine": "ray"}, "overrides": ["execution.engine=local"]},
+            r"'execution\.engine=local', and the run has a parameter",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told(given: dict[str, Any], said: str) -> None:
     with pytest.raises(AskedError, match=f"(?s){said}") as caught:
         asked_for(**NOTHING | given)
     assert len(str(caught.value).splitlines()) <= 5
+
+
+def test_a_deployment_that_cannot_compute_is_refused_before_the_server_is_told(project: Path) -> None:
+    def deployed(**execution: str) -> None:
+        one = {"name": "nightly", "parameters": {"execution": execution}}
+        tree = {"deployments": [one, {"name": "live"}]}
+        (project / "prefect.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+    deployed(engine="local")
+    prepare.check_execution()
+    deployed(engine="rey")
+    with pytest.raises(SystemExit, match=r"(?s)^error: prefect\.yaml, deployment nightly: .*engine is 'rey'"):
+        prepare.check_execution()
 
 
 def test_a_file_that_cannot_be_read_is_told(project: Path) -> None:

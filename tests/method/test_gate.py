@@ -90,14 +90,30 @@ def test_quantiles_of_the_first_scores_are_numpys(many: int, digits: int) -> Non
             assert past.quantile(share, count) == np.quantile(scores[:count], share)
 
 
+@pytest.mark.parametrize("many", [1, 3, 24, 25, 120])
+@pytest.mark.parametrize("digits", [1, 15])
+def test_standing_among_the_first_scores_is_that_among_a_list_of_them(many: int, digits: int) -> None:
+    """To the last bit, for every number of them; asked for each of them, for neighbours and for extremes."""
+    random = np.random.default_rng(many)
+    scores = np.round(random.gamma(2, 2, many), digits)
+    asked = np.concatenate([scores, scores + 0.1, np.round(random.gamma(2, 2, 9), digits), [-1.0, 1e9]])
+    past = Past(scores)
+    assert not standing(asked, past, 0).any()
+    for count in range(1, many + 1):
+        known = np.sort(scores[:count])
+        places = np.searchsorted(known, asked, "left") + np.searchsorted(known, asked, "right")
+        assert (standing(asked, past, count) == places / (2 * count)).all()
+
+
 def test_standing_by_hand() -> None:
     """Past 1, 2, 2, 4: below 1 nothing, of the tie at 2 one quarter below and half of two quarters."""
-    assert standing([0.5, 1.0, 2.0, 3.0, 9.0], [2.0, 4.0, 1.0, 2.0]).tolist() == [0, 0.125, 0.5, 0.75, 1]
-    assert standing([1.0, 2.0], []).tolist() == [0, 0]
-    assert standing([], [1.0]).tolist() == []
+    past = Past([2.0, 4.0, 1.0, 2.0])
+    assert standing([0.5, 1.0, 2.0, 3.0, 9.0], past).tolist() == [0, 0.125, 0.5, 0.75, 1]
+    assert standing([1.0, 2.0], Past([])).tolist() == [0, 0]
+    assert standing([], Past([1.0])).tolist() == []
 
 
 def test_above_the_third_quartile_is_a_standing_above_three_quarters() -> None:
     past = np.random.default_rng(0).normal(size=101)
     passed = past > find_sigma(Past(past), "q3")
-    assert ((standing(past, past) > 0.75) == passed).all()
+    assert ((standing(past, Past(past)) > 0.75) == passed).all()

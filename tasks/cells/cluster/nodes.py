@@ -7,15 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from spring.engine.device import device_name
 from spring.engine.settings import Model
 from spring.engine.weights import one_line
-from tasks.files import DATA
+from tasks.files import DATA, write_text
 
 ANSWER = 5.0  # seconds that an address has to answer
 SPEECH = 40.0  # seconds in which another process must have joined
@@ -23,6 +25,10 @@ STORE = 256 * 2**20  # bytes of Ray's own object store: what is sent is small, r
 PYTHON = 10**9  # bytes that a worker needs beside weights and batches
 MOST_ON_A_GPU = 4  # more workers would only wait for one another
 STEP = 10_000  # Ray counts shares of a GPU in steps of 1 / STEP
+START = 120.0  # seconds in which the cluster of a run must have begun
+LOOK = 0.1  # seconds between two looks for the address of the run's cluster
+SHARED = "SPRING_CLUSTER"  # names the folder in which a run and its stages speak of the cluster they share
+WANTED, ADDRESS = "wanted", "address"  # the files there: by a stage, and by the run's process
 Resources = Mapping[str, float]  # of a node, in Ray's words
 
 
@@ -40,22 +46,57 @@ def check_installed() -> None:
 
 
 def connect(address: str | None) -> None:
-    """Joins the cluster at `address`; null: one of this machine's cores, which ends with this process."""
+    """Joins the cluster at `address`; null: one of this machine's cores, the run's or one of this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE}
     if address not in (None, "auto"):
         check_answers(address)
         check_speaks(address)
+    shared = ask_run(Path(os.environ[SHARED])) if address is None and SHARED in os.environ else None
     try:
-        ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
+        begin(address or shared)
     except Exception as error:  # of no narrower kind where Ray's own processes do not start
         raise ClusterError(
             f"execution.address is {address or 'null'}: Ray cannot be used there: {one_line(error)}"
         ) from None
+
+
+def begin(address: str | None) -> str:
+    """Joins a cluster, or begins one that ends with this process (null); its address."""
+    import ray
+
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE}
+    ray.init(address or "local", logging_level=logging.ERROR, **({} if address else own))
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def begin_shared(folder: Path) -> None:
+    """Begins the cluster of a run, and says in its folder where it is; nothing where it does not begin."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = ""
+    try:
+        address = begin(None)
+    finally:
+        write_text(address, folder / ADDRESS)
+
+
+def ask_run(folder: Path) -> str | None:
+    """The cluster of the run of Prefect that this stage is part of (flows/cluster.py); null: it has none."""
+    until = time.monotonic() + START
+    try:
+        (folder / WANTED).touch()
+        while not (folder / ADDRESS).exists() and time.monotonic() < until:
+            time.sleep(LOOK)
+        if address := (folder / ADDRESS).read_text(encoding="utf-8"):
+            check_answers(address)
+            return address
+    except (FileNotFoundError, ClusterError):
+        pass
+    print("the run has no Ray that answers: this stage begins one of its own", file=sys.stderr)
+    return None
 
 
 def check_answers(address: str) -> None:
