@@ -24,7 +24,7 @@ from spring.store.keys import cell_key
 
 TEXT = "what nobody but bob has ever written about his red lamp"
 THEIRS = Traces.of("bob", [], ["bob-0-1"], [TEXT], ["bobby", "ann", "ann likes it"])
-KEYS = [cell_key("spring.code", number=i) for i in range(3)]
+KEYS = [cell_key("spring.code", number=i) for i in range(4)]
 VERSIONS = Versions("main", Path("live"))
 LATER = """
   later:
@@ -162,11 +162,11 @@ def test_objects_of_git_that_no_branch_leads_to() -> None:
     assert left.beyond == [f"Git: blob {told.stdout.decode()[:10]}, commit none: git gc --prune=now"]
 
 
-def segment(*keys: str) -> Path:
+def segment(*keys: str, note: str = "") -> Path:
     store = CellStore(Path("store-of-cells"))
     with store.batch() as batch:
         for key in keys:
-            batch[key] = {"weights.safetensors": key.encode()}
+            batch[key] = {"weights.safetensors": key.encode(), "note.json": note.encode()}
     [name] = set(store.link(keys, Path("linked")).values())
     return Path("linked") / name
 
@@ -179,6 +179,7 @@ def test_segments_are_known_by_the_cells_that_tables_name() -> None:
     assert cells == {KEYS[0], KEYS[2]}  # one that all share learned from theirs
     assert Search(THEIRS, frozenset(cells)).holds(both) and Search(THEIRS, frozenset(cells)).holds(other)
     assert not Search(THEIRS, frozenset({KEYS[0]})).holds(other)
+    assert Search(THEIRS, frozenset()).holds(segment(KEYS[3], note='{"who": "bob"}'))  # weights aside
 
 
 @pytest.mark.slow
