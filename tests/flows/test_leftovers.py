@@ -24,7 +24,7 @@ from spring.store.keys import cell_key
 
 TEXT = "what nobody but bob has ever written about his red lamp"
 THEIRS = Traces.of("bob", [], ["bob-0-1"], [TEXT], ["bobby", "ann", "ann likes it"])
-KEYS = [cell_key("spring.code", number=i) for i in range(3)]
+KEYS = [cell_key("spring.code", number=i) for i in range(4)]
 VERSIONS = Versions("main", Path("live"))
 LATER = """
   later:
@@ -145,7 +145,7 @@ def test_whose_a_row_is() -> None:
 
 
 def test_what_any_stage_makes_is_ours() -> None:
-    """Of one that comes later, too; the model's files are nobody's."""
+    """Of one that comes later, too; the base model's files are nobody's, and its vocabulary has names."""
     put("dvc.yaml", Path("dvc.yaml").read_text(encoding="utf-8").replace("\nplots:", f"{LATER}plots:"))
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].keys() - {"model"}
     assert len(stages) > 9 and "later" in stages
@@ -153,7 +153,7 @@ def test_what_any_stage_makes_is_ours() -> None:
         put(f"data/{name}/0/a.txt", TEXT)
     left = clean(Search(THEIRS, frozenset()), VERSIONS)
     assert set(left.removed) == {f"data/{name}/0/a.txt" for name in stages}
-    assert left.files == ["data/model/0/a.txt"]
+    assert left.files == [] and Path("data/model/0/a.txt").exists()
 
 
 def test_objects_of_git_that_no_branch_leads_to() -> None:
@@ -162,11 +162,11 @@ def test_objects_of_git_that_no_branch_leads_to() -> None:
     assert left.beyond == [f"Git: blob {told.stdout.decode()[:10]}, commit none: git gc --prune=now"]
 
 
-def segment(*keys: str) -> Path:
+def segment(*keys: str, note: str = "") -> Path:
     store = CellStore(Path("store-of-cells"))
     with store.batch() as batch:
         for key in keys:
-            batch[key] = {"weights.safetensors": key.encode()}
+            batch[key] = {"weights.safetensors": key.encode(), "note.json": note.encode()}
     [name] = set(store.link(keys, Path("linked")).values())
     return Path("linked") / name
 
@@ -179,6 +179,7 @@ def test_segments_are_known_by_the_cells_that_tables_name() -> None:
     assert cells == {KEYS[0], KEYS[2]}  # one that all share learned from theirs
     assert Search(THEIRS, frozenset(cells)).holds(both) and Search(THEIRS, frozenset(cells)).holds(other)
     assert not Search(THEIRS, frozenset({KEYS[0]})).holds(other)
+    assert Search(THEIRS, frozenset()).holds(segment(KEYS[3], note='{"who": "bob"}'))  # weights aside
 
 
 @pytest.mark.slow
@@ -187,13 +188,19 @@ def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
     Path("dvc.yaml").unlink()  # whose parameters are not here
     call(*dvc, "init", "--quiet")
     call(*dvc, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
-    for texts in (["ann"], ["ann", "bob"], ["ann", "cem"]):
+    for texts in (["bob", "dee"], ["ann"], ["ann", "bob"], ["ann", "cem"]):
         put("live/parts/0", "the same in all versions")
         put("live/parts/1", ",".join(texts))
         put("live/parts/2", f"beside {texts[-1]}")
         call(*dvc, "add", "--quiet", "live/parts")
+        if texts[0] == "bob":  # a version of another branch alone
+            call("git", "checkout", "--quiet", "-b", "side")
         commit("live/parts.dvc")
+        if texts[0] == "bob":
+            call("git", "checkout", "--quiet", "main")
     call(*dvc, "push", "--quiet", "--all-commits")
+    for store in (".dvc/cache", "remote"):  # objects that no version names
+        put(f"{store}/files/md5/aa/{'0' * 30}", f"{TEXT}, {store}")
     objects = Objects(Search(THEIRS, frozenset()))
     stores = [Path(".dvc/cache"), Path("remote")]
 
@@ -201,14 +208,15 @@ def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
         return [{file.read_text() for file in store.glob("files/md5/??/*")} for store in stores]
 
     before = names()
-    assert before[0] == before[1] and len(before[0]) == 3 * 3 + 1
+    assert len(before[0] & before[1]) == 4 * 3 + 1 and len(before[0] ^ before[1]) == 2
     lists = [name for name in objects.doomed() if name.endswith(".dir")]
     stages = {"a": {"outs": [{"path": "live/parts", "md5": lists[0]}]}, "b": {"outs": [{"path": "code"}]}}
     assert stale_stages(stages, objects) == ["a"]
-    assert objects.remove(objects.doomed()) == (6, "")
-    for found in names():
-        gone = before[0] - found
-        assert {"ann,bob", "beside bob"} < gone and len(gone) == 3 and "the same in all versions" in found
+    assert objects.remove(objects.doomed()) == (14, "")
+    for there, found in zip(before, names(), strict=True):
+        gone = there - found
+        assert {"ann,bob", "beside bob", "bob,dee", "beside dee"} < gone and len(gone) == 4 + 2 + 1
+        assert "the same in all versions" in found
     for version, last in (("HEAD", "cem"), ("HEAD~2", "ann")):
         call("git", "checkout", "--quiet", version)
         call(*dvc, "checkout", "--quiet", "--force")

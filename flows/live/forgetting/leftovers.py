@@ -75,11 +75,11 @@ def removable(path: Path, ours: Iterable[str], tracked: set[str]) -> Path | None
 
 
 def outputs() -> set[str]:
-    """Where stages write, in data/; but for the model, whose files are nobody's."""
+    """Where stages write, in data/."""
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
     named = [out for stage in stages for out in stage.get("do", stage).get("outs", [])]
     paths = [Path(next(iter(out)) if isinstance(out, dict) else out) for out in named]
-    return {Path(*path.parts[:2]).as_posix() for path in paths} - {"data/model"}
+    return {Path(*path.parts[:2]).as_posix() for path in paths}
 
 
 def remove(path: Path) -> None:

@@ -18,6 +18,7 @@ PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
 CHUNK, OVERLAP = 2**24, 2**12  # bytes that are searched at once, and again with the next
 HEADER = 2**27  # bytes: no segment's is longer
 PASSED = {".git", "__pycache__", ".venv", ".ruff_cache", ".mypy_cache", ".pytest_cache"}
+MODEL = Path("data/model")  # nobody's: its vocabulary has names, of whoever is called so
 
 
 @dataclass
@@ -87,11 +88,13 @@ def _is_tensors(head: bytes, file: Path) -> bool:
 
 
 def files_under(root: Path) -> Iterator[Path]:
-    """All files of a folder, without Git's own, virtual environments and what linters and Python cache."""
+    """All files of a folder, without Git's own, the base model, virtual environments and what tools cache."""
     for folder, folders, names in os.walk(root):
         here = Path(folder)
         folders[:] = sorted(
-            name for name in folders if name not in PASSED and not (here / name / "pyvenv.cfg").exists()
+            name
+            for name in folders
+            if name not in PASSED and here / name != MODEL and not (here / name / "pyvenv.cfg").exists()
         )
         yield from (
             file for name in sorted(names) if (file := here / name).is_file() and not file.is_symlink()
