@@ -188,13 +188,19 @@ def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
     Path("dvc.yaml").unlink()  # whose parameters are not here
     call(*dvc, "init", "--quiet")
     call(*dvc, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
-    for texts in (["ann"], ["ann", "bob"], ["ann", "cem"]):
+    for texts in (["bob", "dee"], ["ann"], ["ann", "bob"], ["ann", "cem"]):
         put("live/parts/0", "the same in all versions")
         put("live/parts/1", ",".join(texts))
         put("live/parts/2", f"beside {texts[-1]}")
         call(*dvc, "add", "--quiet", "live/parts")
+        if texts[0] == "bob":  # a version of another branch alone
+            call("git", "checkout", "--quiet", "-b", "side")
         commit("live/parts.dvc")
+        if texts[0] == "bob":
+            call("git", "checkout", "--quiet", "main")
     call(*dvc, "push", "--quiet", "--all-commits")
+    for store in (".dvc/cache", "remote"):  # objects that no version names
+        put(f"{store}/files/md5/aa/{'0' * 30}", f"{TEXT}, {store}")
     objects = Objects(Search(THEIRS, frozenset()))
     stores = [Path(".dvc/cache"), Path("remote")]
 
@@ -202,14 +208,15 @@ def test_versions_that_held_them_go_and_no_others(tmp_path: Path) -> None:
         return [{file.read_text() for file in store.glob("files/md5/??/*")} for store in stores]
 
     before = names()
-    assert before[0] == before[1] and len(before[0]) == 3 * 3 + 1
+    assert len(before[0] & before[1]) == 4 * 3 + 1 and len(before[0] ^ before[1]) == 2
     lists = [name for name in objects.doomed() if name.endswith(".dir")]
     stages = {"a": {"outs": [{"path": "live/parts", "md5": lists[0]}]}, "b": {"outs": [{"path": "code"}]}}
     assert stale_stages(stages, objects) == ["a"]
-    assert objects.remove(objects.doomed()) == (6, "")
-    for found in names():
-        gone = before[0] - found
-        assert {"ann,bob", "beside bob"} < gone and len(gone) == 3 and "the same in all versions" in found
+    assert objects.remove(objects.doomed()) == (14, "")
+    for there, found in zip(before, names(), strict=True):
+        gone = there - found
+        assert {"ann,bob", "beside bob", "bob,dee", "beside dee"} < gone and len(gone) == 4 + 2 + 1
+        assert "the same in all versions" in found
     for version, last in (("HEAD", "cem"), ("HEAD~2", "ann")):
         call("git", "checkout", "--quiet", version)
         call(*dvc, "checkout", "--quiet", "--force")
