@@ -25,7 +25,7 @@ def test_nothing_is_left_of_a_person(pair: Pair, tmp_path: Path) -> None:
     texts = texts_of(live, "bob")
     assert len(holding(tmp_path, "bob", texts)) > 50  # the search finds
     (live.folder / "notes.txt").write_text("ask bob", encoding="utf-8")
-    stored = {file: file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file()}
+    stored = {file: file.read_bytes() for file in (tmp_path / "store/files").rglob("*") if file.is_file()}
 
     head = live.git("rev-parse", "HEAD")
     lines = said(live, "forget", "bob", "--dry-run", **cells)

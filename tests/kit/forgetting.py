@@ -120,7 +120,7 @@ def assert_alike(live: LiveProject, never: LiveProject) -> None:
     """All that is served and what it follows from is the same: rows, scores, adapters, aliases, files."""
     assert state(live.folder) == state(never.folder)  # without seconds and how cells share files
     assert told(live.folder) == told(never.folder)
-    for name in ("data/ingest.json", "live/aliases.json"):
+    for name in ("data/ingest.json", "live/aliases.json", "live/aliases.json.dvc", "live/parts.dvc"):
         assert (live.folder / name).read_bytes() == (never.folder / name).read_bytes()
     files = [
         {file.name: file.read_bytes() for file in (one.folder / "inbox").iterdir()} for one in (live, never)
