@@ -66,7 +66,7 @@ STAGES = while IFS="'" read -r said stage _; do case "$$said$$stage" in \
   *" code" | *" ingest") ;; "Running stage "*) echo "$$stage" ;; esac; done
 REPORT := data/report/report.html
 repro: setup ## run the experiment of params.yaml; prints the table and where the report lies
-	@python -m tasks.params
+	@python -m flows.before
 	@mkdir -p data; touch data/.began; set -o pipefail; \
 	PYTHONUNBUFFERED=1 dvc --wait-for-lock repro | $(STAGES) || $(STOPPED); \
 	if [ -n "$$(find $(REPORT) -cnewer data/.began 2>/dev/null)" ]; then exec python -m tasks.report --print; fi; \

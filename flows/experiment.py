@@ -26,6 +26,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.asked import AskedError, asked_for
+from flows.before import mend
 from flows.cluster import shared_cluster
 from flows.progress import Progress
 from flows.showing import copy_report, name_of_folder, show
@@ -95,6 +96,7 @@ def experiment(
         progress = Progress()
         for seed, tree in trees.items():
             write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), place / PARAMS)
+            mend(get_run_logger().warning, root=place)
             stages = stages_in_order(place)
             progress.total = len(stages) * len(trees)
             title = "{}" if len(trees) == 1 else f"seed {seed}: {{}}"

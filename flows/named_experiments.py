@@ -27,6 +27,7 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
+from flows.before import mend
 from spring.engine.strict import nearest
 from spring.settings.params import ParameterError
 from tasks.files import write_text
@@ -59,6 +60,7 @@ def main() -> None:
     try:
         said = start(arguments.start, arguments.S)
         check(arguments.start, arguments.S)
+        mend(lambda line: print(line, file=sys.stderr))
         unstage()
     except (ExperimentError, ParameterError) as error:
         sys.exit(f"error: {error}")

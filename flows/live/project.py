@@ -9,10 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from flows.before import mend
 from flows.live.versions import LiveError, Versions, git
 from flows.named_experiments import changed, current
+from spring.data.inbox.ledger import PARTS
 from spring.settings.params import Params
 from tasks.params import load_params
+from tasks.serving.registry import ALIASES
 
 OURS = ("periods", "ingest.inbox.until")  # keys of params.yaml that updates write
 CODE = ("spring", "tasks", "suites", "dvc.yaml")  # what shapes results, and must be committed
@@ -63,5 +66,6 @@ def ready(params: Params, versions: Versions, say: Callable[[str], None]) -> Non
     own = [key for key in edits if not key.startswith(OURS)]
     if own:
         raise LiveError(f"params.yaml has another {', '.join(own)} than the last commit: commit or undo that")
+    mend(say, [versions.kept / f"{name}.dvc" for name in (PARTS, ALIASES)])
     versions.unlock()
     versions.align(say)

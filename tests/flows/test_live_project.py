@@ -149,6 +149,19 @@ def test_locks_that_a_killed_update_left(live: LiveProject, versions: dict[str, 
 
 
 @pytest.mark.slow
+def test_files_that_a_killed_dvc_left(live: LiveProject, versions: dict[str, State]) -> None:
+    """Cut while they were written: those of the last version again, and nothing else is done."""
+    head, names = live.git("rev-parse", "HEAD"), ("dvc.lock", "live/parts.dvc", "live/aliases.json.dvc")
+    for name in names:
+        text = (live.folder / name).read_text(encoding="utf-8")
+        rest(live.folder / name, text[: len(text) // 2])
+    said = live.update(after(3)).splitlines()
+    assert [line.split(" was half-written")[0] for line in said[:-1]] == [*names]
+    assert said[-1] == "Nothing is new and no period is due."
+    assert live.git("rev-parse", "HEAD") == head and version_bytes(live.folder) == versions[head.strip()]
+
+
+@pytest.mark.slow
 def test_what_is_not_committed_stops_it(live: LiveProject, versions: dict[str, State]) -> None:
     for name, was, becomes, said in (
         ("suites/main.yaml", "question:", "# more\nquestion:", "not committed: suites/main.yaml"),
