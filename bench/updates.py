@@ -2,8 +2,9 @@
 
 A small live project with two closed weeks (bench/live.py) is updated undisturbed: a file of a third week,
 rows added to one that was taken, a file with other columns. Then again and again from the same state, killed
-at a random moment, half of them shortly after a line that it printed, and run until it ends well. What
-must hold: the same ledger, the same bytes in data/, one version more, what somebody had staged still staged.
+at a random moment, or shortly after a line that it printed, or while DVC writes dvc.lock, and run until it
+ends well. What must hold: the same ledger, the same bytes in data/, one version more, what somebody had
+staged still staged.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ from bench.live import (
 from bench.tiny import save_tiny
 
 MOST = 3  # attempts after which an update has not recovered
-SOON = 1.0  # seconds after a line, in which half of the updates are killed
+SOON = 1.0  # seconds after a line, in which updates are killed
+WRITINGS = 6  # of dvc.lock in an update, at least
 NOW = START + 3 * WEEK + timedelta(hours=2)
 
 
@@ -129,16 +131,28 @@ def result(folder: Path) -> dict[str, Any]:
     }
 
 
-def kill(running: Running, whole: list[float], chance: random.Random) -> bool:
-    """Kills an update at a random moment; whether it was at work. `whole`: when one prints its lines."""
-    if chance.random() < 0.5:
+def kill(running: Running, whole: list[float], chance: random.Random, lock: Path) -> bool:
+    """Kills an update at some moment; whether it was at work. `whole`: when one prints its lines."""
+    moment = chance.choice(("any", "any", "line", "line", "lock"))
+    if moment == "any":
         time.sleep(chance.uniform(0, whole[-1]))
-    else:
+    elif moment == "line":
         after = chance.randrange(len(whole))
         while len(running.lines) <= after and running.process.poll() is None:
             time.sleep(0.005)
         time.sleep(chance.uniform(0, SOON))
+    else:
+        await_writing(lock, chance.randint(1, WRITINGS), running.process)
     return running.kill()
+
+
+def await_writing(lock: Path, times: int, process: subprocess.Popen[str]) -> None:
+    """Until a file has become smaller so often: it is being written anew."""
+    size = lock.stat().st_size
+    while times and process.poll() is None:
+        now = lock.stat().st_size
+        times -= now < size
+        size = now
 
 
 def strike(folder: Path, *, tries: int, seed: int, python: str = sys.executable) -> dict[str, Any]:
@@ -155,7 +169,7 @@ def strike(folder: Path, *, tries: int, seed: int, python: str = sys.executable)
     for _ in tqdm(range(tries), desc="update", unit="try"):
         shutil.rmtree(home)
         shutil.copytree(before, home, symlinks=True)
-        ends["killed" if kill(begin(home, python), whole, chance) else "too late"] += 1
+        ends["killed" if kill(begin(home, python), whole, chance, home / "dvc.lock") else "too late"] += 1
         needed, said = 1, begin(home, python)
         while said.wait() != 0 and needed < MOST:
             needed, said = needed + 1, begin(home, python)
