@@ -198,7 +198,7 @@ def test_buffers_pay_for_the_base_model_unless_drift_scores_have(tmp_path: Path,
     assert [base_seconds(arm(first=1), t) for t in (0, 1)] == [0.0, 0.0]
     assert [base_seconds(arm(data="current"), t) for t in (0, 1)] == [10.0, 10.0]
     sure = arm(data="confident")
-    confident = learned.with_columns(recipe=pl.lit(sure.recipe))
+    confident = learned[1:].with_columns(recipe=pl.lit(sure.recipe))
     write(confident, Path("data/adapt/1/index.parquet"))
     assert [base_seconds(sure, t) for t in (0, 1)] == [0.0, 10.0]  # chosen by the base model in period 0
     write(learned, Path("data/adapt/1/index.parquet"))
