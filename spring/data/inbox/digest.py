@@ -1,10 +1,11 @@
-"""A digest of rows in their order, by which a file that grew is recognised."""
+"""Digests of an inbox's files: of bytes, and of rows in their order, by which one that grew is known."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from spring.data.rows import RawRow
 
@@ -32,6 +33,12 @@ class Rows:
     def digest(self) -> str:
         """Of all so far."""
         return self._digest.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_rows(raws: Iterable[RawRow]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from spring.data.inbox.digest import digest_file
 from spring.data.inbox.ledger import WRITING
 from spring.data.rows import SourceError
 from spring.data.sources.formats.parts import known_format
@@ -33,8 +33,7 @@ class Found:
 
     def digest(self) -> str:
         """The sha256 of its bytes."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(self.path)
 
 
 class Seen:

@@ -9,7 +9,6 @@ A part counts once a line names it, and the ledger is replaced by one atomic ren
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import polars as pl
 from pydantic import ValidationError
 
+from spring.data.inbox.digest import digest_file
 from spring.data.rows import SourceError
 from spring.engine.strict import Strict
 from spring.store.disk import sync
@@ -84,15 +84,10 @@ def add_part(folder: Path, rows: pl.DataFrame) -> str:
     new = folder / WRITING / "part"
     rows.write_parquet(new)
     sync(new)
-    name = f"{_digest(new)}.parquet"
+    name = f"{digest_file(new)}.parquet"
     new.replace(folder / PARTS / name)
     sync(folder / PARTS)
     return name
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clear(folder: Path) -> None:
@@ -113,7 +108,7 @@ def read_parts(folder: Path) -> Iterator[pl.DataFrame]:
                 f"{path}, the rows of {line.file}, is not there: dvc checkout {folder / PARTS}.dvc brings it "
                 f"back"
             )
-        if _digest(path) != path.stem:
+        if digest_file(path) != path.stem:
             raise SourceError(
                 f"{path}, the rows of {line.file}, is damaged: remove it, and dvc checkout --force "
                 f"{folder / PARTS}.dvc brings it back"

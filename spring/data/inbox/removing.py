@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from spring.data.inbox.digest import digest_rows
+from spring.data.inbox.digest import digest_file, digest_rows
 from spring.data.inbox.files import Found
 from spring.data.inbox.ledger import WRITING
 from spring.data.rows import RawRow, SourceError
@@ -86,15 +86,11 @@ def clear(
             f"{found.path} cannot be written without their rows (broken lines, or keys that stand twice): "
             f"take them out by hand"
         )
-    return Cleared(found, name, before, theirs, after, found.digest(), new, _digest(new))
+    return Cleared(found, name, before, theirs, after, found.digest(), new, digest_file(new))
 
 
 def _read(columns: TableSource, path: Path, name: str) -> list[RawRow]:
     return [row for row in read_file(columns, path, name) if isinstance(row, RawRow)]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _without(path: Path, kind: str, gone: list[str], name: str) -> bytes:
