@@ -65,7 +65,7 @@ def mend(say: Callable[[str], object], files: Iterable[Path] = (), *, root: Path
     for name in (LOCK, RUNNING, *files):
         path = root / name
         while (text := _text(path)) is not None and is_torn(path, text):
-            if (rested := time.time() - path.stat().st_mtime) < RESTED:
+            if 0 <= (rested := time.time() - path.stat().st_mtime) < RESTED:  # clocks are set back, too
                 time.sleep(RESTED - rested)
                 continue
             before = None if name == RUNNING else committed(name, root)
@@ -79,13 +79,19 @@ def mend(say: Callable[[str], object], files: Iterable[Path] = (), *, root: Path
 
 
 def committed(name: Path, root: Path) -> str | None:
-    """What the last commit has of a file; null: nothing, or nothing whole."""
-    command = ["git", "show", f"HEAD:./{name.as_posix()}"]
+    """What the last commit has of a file; null: nothing, or nothing whole, or there is no Git."""
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
+        text = at_head(name, root)
     except (FileNotFoundError, UnicodeDecodeError):
         return None
-    return None if done.returncode or is_torn(name, done.stdout) else done.stdout
+    return None if text is None or is_torn(name, text) else text
+
+
+def at_head(name: Path, root: Path = Path()) -> str | None:
+    """A file of a project as the last commit has it; null: it has none."""
+    command = ["git", "show", f"HEAD:./{name.as_posix()}"]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=False)
+    return None if done.returncode else done.stdout
 
 
 def _text(path: Path) -> str | None:

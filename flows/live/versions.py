@@ -15,6 +15,7 @@ from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.before import at_head
 from spring.data.forgotten import FORGOTTEN
 from spring.data.inbox.ledger import LEDGER, PARTS
 from tasks.serving.registry import ALIASES
@@ -98,8 +99,7 @@ class Versions:
 
     def text(self, name: str) -> str | None:
         """A file as the last commit has it; null: it has none."""
-        done = subprocess.run(["git", "show", f"HEAD:{name}"], capture_output=True, text=True)
-        return None if done.returncode else done.stdout
+        return at_head(Path(name))
 
     def align(self, say: Callable[[str], None]) -> None:
         """Lets Git's index agree with the last commit in these files; whatever else is staged stays.

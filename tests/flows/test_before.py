@@ -109,6 +109,13 @@ def test_who_writes_at_the_moment_is_waited_for(project: Path, monkeypatch: pyte
     assert len(waited) == 1 and 0 < waited[0] <= 5
 
 
+def test_a_clock_that_was_set_back_is_not_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(project / LOCK, "stages:\n  a", ago=-3600)
+    monkeypatch.setattr("time.sleep", pytest.fail)
+    mend(lambda _: None)
+    assert (project / LOCK).read_text() == WHOLE
+
+
 def test_the_check_before_a_run_mends(project: Path) -> None:
     for name in ("params.yaml", "suites"):
         (project / name).symlink_to(ROOT / name)
