@@ -99,6 +99,18 @@ def test_only_what_is_read_is_fetched_and_a_header_once(
         there.read(cell_key("spring.code", number=-1))
 
 
+def test_a_segment_that_is_named_is_known_without_a_list(here: Shared, there: Shared) -> None:
+    """Its cells can be read; one that is not there, or not whole, is as if it had not been named."""
+    write(here, KEYS[:1])
+    write(here, KEYS[1:2])
+    first, second = (here.holding([key])[0] for key in KEYS[:2])
+    damage(here, second)
+    there.learn([first, "0" * 64 + ".safetensors"])
+    assert list(there.far.entries) == [first]
+    there.remote.listed = lambda folder: pytest.fail("listed")  # type: ignore[method-assign]
+    assert there.missing(KEYS[:1]) == [] and there.read(KEYS[0]) == here.read(KEYS[0])
+
+
 def test_long_headers_are_read_in_two(here: Shared, there: Shared) -> None:
     many = [cell_key("spring.code", number=i) for i in range(600)]
     write(here, many)

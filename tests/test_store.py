@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spring.store import cells as module
 from spring.store import disk
 from spring.store.cells import CellStore, StoreError
 from spring.store.keys import cell_key
+from spring.store.segments import Segment, write_segment
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
@@ -264,6 +266,33 @@ def test_equal_cells_in_equal_order_give_equal_bytes(tmp_path: Path) -> None:
     assert sorted(bytes(tensor) for tensor in tensors.values()) == sorted(
         [b"s" * 5000, *(key.encode() for key in MANY)]
     )
+
+
+def test_a_list_of_cells_is_some_bytes_a_cell(tmp_path: Path) -> None:
+    """Three files of a cell: 3 x (16 digest + 16 place + 2 name) + 64 key + 4 + 4 = 174 bytes."""
+    cells = {cell_key("spring.code", number=i): dict.fromkeys("abc", f"{i}".encode()) for i in range(2000)}
+    written = write_segment(cells, tmp_path)
+    tracemalloc.start()
+    segment = Segment(written)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert segment.keys == list(cells) and [segment.read(key) for key in cells] == list(cells.values())
+    assert held < 2000 * 200
+    with pytest.raises(KeyError):
+        segment.read(cell_key("spring.code", number=-1))
+
+
+def test_packing_holds_one_cell_at_a_time(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    for key in MANY:
+        with store.batch() as batch:
+            batch[key] = {"value": key.encode() * 2000}  # 128 kB, 5 MB in all
+    tracemalloc.start()
+    store.pack(MANY)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(store.segments()) == 1 and peak < 800_000
+    assert CellStore(tmp_path).read(MANY[7]) == {"value": MANY[7].encode() * 2000}
 
 
 def test_links_have_no_bytes_of_their_own(tmp_path: Path, monkeypatch: Any) -> None:

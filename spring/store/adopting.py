@@ -31,9 +31,9 @@ class Adopting(CellStore):
         super().__init__(old.root / NEW)
         self.old = old
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
+    def missing(self, keys: Iterable[str], *, seen: float = 0.0) -> list[str]:
         """Those keys that neither has; others are taken over, in order."""
-        lacking = list(dict.fromkeys(super().missing(keys)))
+        lacking = list(dict.fromkeys(super().missing(keys, seen=seen)))
         unknown = set(self.old.missing(lacking))
         cells: dict[str, Files] = {}
         room = LIMIT

@@ -10,11 +10,13 @@ link to them (`link`), and they may lie on any disk that several machines share.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -48,6 +50,7 @@ class CellStore:
         self._where: dict[str, str] = {}  # key -> the segment that holds it
         self._seen: set[str] = set()  # segments whose keys are known
         self._whole: set[str] = set()  # keys of cells that this process has checked
+        self._looked = -math.inf  # when all segments were listed last
         for begun in (root / "writing").iterdir():
             if not alive(begun):
                 shutil.rmtree(begun, ignore_errors=True)
@@ -59,10 +62,13 @@ class CellStore:
     def __contains__(self, key: str) -> bool:
         return not self.missing([key])
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those keys that have no whole cell yet, in order; a damaged cell is set aside, and told."""
+    def missing(self, keys: Iterable[str], *, seen: float = 0.0) -> list[str]:
+        """Those keys that have no whole cell yet, in order; a damaged cell is set aside, and told.
+
+        seen: what others have made in the last so many seconds may be overlooked.
+        """
         unchecked = [key for key in keys if key not in self._whole]
-        if any(key not in self._where for key in unchecked):
+        if any(key not in self._where for key in unchecked) and time.monotonic() - self._looked >= seen:
             self._look()
         return [key for key in unchecked if not self._check(key)]
 
@@ -94,10 +100,15 @@ class CellStore:
     def _look(self) -> None:
         """Learns what other segments are there by now, and which are gone."""
         there = self._names()
+        self._looked = time.monotonic()
         if gone := self._seen - there:
             self._seen = set()  # a key that two segments hold is known by one of them
             self._where = {key: name for key, name in self._where.items() if name not in gone}
-        for name in sorted(there - self._seen):
+        self.learn(there - self._seen)
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Learns what these segments hold, where they are there: others are not looked for."""
+        for name in sorted(names):
             try:
                 segment = self._segment(name)
             except FileNotFoundError:
@@ -111,6 +122,10 @@ class CellStore:
             self._seen.add(name)
             for key in segment.keys:
                 self._where.setdefault(key, name)
+
+    def holding(self, keys: Iterable[str]) -> list[str]:
+        """The segments that hold those of `keys` that are there."""
+        return sorted({self._where[key] for key in keys if key in self._where})
 
     def _names(self) -> set[str]:
         """The segments that are there; one look may miss both what another process packs and the result."""
@@ -172,8 +187,7 @@ class CellStore:
         yield cells
         self._look()
         if new := {key: files for key, files in cells.items() if key not in self._where}:
-            self._publish(new)
-            self._look()
+            self.learn([self._publish(new)])
 
     def _publish(self, cells: Mapping[str, Files]) -> str:
         """Writes a segment and makes it visible."""
@@ -195,7 +209,8 @@ class CellStore:
                 return
             self._look()
             for names in self._small(keys):
-                kept = self._publish({key: self.read(key) for key in keys if self._where.get(key) in names})
+                held = [key for key in keys if self._where.get(key) in names]
+                kept = self._publish(Kept(held, self.read))
                 for name in names - {kept}:
                     (self.root / "segments" / name).unlink(missing_ok=True)
             self._look()
@@ -229,6 +244,24 @@ class CellStore:
                 self._look()
             else:
                 return found
+
+
+class Kept(Mapping[str, Files]):
+    """Cells that are there, each read when it is asked for."""
+
+    def __init__(self, keys: Sequence[str], read: Callable[[str], Files]) -> None:
+        self._keys, self._read = dict.fromkeys(keys), read
+
+    def __getitem__(self, key: str) -> Files:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._read(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 @cache

@@ -10,8 +10,8 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spring.store.disk import new_name
@@ -49,6 +49,14 @@ class Far:
         for name in kept - set(self.entries):
             self.forget(name)
         return set(self.entries) - before, damaged
+
+    def meet(self, names: Iterable[str]) -> None:
+        """Learns of segments that somebody has named, without a list of all; of those that are there."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                self.entries[name] = self.remote.entry(f"segments/{name}")
+                if self._learn(name) != "known":
+                    del self.entries[name]
 
     def header(self, name: str) -> Path:
         """Where the header of a segment is kept."""
@@ -96,10 +104,10 @@ class Far:
                 found = self._keep(name, head[:size])
             except DamagedError:
                 return "damaged"
-        if found is None or length_of(found) > entry.size:
+        if found is None or found.length > entry.size:
             self.header(name).unlink(missing_ok=True)
             return "cut" if time.time() - entry.time < LATE else "damaged"
-        if length_of(found) < entry.size or not found.list_is_whole:
+        if found.length < entry.size or not found.list_is_whole:
             self.header(name).unlink()
             return "damaged"
         return "known"
@@ -134,11 +142,6 @@ def packed(cells: Mapping[str, Sequence[str]]) -> set[str]:
         for name, held in cells.items()
         if held and any(rank[o] > rank[name] for o in set.intersection(*(holding[key] for key in held)))
     }
-
-
-def length_of(segment: Segment) -> int:
-    """The bytes of a whole segment, by its header."""
-    return segment._start + max((place.stop for place in segment._places.values()), default=0)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,18 +23,25 @@ class Fetching(CellStore):
         super().__init__(root)
         self.remote = Remote(url)
         self.far = Far(self.remote, root)
+        self._looked_far = -math.inf
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
+    def missing(self, keys: Iterable[str], *, seen: float = 0.0) -> list[str]:
         """Those keys that have no whole cell here or there, in order; what is only there is fetched."""
-        lacking = self._lacking(list(keys))
-        if lacking:
+        lacking = self._lacking(list(keys), seen)
+        if lacking and time.monotonic() - self._looked_far >= seen:
             self._look_far()
-            lacking = self._lacking(lacking)
+            lacking = self._lacking(lacking, math.inf)
         return lacking
 
-    def _lacking(self, keys: Sequence[str]) -> list[str]:
+    def _lacking(self, keys: Sequence[str], seen: float) -> list[str]:
         self._bring(key for key in keys if key not in self._whole)
-        return super().missing(keys)
+        return super().missing(keys, seen=seen)
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Learns what these segments hold, where they are here or there: others are not looked for."""
+        names = set(names)
+        self.far.meet(name for name in sorted(names - set(self.far.entries)) if not self._is_here(name))
+        super().learn(names)
 
     def __iter__(self) -> Iterator[str]:
         """The keys of all cells that are here or there, whole or not."""
@@ -91,6 +100,7 @@ class Fetching(CellStore):
     def _look_far(self) -> None:
         """Learns what is there by now."""
         self._look()
+        self._looked_far = time.monotonic()
         new, damaged = self.far.look(self._is_here)
         self._fetch(damaged)  # which says so
         self._prefer(new)

@@ -103,6 +103,12 @@ class Remote:
         with self._told():
             return bool(self.fs.exists(self._path(name)))
 
+    def entry(self, name: str) -> Entry:
+        """An object's entry; `FileNotFoundError` without it."""
+        with self._told():
+            found = self.fs.info(self._path(name))
+        return Entry(found["size"], time_of(found))
+
     def read(self, name: str, size: int | None = None) -> bytes:
         """An object's content, or its first bytes; `FileNotFoundError` without it."""
         with self._told():

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from numpy.typing import NDArray
 
 from spring.store.disk import new_name, sync
 
@@ -32,43 +33,68 @@ class DamagedError(Exception):
 
 
 class Segment:
-    """A segment that lies at `path`; raises `DamagedError` if its header cannot be read."""
+    """A segment that lies at `path`; raises `DamagedError` if its header cannot be read.
+
+    What it lists stands in memory as arrays, some 150 bytes a cell: somewhere all cells of all are listed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("rb", buffering=0)
         size = int.from_bytes(self.file.read(LENGTH), "little")
+        self._start = LENGTH + size
         try:
             if size > os.fstat(self.file.fileno()).st_size:
                 raise ValueError("its header is longer than the file")
             header = json.loads(self.file.read(size))
             digest, _, text = header.pop("__metadata__")["cells"].partition(" ")
-            listed = json.loads(text)
-            self._cells: dict[str, tuple[str, dict[str, str]]] = {
-                key: (c, f) for key, (c, f) in listed.items()
-            }
-            self._places = {name: range(*entry["data_offsets"]) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.list_is_whole: bool = digest == _digest(text.encode())
+            listed: dict[str, list[Any]] = json.loads(text)
+            if not self.list_is_whole:
+                listed = {key: one for key, one in listed.items() if one[0] == _check(key, one[1])}
+            self._list([(key, files) for key, (_, files) in listed.items()])
+            self._place({name: entry["data_offsets"] for name, entry in header.items()})
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise DamagedError(f"{path.name}: {error}") from error
-        self._start = LENGTH + size
-        self.list_is_whole: bool = digest == _digest(text.encode())
+
+    def _list(self, cells: Sequence[tuple[str, dict[str, str]]]) -> None:
+        """Takes down keys, and of each cell its files: name and digest."""
+        self._keys = np.array([key for key, _ in cells], "S64")
+        self._order = np.argsort(self._keys).astype(np.int32)
+        self._ends = np.cumsum([len(files) for _, files in cells], dtype=np.int32)
+        self._names = sorted({name for _, files in cells for name in files})
+        number = {name: n for n, name in enumerate(self._names)}
+        self._named = np.array([number[name] for _, files in cells for name in files], np.int16)
+        self._digests = _packed(digest for _, files in cells for digest in files.values())
+
+    def _place(self, offsets: Mapping[str, Sequence[int]]) -> None:
+        """Takes down where the content of each file lies, by the order of the digests."""
+        self.length = self._start + max((end for _, end in offsets.values()), default=0)
+        nowhere = (0, 0)  # which has another digest
+        found = (offsets.get(digest.hex(), nowhere) for digest in self._digests.tolist())
+        self._places = np.array(list(found), np.int64).reshape(-1, 2)
 
     @property
     def keys(self) -> list[str]:
         """The cells that it holds, in the order in which they were put there."""
-        return list(self._cells)
+        return [key.decode() for key in self._keys.tolist()]
 
     def read(self, key: str) -> dict[str, bytes]:
-        """The files of a cell; raises `DamagedError` where one is not what was written."""
-        check, files = self._cells[key]
-        if check != _check(key, files):
-            raise DamagedError(f"{key}: the list of its files is not what was written")
-        return {name: self._content(key, name, digest) for name, digest in files.items()}
+        """The files of a cell, `KeyError` without it; `DamagedError` where one is not what was written."""
+        at = int(np.searchsorted(self._keys, key.encode(), sorter=self._order))
+        if at == len(self._keys) or self._keys[self._order[at]] != key.encode():
+            raise KeyError(key)
+        cell = int(self._order[at])
+        first = int(self._ends[cell - 1]) if cell else 0
+        return {
+            self._names[self._named[n]]: self._content(key, n) for n in range(first, int(self._ends[cell]))
+        }
 
-    def _content(self, key: str, name: str, digest: str) -> bytes:
-        place = self._places.get(digest, range(0))
-        content = os.pread(self.file.fileno(), len(place), self._start + place.start)
-        if _digest(content) != digest:
+    def _content(self, key: str, number: int) -> bytes:
+        start, end = self._places[number].tolist()
+        content = os.pread(self.file.fileno(), end - start, self._start + start)
+        if _digest(content) != self._digests[number].tobytes().hex():
+            name = self._names[self._named[number]]
             raise DamagedError(f"{key}: {name} is not what was written")
         return content
 
@@ -97,21 +123,43 @@ def opened(path: Path) -> Segment:
 
 
 def write_segment(cells: Mapping[str, Files], folder: Path) -> Path:
-    """Writes cells as a segment in `folder`, all of it on the disk."""
-    listed = {}
-    contents: dict[str, bytes] = {}
+    """Writes cells as a segment in `folder`, all of it on the disk. Each is asked for twice, and not kept."""
+    listed, lengths = {}, dict[str, int]()
     for key, files in cells.items():
         names = {name: _digest(content) for name, content in sorted(files.items())}
         listed[key] = (_check(key, names), names)
-        contents |= {digest: files[name] for name, digest in names.items()}
-    tensors = {digest: np.frombuffer(content, np.uint8) for digest, content in contents.items()}
-    text = json.dumps(listed)
-    packed = save(tensors, {"cells": f"{_digest(text.encode())} {text}"})  # of two keys the order is chance
-    temporary = folder / new_name()
+        lengths |= {digest: len(files[name]) for name, digest in names.items()}
+    temporary, total = folder / new_name(), hashlib.sha256()
     with temporary.open("wb") as file:
-        file.write(packed)
+
+        def put(content: bytes) -> None:
+            file.write(content)
+            total.update(content)
+
+        put(_header(listed, lengths))
+        for key, files in cells.items():
+            for name, digest in listed[key][1].items():
+                if lengths.pop(digest, None) is not None:
+                    put(files[name])
     sync(temporary)
-    return temporary.rename(folder / (hashlib.sha256(packed).hexdigest() + ENDING))
+    return temporary.rename(folder / (total.hexdigest() + ENDING))
+
+
+def _header(listed: Mapping[str, Any], lengths: Mapping[str, int]) -> bytes:
+    """What safetensors begins a file with: contents lie behind it in the order of `lengths`, without gaps."""
+    text = json.dumps(listed)
+    header: dict[str, Any] = {"__metadata__": {"cells": f"{_digest(text.encode())} {text}"}}
+    end = 0
+    for digest, length in lengths.items():
+        start, end = end, end + length
+        header[digest] = {"dtype": "U8", "shape": [length], "data_offsets": [start, end]}
+    written = json.dumps(header, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % LENGTH)
+    return len(written).to_bytes(LENGTH, "little") + written
+
+
+def _packed(digests: Iterable[str]) -> NDArray[np.void]:
+    return np.frombuffer(bytes.fromhex("".join(digests)), "V16")
 
 
 def _digest(content: bytes) -> str:

@@ -19,6 +19,7 @@ from tasks.cells.workbench import Chunk, Tell, Workbench, silent
 Job = TypeVar("Job")
 Group = TypeVar("Group")  # can be hashed
 PATIENCE = 1.0  # seconds between two looks at what others compute
+UNPACKED = 256  # segments of one group that may lie unpacked: each look lists them all
 
 
 def fill(
@@ -54,9 +55,11 @@ def fill(
 
         with progress(sum(sizes.values()), what, unit, bench.tell) as meter:
             if bench.crew is None:
+                packing = Packing(bench.store)
                 for shared, members in todo.items():
                     for some in ours(bench.store, members, at_once):
                         chunk(shared, some).run(bench, meter)
+                        packing.add(shared, some)
             else:
                 size = bench.crew.per_task or at_once
                 chunks = [chunk(shared, some) for shared, all in todo.items() for some in parts(all, size)]
@@ -84,6 +87,22 @@ def ours(store: CellStore, names: Sequence[str], at_once: int) -> Iterator[list[
         left = store.missing(left)
         if left and not taken:
             time.sleep(PATIENCE)
+
+
+class Packing:
+    """Packs the cells of each group as they come, many segments at a time."""
+
+    def __init__(self, store: CellStore) -> None:
+        self.store = store
+        self._new: dict[Any, list[Sequence[str]]] = {}  # by group: the cells of each segment
+
+    def add(self, shared: Any, keys: Sequence[str]) -> None:
+        """A segment with these cells of a group is there."""
+        new = self._new.setdefault(shared, [])
+        new.append(keys)
+        if len(new) == UNPACKED:
+            self.store.pack([key for part in new for key in part])
+            new.clear()
 
 
 class Meter:

@@ -61,7 +61,7 @@ class Unkept(CellStore):
     def __init__(self) -> None:
         self.cells: dict[str, Files] = {}
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
+    def missing(self, keys: Iterable[str], *, seen: float = 0.0) -> list[str]:
         """Those keys that have no cell yet."""
         return [key for key in keys if key not in self.cells]
 

@@ -18,7 +18,9 @@ from spring.settings.params import ParameterError, Params, parse
 from spring.store.cells import CellStore, StoreError
 from spring.store.keys import cell_key
 from spring.store.remote import REMOTE
+from spring.store.segments import opened
 from spring.store.shared import Shared
+from tasks.cells import fill
 from tasks.cells.cluster import nodes, queue
 from tasks.cells.cluster.crew import Progress
 from tasks.cells.cluster.nodes import ClusterError, check_answers, plan
@@ -32,7 +34,7 @@ from tasks.cells.cluster.worker import (
     missing_folder,
     own_store,
 )
-from tasks.cells.fill import parts
+from tasks.cells.fill import Packing, parts
 from tasks.cells.workbench import Chunk
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import read_held
@@ -145,7 +147,7 @@ def test_the_longest_chunk_is_next_and_only_what_is_seen_is_done(tmp_path: Path)
     assert not store.claims._take(KEYS[1], "a") and store.claims._take(KEYS[0], "a")
     (tmp_path / "claims" / KEYS[0]).unlink()
     write(CellStore(tmp_path), KEYS[1:2])
-    found.back(first)
+    found.back(first, [])
     assert found.finished == 0 and len(found) == 3 and first.due > 0, "its second cell is not there"
     first.due = 0
     assert list((found.take() or pytest.fail("nothing"))[1].jobs) == KEYS[:1]
@@ -154,10 +156,36 @@ def test_the_longest_chunk_is_next_and_only_what_is_seen_is_done(tmp_path: Path)
     assert list(third[1].jobs) == KEYS[3:]
     assert again is first and list(rest.jobs) == KEYS[2:3], "what is there does not go out again"
     write(CellStore(tmp_path), KEYS[2:3])
-    found.back(first)
+    found.back(first, [])
     assert found.finished == 8 and len(found) == 2 and found.take() is None
     found.release()
     assert not list((tmp_path / "claims").iterdir())
+
+
+def test_segments_that_are_named_need_no_list_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four chunks, each written by somebody else: all segments are listed once, for the first."""
+    store, worker, looks = CellStore(tmp_path), CellStore(tmp_path), []
+    monkeypatch.setattr(store, "_names", lambda: looks.append(1) or CellStore._names(store))
+    found = Queue(store, [chunk([key]) for key in KEYS[:4]])
+    while found:
+        task, sent = found.take() or pytest.fail("nothing")
+        write(worker, list(sent.jobs))
+        found.back(task, worker.holding(sent.jobs))
+    assert found.finished == 4 and looks == [1]
+
+
+def test_segments_are_packed_while_others_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of seven segments of one group two times three become one; another group's is left alone."""
+    monkeypatch.setattr(fill, "UNPACKED", 3)
+    store = CellStore(tmp_path)
+    packing, many = Packing(store), [cell_key("spring.code", number=i) for i in range(8)]
+    for key, group in zip(many, "aaabaaaa", strict=True):
+        write(store, [key])
+        packing.add(group, [key])
+    assert [len(opened(file.resolve()).keys) for file in store.segments()].count(3) == 2
+    assert len(store.segments()) == 4 and CellStore(tmp_path).missing(many) == []
 
 
 def test_what_another_process_computes_is_left_to_it(tmp_path: Path) -> None:
@@ -167,7 +195,7 @@ def test_what_another_process_computes_is_left_to_it(tmp_path: Path) -> None:
         task, sent = found.take() or pytest.fail("nothing")
         assert list(sent.jobs) == KEYS[2:3]
         write(other, KEYS[2:3])
-        found.back(task)
+        found.back(task, [])
         task.due = 0
         assert found.take() is None and len(found) == 1
         write(other, KEYS[:2])
@@ -188,11 +216,11 @@ def test_a_chunk_that_ends_its_workers_stops_the_stage(tmp_path: Path) -> None:
 
 def test_cells_that_never_appear_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Queue(CellStore(tmp_path), [chunk(KEYS[:1])])
-    found.back((found.take() or pytest.fail("nothing"))[0])
+    found.back((found.take() or pytest.fail("nothing"))[0], [])
     monkeypatch.setattr(queue, "LAG", -1.0)
     found.waiting[0].due = 0
     with pytest.raises(ClusterError, match=f"wrote cells into {tmp_path} that do not appear here"):
-        found.back((found.take() or pytest.fail("nothing"))[0])
+        found.back((found.take() or pytest.fail("nothing"))[0], [])
 
 
 def test_parts_are_those_of_one_process() -> None:

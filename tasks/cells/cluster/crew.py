@@ -172,7 +172,7 @@ class Crew:
             return
         member.answer = None
         if member.task is not None:
-            queue.back(member.task)
+            queue.back(member.task, said)
             member.task = None
             return
         member.card, self.failed = said, 0

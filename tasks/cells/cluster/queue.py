@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from spring.store.cells import CellStore
 from spring.store.shared import Shared
 from tasks.cells.cluster.nodes import ClusterError
-from tasks.cells.fill import PATIENCE
+from tasks.cells.fill import PATIENCE, Packing
 from tasks.cells.workbench import Chunk
 
 LOST = 3  # workers that one chunk may lose
+SEEN = 5.0  # seconds in which what other drivers have made may be overlooked, and be computed again
 LAG = 120.0  # seconds in which what a worker wrote must be seen here: disks of networks take some
 
 
@@ -31,6 +32,7 @@ class Task:
     sent: set[str] = field(default_factory=set)
     written: float | None = None
     due: float = 0.0  # when it may go out
+    waited: bool = False  # for another process, or a slow disk
     lost: int = 0
 
     @property
@@ -47,6 +49,7 @@ class Queue:
         tasks = sorted((Task(chunk) for chunk in chunks), key=lambda task: task.amount, reverse=True)
         self.waiting, self.out = deque(tasks), set[Task]()
         self.finished = 0  # amount
+        self.packing = Packing(store)
 
     def __len__(self) -> int:
         """Chunks that are not done."""
@@ -60,15 +63,16 @@ class Queue:
                 self.waiting.append(task)
                 continue
             mine = task.claim.enter_context(self.store.claim(task.chunk.jobs))
-            if some := self.store.missing(mine):
+            if some := self.store.missing(mine, seen=0 if task.waited else SEEN):
                 self.out.add(task)
                 task.sent.update(some)
                 return task, task.chunk.only(some)
             self._settle(task)
         return None
 
-    def back(self, task: Task) -> None:
-        """Its worker says that all it was sent is in the store."""
+    def back(self, task: Task, segments: Sequence[str]) -> None:
+        """Its worker says that all it was sent is in the store, in these segments."""
+        self.store.learn(segments)
         task.written = task.written or time.monotonic()
         self.out.remove(task)
         self._settle(task)
@@ -96,6 +100,7 @@ class Queue:
         left = self.store.missing(task.chunk.jobs)
         if not left:
             self.finished += task.amount
+            self.packing.add(task.chunk.shared, list(task.chunk.jobs))
             return
         if task.written is not None and time.monotonic() - task.written > LAG and task.sent & set(left):
             place = self.store.remote.url if isinstance(self.store, Shared) else self.store.root
@@ -103,5 +108,5 @@ class Queue:
                 f"workers wrote cells into {place} that do not appear here after {LAG:.0f} s: it must show "
                 f"all machines the same"
             )
-        task.due = time.monotonic() + PATIENCE
+        task.due, task.waited = time.monotonic() + PATIENCE, True
         self.waiting.append(task)

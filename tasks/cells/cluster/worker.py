@@ -106,8 +106,10 @@ class Worker:
                 return f"its {name} is {there}, and here {here}: such results must not be mixed"
         return None
 
-    def work(self, ticket: int, chunk: Chunk, counter: Any, encoder: str | None) -> None:
+    def work(self, ticket: int, chunk: Chunk, counter: Any, encoder: str | None) -> list[str]:
         """Computes what is still missing of a chunk, after a worker that was lost perhaps nothing.
+
+        It answers with the segments that hold the chunk's cells, so that the driver need not list them all.
 
         encoder: what embeddings depend on at the driver, where a key has asked for it.
         """
@@ -118,6 +120,7 @@ class Worker:
             )
         if some := self.bench.store.missing(chunk.jobs):
             chunk.only(some).run(self.bench, Sender(ticket, counter))
+        return self.bench.store.holding(chunk.jobs)
 
 
 def differing(asked: Asked) -> str | None:
