@@ -2,19 +2,29 @@
 
 Stages depend on theirs and on no list of modules: an edit runs those stages again whose code can reach it; a
 changed comment, docstring or annotation runs none. It is the first stage of every run, and notes what the run
-begins with: the stages after it refuse to go on with anything else (tasks/stage.py).
+begins with: the stages after it refuse to go on with anything else (tasks/stage.py). `ingest` depends on
+`SOURCE`, too: where rows lie outside, every run asks it to read them.
 """
 
 from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from spring.code import Code
 from tasks.files import write_text
 from tasks.quick_yaml import read_yaml, write_yaml
-from tasks.stage import BEGAN, read_params, run, suite_file, text_of
+from tasks.stage import BEGAN, read_params, run, suite_file, text_of, value_at
 
 OUT = BEGAN.parent
+SOURCE = OUT / "source"  # what `ingest` follows from besides parameters and code
+MADE = ("personas",)  # sources that lie nowhere outside
+ASKED, READ = "to be read\n", "read\n"
 
 
 def main() -> None:
@@ -22,6 +32,7 @@ def main() -> None:
     for stage, digest in digests(Code()).items():
         write_text(f"{digest}\n", OUT / stage)
     params = read_params()
+    write_text(state_of_source(params), SOURCE)
     write_text(write_yaml({"params": params, "suite": text_of(suite_file(params))}), BEGAN)
 
 
@@ -30,6 +41,20 @@ def digests(code: Code) -> dict[str, str]:
     text = (code.root / "dvc.yaml").read_text(encoding="utf-8")
     names = (name for name in read_yaml(text)["stages"] if name != "code")
     return {name: code.digest(f"tasks.{name}") for name in names}
+
+
+def state_of_source(params: dict[str, Any]) -> str:
+    """Of a source outside that it is to be read; of others who was forgotten, and what numbers come from."""
+    if value_at(params, "ingest.source") not in MADE:
+        return ASKED
+    forgotten = hashlib.sha256((text_of(Path("live/forgotten.json")) or "").encode()).hexdigest()
+    return f"Python {platform.python_version()}, polars {version('polars')}, forgotten {forgotten}\n"
+
+
+def note_read() -> None:
+    """Notes that `ingest` has read a source outside, so that what DVC records is the same after each run."""
+    if text_of(SOURCE) == ASKED:
+        write_text(READ, SOURCE)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ data/evaluate/                  items.parquet, users.parquet, transfer.parquet, 
 data/metrics.json               every number of the report
 data/headline.json              the few that DVC compares between runs
 data/report/                    report.html, tables and plots
-data/.made/                     what ingest made last of a made source, laid out again while it is the same
 data/.vega/VERSION.js           what the report's page draws with, as one script
 data/seeds/EXPERIMENT/          SEED/ (kept runs, no text); metrics.json, tables/ and plots/ of all seeds
 """

@@ -16,9 +16,9 @@ from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError, rows_of
 from spring.data.sources.registry import SOURCES
 from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
-from spring.settings.params import ParameterError, Params
+from spring.settings.params import ParameterError
+from tasks.code import note_read
 from tasks.files import DATA, write_json, write_parquet
-from tasks.made import keep, lay_out, state_of
 from tasks.params import load_params
 from tasks.stage import run, text_of
 
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
 COUNTS = DATA / "ingest.json"
 TABLES = ("interactions", "labels", "quarantine", "left_out")
-WRITTEN = [COUNTS, *(DATA / f"ingest/{name}.parquet" for name in TABLES)]
 # Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
 REFUSED = DATA / "ingest-quarantine.parquet"
 
@@ -37,19 +36,8 @@ class QuarantineError(SourceError):
 
 
 def main() -> None:
-    """Runs the stage; what it made last of a source that is made is laid out again where nothing changed."""
-    params = load_params()
-    marks = read_forgotten(kept_folder(params.ingest)).marks
-    state = state_of(params, marks) if SOURCES[params.ingest.source].make is not None else None
-    if state is None or not lay_out(state, WRITTEN):
-        ingest(params)
-        if state is not None:
-            keep(state, WRITTEN)
-    REFUSED.unlink(missing_ok=True)
-
-
-def ingest(params: Params) -> None:
     """Reads the source, checks every row, applies the limits and writes tables and counts."""
+    params = load_params()
     rows, labels = read_source(params.ingest, seed=params.seed)
     checked = check_rows(rows, min_chars=params.ingest.min_chars, max_chars=params.ingest.max_chars)
     stop_if_spoiled(checked, params.ingest)
@@ -71,10 +59,11 @@ def ingest(params: Params) -> None:
         write_parquet(table, DATA / f"ingest/{name}.parquet")
     before = text_of(COUNTS)
     write_json({"source": params.ingest.source, **metrics}, COUNTS)
-    if text_of(COUNTS) != before:  # the stage runs every time, and says what is new only
+    if text_of(COUNTS) != before:  # of a source outside it runs every time, and says what is new only
         log.info("ingest: %s", ", ".join(f"{name} {value}" for name, value in metrics.items() if value))
     for line in remarks(checked, params.ingest):
         log.warning("%s", line)
+    REFUSED.unlink(missing_ok=True)
 
 
 def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip | Opened], pl.DataFrame]:
@@ -199,3 +188,4 @@ def fields_of(template: str, key: str) -> set[str]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run(main)
+    note_read()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.cluster import shared_cluster
 from flows.live.closing import Calendar, write_closed
 from flows.live.forgetting.command import end_begun
 from flows.live.judging import REMEDY, judge_news
@@ -199,7 +200,8 @@ def updating(say: Say, hear: Say, now: datetime | None = None) -> Iterator[Updat
     versions = Versions(params.live.branch, Path(params.ingest.inbox.kept))
     with alone(versions.kept):
         ready(params, versions, say)
-        yield Update(params, versions, now or datetime.now(UTC), say, hear)
+        with shared_cluster(params.execution, Path()):
+            yield Update(params, versions, now or datetime.now(UTC), say, hear)
 
 
 def run_steps(update: Update) -> str:

@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
+from kit.live import LiveProject, after
 from kit.prefect_server import becomes, worker
 from kit.toy import ended
 from prefect.client.orchestration import get_client
@@ -18,6 +21,7 @@ from prefect.states import Cancelling
 
 from flows.experiment import experiment
 from flows.stages import StageError
+from spring.store.cells import CellStore
 
 pytest.importorskip("ray", reason="the extra `cluster` is not installed: ray is missing")
 pytestmark = pytest.mark.slow
@@ -101,3 +105,23 @@ def test_it_ends_with_a_run_that_is_cancelled(project: Path, server: str) -> Non
             assert becomes(lambda: client.read_flow_run(run).state_type == StateType.CANCELLED, 60)
             first, second = noted(project)
             assert first == second and ended(int(first[1]))
+
+
+def test_an_update_has_one_for_all_its_stages(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And learns what an update without it does: the same cells with the same adapters, bit for bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    learned, sessions = [], []
+    for name, sets in {"alone": (), "ray": ("execution.engine=ray", "execution.workers=1")}.items():
+        with tempfile.TemporaryDirectory(prefix="ray") as place:  # a short path: it holds sockets
+            monkeypatch.setenv("RAY_TMPDIR", place)
+            live = LiveProject(tmp_path / name, tiny_model_folder, Path(PYTHON), sets)
+            live.drop(0)
+            live.update(after(1))
+            sessions.append(len(list(Path(place).glob("ray/session_[0-9]*"))))
+        index = pl.read_parquet(live.folder / "data/adapt/0/index.parquet")
+        store = CellStore(live.folder / ".cells")
+        learned.append({key: store.read(key)["adapter_model.safetensors"] for key in index["cell"]})
+    assert learned[0] == learned[1] and len(learned[0]) == 2
+    assert sessions == [0, 1]

@@ -13,11 +13,15 @@ import polars as pl
 import pytest
 import yaml
 from kit.pipeline import ROOT, adapter_bytes, cells, run, run_all, write_params, write_table
+from kit.warm import Warm
 from safetensors.torch import load, load_file, save_file
 
+from spring.data.forgotten import Forgotten
+from spring.data.sources.registry import SOURCES
 from spring.engine.device import ModelError
 from spring.store.cells import CellStore
 from tasks import adapt, consolidate, generate, ingest, model, report, score_base, split, transfer
+from tasks.code import MADE
 from tasks.steps.experiment import Experiment
 
 
@@ -249,6 +253,41 @@ def stamp(folder: Path, name: str) -> tuple[bytes, bytes]:
     """What tells that a lesson was not learned again: its weights, and how long they took."""
     cell = CellStore(folder / ".cells").read(name)
     return cell["curve.json"], cell["adapter_model.safetensors"]
+
+
+@pytest.mark.slow
+def test_made_sources_are_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm
+) -> None:
+    """Personas are made once, and again when somebody was forgotten; a table that was touched comes back."""
+    for name in ("spring", "tasks", "suites", "dvc.yaml", "params.yaml", ".dvcignore"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    environment = {
+        **os.environ,
+        "PATH": f"{warm_python.folder}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+    def ran(*words: str) -> list[str]:
+        done = warm_python.run("-m", "dvc", *words, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return re.findall(r"Running stage '(.*?)'", done.stdout)
+
+    ran("init", "--no-scm", "--quiet")
+    assert ran("repro", "ingest") == ["code", "ingest"]
+    rows = pl.read_parquet("data/ingest/interactions.parquet")
+    assert ran("repro", "ingest") == ["code"]
+    rows.head(1).write_parquet("data/ingest/interactions.parquet")
+    ran("repro", "ingest")
+    assert rows.equals(pl.read_parquet("data/ingest/interactions.parquet"))
+    gone = rows["user_id"][0]
+    Path("live").mkdir()
+    Path("live/forgotten.json").write_text(Forgotten().with_user(gone).text(), encoding="utf-8")
+    assert ran("repro", "ingest") == ["code", "ingest"] and ran("repro", "ingest") == ["code"]
+    assert gone not in pl.read_parquet("data/ingest/interactions.parquet")["user_id"]
+    assert {name for name, source in SOURCES.items() if source.make is not None} == set(MADE)
 
 
 @pytest.mark.slow

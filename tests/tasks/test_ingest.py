@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -511,36 +510,8 @@ def test_the_fields_own_data_needs_no_table(
 # --- what is told -----------------------------------------------------------------------------------------
 
 
-def test_what_was_made_is_laid_out_again_while_it_is_the_same(project: Path, monkeypatch: Any) -> None:
-    """Made again for other limits, and where what was kept is spoiled or gone; not otherwise."""
-    made: list[int] = []
-    source = tasks.ingest.SOURCES["personas"]
-    counted = replace(source, make=lambda *a, **k: made.append(1) or source.make(*a, **k))
-    monkeypatch.setitem(tasks.ingest.SOURCES, "personas", counted)
-    configure(source="personas", personas={"users": 2, "interactions": 20})
-    files = [Path("data/ingest.json"), *(Path(f"data/ingest/{name}.parquet") for name in tasks.ingest.TABLES)]
-
-    def outcome() -> tuple[int, list[bytes]]:
-        shutil.rmtree("data/ingest", ignore_errors=True)  # as DVC does
-        tasks.ingest.main()
-        return len(made), [file.read_bytes() for file in files]
-
-    (first, before), (second, after) = outcome(), outcome()
-    assert (first, second) == (1, 1) and before == after
-    kept = Path("data/.made/labels.parquet")
-    content = kept.read_bytes()
-    kept.write_bytes(bytes([content[0], content[1] ^ 1]) + content[2:])
-    assert outcome() == (2, before) and kept.read_bytes() == content
-    kept.unlink()
-    assert outcome() == (3, before)
-    configure(source="personas", personas={"users": 2, "interactions": 20}, max_interactions=18)
-    count, less = outcome()
-    assert count == 4 and less != before
-    assert outcome() == (4, less)
-
-
 def test_who_was_forgotten_is_left_out_of_any_source(project: Path) -> None:
-    """Of one that is made, too, whose tables were kept with them in it."""
+    """Of one that is made, too."""
     configure(source="personas", personas={"users": 3, "interactions": 20})
     tasks.ingest.main()
     before = pl.read_parquet("data/ingest/interactions.parquet")
@@ -552,8 +523,6 @@ def test_who_was_forgotten_is_left_out_of_any_source(project: Path) -> None:
     assert after.equals(before.filter(pl.col("user_id") != gone)) and after["user_id"].n_unique() == 2
     told = json.loads(Path("data/ingest.json").read_text())
     assert told["skipped"] == {"forgotten": 20} and told["users_kept"] == 2
-    kept = b"".join(file.read_bytes() for file in Path("data/.made").iterdir())
-    assert gone.encode() not in kept
 
 
 def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -564,7 +533,7 @@ def run_stage(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_counts_are_told_where_they_are_new(project: Path, caplog: Any) -> None:
-    """The stage runs every time: without news it is silent."""
+    """Of a source outside the stage runs every time: without news it is silent."""
     configure()
     write(lines({"a": 4}))
     with caplog.at_level("INFO"):

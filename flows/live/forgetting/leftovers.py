@@ -23,7 +23,7 @@ from tasks.files import read_parquet, write_parquet
 from tasks.tracking.runs import FOLDER as RUNS
 
 OURS = (".prefect", ".dvc", ".cells", "dvc_plots")
-MADE = ("data/.made", "data/ingest-quarantine.parquet")  # by stages, beside their outputs
+MADE = ("data/ingest-quarantine.parquet",)  # by stages, beside their outputs
 WHOLE = (RUNS.name, "data/seeds", ".prefect/workspace")  # of these a folder goes as one
 DATABASE = (".db", ".db-wal", ".db-shm")
 NOTES = (JOURNAL, ".lock")  # what is needed until the end, and holds nobody
