@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
-from tasks import params
 from tasks.files import write_text
 from tasks.quick_yaml import read_yaml
+from tasks.stage import BEGAN, read_params, suite_file, text_of
 
 LOCK, RUNNING = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 RESTED = 5.0  # seconds since it was last written to: nobody is at it
@@ -101,9 +101,21 @@ def _text(path: Path) -> str | None:
         return None
 
 
+def are_as_before() -> bool:
+    """Whether the run before began with the same parameters and suite: its stages have checked them."""
+    try:
+        began, now = read_yaml(BEGAN.read_text(encoding="utf-8")), read_params()
+        return bool(began["params"] == now and began["suite"] == text_of(suite_file(now)))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return False
+
+
 def main() -> None:
     """Stops where the parameters cannot be used."""
-    params.main()
+    if not are_as_before():
+        from tasks import params  # slow to import
+
+        params.main()
     mend(lambda line: print(line, file=sys.stderr))
 
 

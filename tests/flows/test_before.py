@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.before import LOCK, RUNNING, is_torn, mend
+from flows.before import LOCK, RUNNING, are_as_before, is_torn, mend
+from tasks.quick_yaml import write_yaml
+from tasks.stage import BEGAN
 
 ROOT = Path(__file__).parents[2]
 WHOLE = (ROOT / "dvc.lock").read_text(encoding="utf-8")
@@ -125,3 +127,26 @@ def test_the_check_before_a_run_mends(project: Path) -> None:
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert "dvc.lock was half-written" in done.stderr and (project / LOCK).read_text() == WHOLE
+
+
+def test_parameters_are_checked_unless_the_run_before_began_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another value, another suite, no run before, or what is no YAML: looked at."""
+    monkeypatch.chdir(tmp_path)
+    Path("suites").mkdir()
+    Path("suites/own.yaml").write_text("arms: {}\n", encoding="utf-8")
+    Path("params.yaml").write_text("seed: 1\nsuite: own\n", encoding="utf-8")
+    assert not are_as_before()
+    BEGAN.parent.mkdir(parents=True)
+    text = write_yaml({"params": {"seed": 1, "suite": "own"}, "suite": "arms: {}\n"})
+    BEGAN.write_text(text, encoding="utf-8")
+    assert are_as_before()
+    for name, other in {"params.yaml": "seed: 2\nsuite: own\n", "suites/own.yaml": "arms: {a: {}}\n"}.items():
+        before = Path(name).read_text(encoding="utf-8")
+        for wrong in (other, "seed: [\n", "\n"):
+            Path(name).write_text(wrong, encoding="utf-8")
+            assert not are_as_before()
+        Path(name).write_text(before, encoding="utf-8")
+    BEGAN.write_text(text[: len(text) // 2], encoding="utf-8")
+    assert not are_as_before()
