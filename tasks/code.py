@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,11 @@ def digests(code: Code) -> dict[str, str]:
 
 
 def state_of_source(params: dict[str, Any]) -> str:
-    """Of a source outside that it is to be read; of others who was forgotten, and what numbers come from."""
+    """Of a source outside that it is to be read; of others who was forgotten, and whose numbers are drawn."""
     if value_at(params, "ingest.source") not in MADE:
         return ASKED
     forgotten = hashlib.sha256((text_of(Path("live/forgotten.json")) or "").encode()).hexdigest()
-    return f"Python {platform.python_version()}, polars {version('polars')}, forgotten {forgotten}\n"
+    return f"Python {platform.python_version()}, forgotten {forgotten}\n"
 
 
 def note_read() -> None:

@@ -7,8 +7,6 @@ import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from spring.code import code_digest, modules_of
 
 FORMAT = 3
@@ -27,7 +25,7 @@ def cell_key(module: str, **parts: Any) -> str:
 
 def as_json(value: Any) -> Any:
     """What JSON has no word for: parameter models and dataclasses."""
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump"):  # pydantic's: importing it takes longer than what asks for a key or two
         return value.model_dump(mode="json")
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
