@@ -24,7 +24,8 @@ def test_nothing_is_left_of_a_person(pair: Pair, tmp_path: Path) -> None:
     assert set(before) - never, "of bob, and of all together with him"
     texts = texts_of(live, "bob")
     assert len(holding(tmp_path, "bob", texts)) > 50  # the search finds
-    (live.folder / "notes.txt").write_text("ask bob", encoding="utf-8")
+    for place in (live.folder, tmp_path / "store"):
+        (place / "notes.txt").write_text("ask bob", encoding="utf-8")
     stored = {file: file.read_bytes() for file in (tmp_path / "store/files").rglob("*") if file.is_file()}
 
     head = live.git("rev-parse", "HEAD")
@@ -51,8 +52,10 @@ def test_nothing_is_left_of_a_person(pair: Pair, tmp_path: Path) -> None:
     assert set(there.listed("segments")) == {
         path.name for path in (live.folder / ".cells/segments").iterdir()
     }
-    assert "still holds them: notes.txt" in done.stdout and done.stdout.count("still holds them") == 1
-    (live.folder / "notes.txt").unlink()
+    assert done.stdout.count("still holds them") == 2
+    for place, name in ((live.folder, "notes.txt"), (tmp_path / "store", str(tmp_path / "store/notes.txt"))):
+        assert f"still holds them: {name}\n" in done.stdout
+        (place / "notes.txt").unlink()
     assert holding(tmp_path, "bob", texts) == []
     assert "bob" not in live.git("log", "-1", "--format=%B%an%ae")
     assert live.git("status", "--porcelain") == ""

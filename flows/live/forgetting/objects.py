@@ -40,10 +40,11 @@ class Objects:
 
     @property
     def remote_folder(self) -> Path | None:
-        """Where the remote lies, if that is a folder here."""
+        """Where the remote lies, if that is a folder here, with what else somebody has put there."""
         if self.remote is None or self.remote.fs.protocol != "local":
             return None
-        return Path(self.remote.path)
+        objects = Path(self.remote.path)
+        return objects.parents[1] if objects.parts[-2:] == ("files", "md5") else objects
 
     def doomed(self) -> set[str]:
         """The objects that must go: of every version that held them, and of none that does not."""
