@@ -19,7 +19,8 @@ from spring.engine.cache import KeyValueCache, PackedBlock
 from spring.engine.layers import decoder_of
 from spring.engine.lora import AdapterBank, reading
 from spring.engine.packing import Pack, filled
-from spring.engine.passes import causal_softmax, causal_softmax_backward
+from spring.engine.passes import causal_softmax, causal_softmax_backward, has_kernels
+from spring.engine.stepping import attend
 
 ATTENTION = "spring_packed"
 # Arguments that change nothing: dropout is off, rows are causal, positions are in queries and keys already.
@@ -162,6 +163,8 @@ def _attend_to_cache(
 ) -> Tensor:
     """One new token per row of a block: query [H, n, d] against keys and values [n, K, C, d] -> [n, H, d]."""
     keys, values = pair
+    if has_kernels(query):
+        return attend(query, keys, values, block.lengths, scaling, window)
     n, heads = keys.shape[:2]
     q = query.transpose(0, 1).reshape(n * heads, -1, query.shape[2])  # [n K, G, d]
     scores = torch.bmm(q, keys.flatten(0, 1).transpose(1, 2)).float().mul_(scaling)  # [n K, G, C]
