@@ -105,15 +105,17 @@ gpu-check: setup ## is everything right on this machine's GPU, and how fast (8 m
 	@python -m bench.gpu
 
 PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
+LINT = ruff check . && ruff format --check .
+# $(call beside-types,TESTS): mypy while tests run; fails where either does.
+beside-types = { mypy & types=$$!; $(1); tests=$$?; wait $$types && exit $$tests; }
 test: setup ## lint, types, all tests
-	@ruff check . && ruff format --check . && mypy && $(PYTEST)
+	@$(LINT) && $(call beside-types,$(PYTEST))
 
 check: setup ## lint, types and the quick tests, in a minute or so
-	@ruff check . && ruff format --check . && { mypy & types=$$!; $(PYTEST) -q -m "not slow"; tests=$$?; \
-	  wait $$types && exit $$tests; }
+	@$(LINT) && $(call beside-types,$(PYTEST) -q -m "not slow")
 
 lint: setup ## lint only
-	@ruff check . && ruff format --check .
+	@$(LINT)
 
 types: setup ## types only
 	@mypy

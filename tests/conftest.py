@@ -39,15 +39,6 @@ TOGETHER = {
         "test_two_machines_compute_a_stage_as_one_does",
     },
 }
-# They come first, so that no worker is busy for long when there is nothing left for the other.
-HEAVIEST = [
-    *TOGETHER,
-    "test_flow.py",
-    "test_compare.py",
-    "test_seeds.py",
-    "test_report.py",
-    "test_pipeline.py",
-]
 
 
 def group_of(test: str) -> str:
@@ -58,9 +49,12 @@ def group_of(test: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The heaviest groups first; within one, tests stay in their order."""
-    order = {group: place for place, group in enumerate(HEAVIEST)}
-    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+    """Groups with slow tests first, so that quick ones keep all workers busy to the end.
+
+    Within groups, and among groups of a kind, the order stays.
+    """
+    slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: group_of(item.nodeid) not in slow)
 
 
 @pytest.hookimpl(optionalhook=True)

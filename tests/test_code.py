@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import pytest
 import yaml
@@ -40,12 +42,26 @@ def names(root: Path) -> list[str]:
     return [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files]
 
 
+class Finder(ModuleFinder):
+    """Python's own, which reads the bytecode of a text once for all modules that reach it."""
+
+    def scan_opcodes(self, co: CodeType) -> list[tuple[str, Any]]:
+        return opcodes(co)
+
+
+@cache
+def opcodes(co: CodeType) -> list[tuple[str, Any]]:
+    return list(ModuleFinder.scan_opcodes(ModuleFinder(), co))
+
+
 @cache
 def reached(module: str) -> set[str]:
     """What Python's own finder, which reads bytecode, says that a module imports anywhere."""
     others = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in PACKAGES]
-    finder = ModuleFinder(path=[str(ROOT)], excludes=others)  # a folder wandb/ is not the library
-    finder.import_hook(module)
+    finder = Finder(path=[str(ROOT)], excludes=others)  # a folder wandb/ is not the library
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modulefinder.compile", compiled, raising=False)
+        finder.import_hook(module)
     return {name for name in finder.modules if name.split(".")[0] in PACKAGES}
 
 
@@ -59,21 +75,34 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def states(root: Path) -> dict[str, str]:
+compiled = cache(compile)
+
+
+def states(code: Code) -> dict[str, str]:
     """The digest of every cell's and every stage's code."""
-    code = Code(root)
     return {module: code.digest(module) for module in CELLS} | digests(code)
 
 
 def edits(root: Path, change: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Every module with `change` behind its text, one after the other, and the digests then."""
+    code = Code(root)
+    states(code)
     for module in names(root):
-        file = Code(root).file(module)
+        file = code.file(module)
         assert file is not None
         before = file.read_text(encoding="utf-8")
         file.write_text(f"{before}\n{change}\n", encoding="utf-8")
-        yield module, states(root)
+        yield module, states(but(code, module))
         file.write_text(before, encoding="utf-8")
+
+
+def but(known: Code, module: str) -> Code:
+    """Code that has yet to read one module, and knows all others."""
+    code = Code(known.root)
+    code._files = known._files
+    code._read = {name: read for name, read in known._read.items() if name != module}
+    code._imports = {name: found for name, found in known._imports.items() if name != module}
+    return code
 
 
 def test_there_are_cells_and_stages() -> None:
@@ -81,29 +110,32 @@ def test_there_are_cells_and_stages() -> None:
 
 
 @pytest.mark.slow
-def test_an_edit_changes_exactly_what_can_reach_it(copy: Path) -> None:
+def test_an_edit_changes_exactly_what_can_reach_it(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys of cells, and stages that run; no other."""
+    monkeypatch.setattr("spring.code.MEMORY", Memory(tmp_path / "code.json"))
     reach = {module: reached(module) for module in CELLS} | {
         name: reached(f"tasks.{name}") for name in STAGES
     }
-    before, touched = states(copy), 0
+    before, touched = states(Code(copy)), 0
     for module, after in edits(copy, "edited = 1"):
         changed = {name for name, digest in after.items() if digest != before[name]}
         assert changed == {name for name, found in reach.items() if module in found}, module
         touched += bool(changed)
     assert touched > 100
-    assert states(copy) == before
+    assert states(Code(copy)) == before
 
 
 def test_comments_cost_nothing(copy: Path) -> None:
     """In every module at once."""
-    before, texts = states(copy), dict[Path, str]()
+    before, texts = states(Code(copy)), dict[Path, str]()
     for module in names(copy):
         file = Code(copy).file(module)
         assert file is not None
         texts[file] = file.read_text(encoding="utf-8")
         file.write_text(f"# a comment\n{texts[file]}\n# another\n", encoding="utf-8")
-    after = states(copy)
+    after = states(Code(copy))
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
     assert after == before and len(texts) > 200

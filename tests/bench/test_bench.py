@@ -110,9 +110,10 @@ def test_long_contexts_are_cut_out_of_what_all_wrote(tokenizer: Any) -> None:
 
 @pytest.mark.slow
 def test_both_sides_agree(real_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the default model: scores, adapters after some steps, tokens of two mixed paths."""
+    """On the default model: scores, adapters after two steps of two texts, tokens of two mixed paths."""
     from bench import agreement, sides
 
     monkeypatch.setattr(sides, "MODEL", real_folder)
+    monkeypatch.setattr(sides, "ITEMS", 2)
     found = agreement.check("cpu", "personas", baselines=False, lessons=1)
     assert found["logp_nats"] > 0, "two ways of computing never agree to the last bit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +24,17 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm) -> P
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an empty database of Prefect's lies once a server has made one, for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "empty-prefect.db"
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[str]:
     """A Prefect server with an empty database for a module; the address of its API."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+    with prefect_server(tmp_path_factory.mktemp("prefect"), empty) as address:
         yield address
 
 

@@ -96,35 +96,40 @@ def write_adapt(
     random: np.random.Generator,
 ) -> None:
     period = split["period"][0]
-    scores, curves, index = (
-        [pl.DataFrame(schema=SCORES)],
-        [pl.DataFrame(schema=CURVES)],
-        [pl.DataFrame(schema=INDEX)],
-    )
+    scores, curves, index = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for place, recipe in enumerate(recipes):
         for (user,), rows in split.filter(pl.col("part") == "train").group_by("user_id", maintain_order=True):
             lift = np.array(
                 [{"stable": 0.0, "noise": -1.0}.get(kinds[key], 0.8) for key in rows["interaction_id"]]
             )
             drift = random.normal(-2, 0.5, rows.height) + lift
-            score = {
-                "drift_score": drift if period else [None] * rows.height,
-                "selected": drift >= np.sort(drift)[-2],
-                "logp_adap": -20.0 - 10 * drift,  # hardness 2 + drift
-                "tokens": [10] * rows.height,
-                "novelty": drift,
-                "quality": -drift,
-            }
+            least = np.sort(drift)[-2]
             keys = {"recipe": recipe, "user_id": user, "period": period}
-            chosen = rows["interaction_id"].filter(pl.Series(score["selected"])).to_list()
-            scores.append(pl.DataFrame(keys | {"interaction_id": rows["interaction_id"]} | score, SCORES))
+            scores += [
+                {
+                    **keys,
+                    "interaction_id": item,
+                    "drift_score": score if period else None,
+                    "selected": score >= least,
+                    "logp_adap": -20.0 - 10 * score,  # hardness 2 + drift
+                    "tokens": 10,
+                    "novelty": score,
+                    "quality": -score,
+                }
+                for item, score in zip(rows["interaction_id"], drift.tolist(), strict=True)
+            ]
+            chosen = [row["interaction_id"] for row in scores[-rows.height :] if row["selected"]]
             steps = 6 + 4 * place
             loss = 2.5 * np.exp(-np.arange(steps) / 6) + 1.2 - 0.1 * period + random.normal(0, 0.12, steps)
-            curves.append(pl.DataFrame(keys | {"step": np.arange(steps), "loss": loss}, CURVES))
-            costs = {"bytes": [10], "tokens": [100], "seconds": [1.5], "seconds_score": [0.5]}
-            index.append(pl.DataFrame(keys | {"file": "none", "chosen": [chosen]} | costs, INDEX))
-    for name, frames in {"scores": scores, "curves": curves, "index": index}.items():
-        write(pl.concat(frames), root / f"data/adapt/{period}/{name}.parquet")
+            curves += [keys | {"step": step, "loss": value} for step, value in enumerate(loss.tolist())]
+            costs = {"bytes": 10, "tokens": 100, "seconds": 1.5, "seconds_score": 0.5}
+            index.append(keys | {"file": "none", "chosen": chosen} | costs)
+    for name, made, schema in (
+        ("scores", scores, SCORES),
+        ("curves", curves, CURVES),
+        ("index", index, INDEX),
+    ):
+        write(pl.DataFrame(made, schema), root / f"data/adapt/{period}/{name}.parquet")
 
 
 def write_memory(root: Path, split: pl.DataFrame, memories: list[str]) -> None:

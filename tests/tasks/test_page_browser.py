@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +61,13 @@ class Opened:
         self.page.wait_for_selector("html[data-drawn=all]")
 
 
-@pytest.fixture(scope="module")
-def opened(browser: Browser, report: Path) -> Opened:
-    """One page for the tests that leave it as it is."""
-    return Opened(browser, report)
-
-
 Visit = Callable[..., Opened]
 
 
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens pages that are closed behind the test."""
-    seen: list[Opened] = []
-
-    def go(report: Path, **look: Any) -> Opened:
-        seen.append(Opened(browser, report, **look))
-        return seen[-1]
-
-    yield go
-    for one in seen:
-        one.page.context.close()
+@pytest.fixture(scope="module")
+def visit(browser: Browser) -> Visit:
+    """Opens a page once in each look; what a test does to it, it undoes, or no other test looks at."""
+    return cache(lambda report, **look: Opened(browser, report, **look))
 
 
 def sticking_out(page: Page) -> list[str]:
@@ -110,23 +97,29 @@ def test_page_is_silent_and_fits(visit: Visit, report: Path, tmp_path: Path, wid
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit: Visit, report: Path, scheme: str) -> None:
-    opened = visit(report, scheme=scheme)
-    opened.page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
-    found = Axe().run(opened.page).response["violations"]
+def test_axe_finds_nothing(visit: Visit, report: Path, scheme: Any) -> None:
+    page = visit(report).page
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("shut = document.querySelectorAll('details:not([open])')")
+    page.evaluate("shut.forEach((one) => { one.open = true; })")
+    found = Axe().run(page).response["violations"]
+    page.evaluate("shut.forEach((one) => { one.open = false; })")
+    page.emulate_media(color_scheme="light")
     assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
 
 
-def test_first_screen_answers_without_scrolling(opened: Opened) -> None:
+def test_first_screen_answers_without_scrolling(visit: Visit, report: Path) -> None:
+    page = visit(report).page
+    page.evaluate("scrollTo(0, 0)")
     for part in (".answer", ".picture svg", ".numbers"):
-        box = opened.page.locator(part).bounding_box()
-        assert box is not None and box["y"] + box["height"] <= 900, part
-    assert opened.page.locator(".numbers strong").all_inner_texts() == ["5", "80 s", "2 CPU cores"]
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 900, part
+    assert page.locator(".numbers strong").all_inner_texts() == ["5", "80 s", "2 CPU cores"]
 
 
-def test_every_drawing_is_drawn(opened: Opened) -> None:
+def test_every_drawing_is_drawn(visit: Visit, report: Path) -> None:
     """As SVG with a mark for every value; those of users who are not shown wait."""
-    figures = opened.page.locator(".chart:visible")
+    figures = visit(report).page.locator(".chart:visible")
     assert figures.count() > 15
     for place in range(figures.count()):
         assert figures.nth(place).locator("svg [role=graphics-symbol][aria-label]").count() > 0
@@ -150,8 +143,9 @@ def test_values_show_on_hover_and_by_keyboard(visit: Visit, report: Path) -> Non
     assert tip.is_hidden()
 
 
-def test_arms_are_switched_on_and_off(visit: Visit, report: Path) -> None:
-    page = visit(report).page
+def test_arms_are_switched_on_and_off(browser: Browser, report: Path) -> None:
+    """On a page of its own: all drawings change."""
+    page = Opened(browser, report).page
     lines = "[data-chart=periods-logp_per_token] .mark-line path"
     coloured = page.locator(f"{lines}[stroke^='var(--series'], {lines}[stroke='var(--muted)']")
     pale = page.locator(f"{lines}[stroke='var(--faint)']")
@@ -212,7 +206,8 @@ def test_users_are_shown_one_at_a_time(visit: Visit, report: Path) -> None:
     assert target.is_visible() and target.locator("th").inner_text().startswith("1")
 
 
-def test_nothing_of_a_hostile_text_runs(opened: Opened) -> None:
+def test_nothing_of_a_hostile_text_runs(visit: Visit, report: Path) -> None:
+    opened = visit(report)
     assert opened.said == [] and opened.page.locator("img").count() == 0
     assert opened.page.title() == f"A report {HOSTILE}"
     assert "{{ 7 * 7 }}" in opened.page.locator("h1").inner_text()
@@ -227,7 +222,7 @@ def test_command_is_copied(visit: Visit, report: Path) -> None:
 
 def test_paper_cuts_nothing(visit: Visit, report: Path) -> None:
     """As wide as A4 between its margins: nothing sticks out, and what scrolls on a screen is whole."""
-    page = visit(report).page
+    page = visit(report, width=820).page
     page.set_viewport_size({"width": A4, "height": 1000})
     page.emulate_media(media="print")
     page.wait_for_timeout(200)
@@ -282,6 +277,11 @@ def test_of_many_users_all_are_counted_and_some_are_shown(visit: Visit, crowd: P
     assert kinds == ["highest lead"] * 2 + ["lowest lead"] * 2 + ["by chance"] * 2
 
 
+def test_axe_finds_nothing_on_a_page_of_many_users(visit: Visit, crowd: Path) -> None:
+    found = Axe().run(visit(crowd).page).response["violations"]
+    assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
+
+
 def test_a_user_is_found_by_name_among_those_shown(visit: Visit, crowd: Path) -> None:
     page = visit(crowd).page
     name = page.locator("[data-show='3']").inner_text()
@@ -290,8 +290,3 @@ def test_a_user_is_found_by_name_among_those_shown(visit: Visit, crowd: Path) ->
     page.locator("[data-show]:visible").click()
     assert page.locator(".person:visible h3").all_inner_texts() == [name]
     assert page.locator("#person").input_value() == "3"
-
-
-def test_axe_finds_nothing_on_a_page_of_many_users(visit: Visit, crowd: Path) -> None:
-    found = Axe().run(visit(crowd).page).response["violations"]
-    assert {one["id"]: [node["target"] for node in one["nodes"][:3]] for one in found} == {}
