@@ -1,9 +1,8 @@
 """What many users cost the stages without a model: `python -m bench.people`.
 
-Of 100, 1,000 and 10,000 personas with 12 texts each, in 3 periods and under 2 arms: seconds, seconds of
-processor time, peak memory and bytes written of ingest, split, evaluate and report (with W&B offline); ingest
-once more, when nothing has changed. What a model would have given is made up (bench/invented.py). Written to
-bench/results/people.json.
+Of 100, 1,000, 3,000 and 10,000 personas with 12 texts each, in 3 periods and under 2 arms: seconds, seconds
+of processor time, peak memory and bytes written of ingest, split, evaluate and report (with W&B offline).
+What a model would have given is made up (bench/invented.py). Written to bench/results/people.json.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from bench.machine import about, spent, write_result
 from tasks.params import load_params
 
 ROOT = Path(__file__).parents[1]
-USERS = (100, 1_000, 10_000)
+USERS = (100, 1_000, 3_000, 10_000)
 TEXTS, PERIODS, ARMS = 12, 3, ("base", "spring")
 STEPS = {  # what is run, and where it writes
     "ingest": ("data/ingest",),
-    "ingest, again": ("data/ingest",),
     "split": ("data/split",),
     "evaluate": ("data/evaluate", "data/metrics.json"),
     "report": ("data/report", "wandb"),
@@ -71,7 +69,7 @@ def measure(users: int, folder: Path) -> dict[str, Row]:
     for step, paths in STEPS.items():
         if step == "evaluate":
             run("bench.invented", folder)
-        found[step] = run(f"tasks.{step.partition(',')[0]}", folder)
+        found[step] = run(f"tasks.{step}", folder)
         found[step]["bytes"] = sum(size(folder / path) for path in paths)
         print(f"{users:,} users, {step}: {row_text(found[step])}", flush=True)
     found["report"]["page_bytes"] = size(folder / PAGE)

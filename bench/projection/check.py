@@ -27,7 +27,7 @@ class Row:
 
 
 def users() -> list[Row]:
-    """With 10,000 users, by the line through 100 and 1,000."""
+    """With 10,000 users, by the line through 1,000 and 3,000."""
     rows = []
     for name, values in (measured.stage_seconds() | measured.sizes()).items():
         if HUGE in values:

@@ -13,7 +13,7 @@ from bench.projection.schedule import Driver
 from bench.stages import summed
 
 EARLIER = 15.8  # seconds of 1,000 tasks without work, two workers, beside much other work
-SMALL, LARGE = "100", "1000"  # users that lines are drawn through
+SMALL, LARGE = "1000", "3000"  # users that lines are drawn through
 
 
 @dataclass(frozen=True)

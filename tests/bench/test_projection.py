@@ -16,7 +16,7 @@ SHARE = {"score": 0.8, "train": 0.5, "generate": 0.5}
 
 def test_a_line_goes_through_both_sizes() -> None:
     """2 s for 100 and 11 s for 1,000 users: a second, and 10 ms for each."""
-    found = line({"100": 2.0, "1000": 11.0})
+    found = line({"1000": 11.0, "3000": 31.0})
     assert (found.fixed, found.each) == pytest.approx((1.0, 0.01))
     assert found.at(10_000) == pytest.approx(101)
 
@@ -37,7 +37,7 @@ def test_many_workers_wait_for_the_driver() -> None:
 
 
 def test_more_workers_take_less_time_until_the_driver_binds() -> None:
-    lines = {stage.name: line({"100": 1.0, "1000": 1.9}) for stage in stages(REVIEWS, SHARE)}
+    lines = {stage.name: line({"1000": 1.9, "3000": 3.9}) for stage in stages(REVIEWS, SHARE)}
     known = Rates(Driver(0.01, 0.0), lines, SHARE)
     one, ten, many = (one_period(20_000, workers, known) for workers in (1, 10, 1000))
     assert one.all_hours > 5 * ten.all_hours
