@@ -2,7 +2,8 @@
 
 A small experiment on a tiny model is run undisturbed; then its stages again and again, each time with one
 fault at a random moment, and once more without. What must hold: the end is that of the undisturbed run, bit
-for bit, and whatever went wrong was told. With `--keep` the figures go to bench/results/faults.json.
+for bit, and whatever went wrong was told. With `--keep` the figures of these kinds go to
+bench/results/faults.json.
 
     kill    the stage is killed (SIGKILL)
     flip    a bit of a segment of the store is flipped, or the segment cut off
@@ -42,13 +43,15 @@ from tqdm import tqdm
 from bench import updates
 from bench.contents import content_of, is_compared
 from bench.fuzz import KINDS
-from bench.machine import write_result
+from bench.machine import RESULTS
 from bench.processes import BEFORE, ROOT, Stage, child, dvc, finish, start
 from bench.tiny import save_tiny
 from spring.store.cells import CellStore
+from tasks.files import write_json
 
 WORDS = ("the", "a", "good", "bad", "fine", "old", "new", "red", "blue", "cup", "lamp", "works", "again")
 STAGES: tuple[Stage, ...] = tuple((name, t) for t in (0, 1) for name in ("adapt", "consolidate", "generate"))
+RESULT = RESULTS / "faults.json"
 MOST = 3  # attempts after which a stage has not recovered
 STARTS = 2.5  # seconds that DVC and then a stage of its own take to begin
 
@@ -267,13 +270,19 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def kept_faults() -> dict[str, dict[str, Any]]:
+    """What was kept of earlier runs, also of other kinds."""
+    found: dict[str, dict[str, Any]] = json.loads(RESULT.read_text(encoding="utf-8"))["faults"]
+    return found
+
+
 def main() -> None:
     """Tries every kind of fault and prints a table; exit status 1 where one was silent or left its mark."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=25, help="of every kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=ALL, default=ALL)
-    parser.add_argument("--keep", action="store_true", help="write bench/results/faults.json")
+    parser.add_argument("--keep", action="store_true", help="write them into bench/results/faults.json")
     arguments = parser.parse_args()
     slow = ["transformers.models.llama.modeling_llama", "bm25s"]
     for module in slow + [f"tasks.{name}" for name, _ in (*BEFORE, *STAGES)]:
@@ -282,7 +291,8 @@ def main() -> None:
         found = run(Path(folder), arguments.kinds, tries=arguments.tries, seed=arguments.seed)
     print(table(found))
     if arguments.keep:
-        write_result("faults", {"tries": arguments.tries, "seed": arguments.seed}, faults=found)
+        seeded = {kind: {"seed": arguments.seed, **one} for kind, one in found.items()}
+        write_json({"faults": {**kept_faults(), **seeded}}, RESULT)
     if any(one["wrong"] or any(end.startswith("silent") for end in one["ends"]) for one in found.values()):
         sys.exit("error: a fault was silent, or a stage ended otherwise than undisturbed")
 
