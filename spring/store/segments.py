@@ -54,7 +54,7 @@ class Segment:
                 listed = {key: one for key, one in listed.items() if one[0] == _check(key, one[1])}
             self._list([(key, files) for key, (_, files) in listed.items()])
             self._place({name: entry["data_offsets"] for name, entry in header.items()})
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise DamagedError(f"{path.name}: {error}") from error
 
     def _list(self, cells: Sequence[tuple[str, dict[str, str]]]) -> None:
@@ -92,7 +92,7 @@ class Segment:
 
     def _content(self, key: str, number: int) -> bytes:
         start, end = self._places[number].tolist()
-        content = os.pread(self.file.fileno(), end - start, self._start + start)
+        content = os.pread(self.file.fileno(), max(0, end - start), self._start + max(0, start))
         if _digest(content) != self._digests[number].tobytes().hex():
             name = self._names[self._named[number]]
             raise DamagedError(f"{key}: {name} is not what was written")
