@@ -13,6 +13,7 @@ from bench.projection.schedule import Driver
 from bench.stages import summed
 
 EARLIER = 15.8  # seconds of 1,000 tasks without work, two workers, beside much other work
+STAGES = ("ingest", "split", "score_base", "adapt", "consolidate", "generate", "evaluate", "report")
 SMALL, LARGE = "1000", "3000"  # users that lines are drawn through
 
 
@@ -44,15 +45,12 @@ def read(name: str) -> dict[str, Any]:
 def stage_seconds() -> dict[str, dict[str, float]]:
     """Stage -> users -> seconds of a processor without the engine's, all periods; of 3 periods and 2 arms.
 
-    Stages with cells: `bench.storage --hollow`. The others: `bench.people`, where they are told alone.
+    From `bench.storage --hollow`, so that all are of one run.
     """
     found: dict[str, dict[str, float]] = {}
     for users, one in read("storage")["hollow"].items():
-        for stage in ("score_base", "adapt", "consolidate", "generate"):
+        for stage in STAGES:
             found.setdefault(stage, {})[users] = summed(one["stages"])[stage]["cpu_seconds"]
-    for users, rows in read("people")["users"].items():
-        for stage in ("ingest", "split", "evaluate", "report"):
-            found.setdefault(stage, {})[users] = rows[stage]["cpu_seconds"]
     return found
 
 
