@@ -5,7 +5,7 @@ left; with --hollow nothing but that (bench/hollow.py). Per number of users: fil
 store, of data/ and of DVC's cache, and of all three, where a file under three names counts once, beside the
 adapters' own and the texts'; seconds (of the clock, and of processors) and peak memory of every stage; the
 same of `dvc repro` with nothing to do, of `adapt@1` when its cells are all there, and of `make verify`.
-Written to bench/results/storage.json.
+Written to bench/results/storage.json, beside the run before: a busy machine's speed changes by the minute.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ texts = [text for own in writers("personas", 32) for row in own for text in row]
 save_tiny(Path(sys.argv[1]), texts, size=1024)
 """  # in a process of its own: each one counts the memory of that which it was forked from
 RESULT = RESULTS / "storage.json"
+RUNS = 2  # that are kept, the latest last
 Numbers = dict[str, Any]
 
 
@@ -152,9 +153,9 @@ def main() -> None:
             found[str(users)] = measure(clone)
             print(table(found))
     before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    found = before.get(name, {}) | found
     before.pop("about", None)
-    write_result(RESULT.stem, about(load_params().model), **{**before, name: found})
+    runs = [*before.pop(name, [])[1 - RUNS :], found]
+    write_result(RESULT.stem, about(load_params().model), **before, **{name: runs})
 
 
 if __name__ == "__main__":

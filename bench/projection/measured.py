@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -42,23 +42,25 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def stage_seconds() -> dict[str, dict[str, float]]:
-    """Stage -> users -> seconds of a processor without the engine's, all periods; of 3 periods and 2 arms.
+def means(tell: Callable[[Any], Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Name -> users -> what `tell` says of a run of `bench.storage --hollow`; the mean of those kept."""
+    every: dict[str, dict[str, list[float]]] = {}
+    for run in read("storage")["hollow"]:
+        for users, one in run.items():
+            for name, value in tell(one).items():
+                every.setdefault(name, {}).setdefault(users, []).append(value)
+    return {name: {users: fmean(values) for users, values in of.items()} for name, of in every.items()}
 
-    From `bench.storage --hollow`, so that all are of one run.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for users, one in read("storage")["hollow"].items():
-        for stage in STAGES:
-            found.setdefault(stage, {})[users] = summed(one["stages"])[stage]["cpu_seconds"]
-    return found
+
+def stage_seconds() -> dict[str, dict[str, float]]:
+    """Stage -> users -> seconds of a processor without the engine's, all periods; of 3 periods and 2 arms."""
+    return means(lambda one: {stage: summed(one["stages"])[stage]["cpu_seconds"] for stage in STAGES})
 
 
 def sizes() -> dict[str, dict[str, float]]:
     """What lies on the disk -> users -> how much: MB, files; and the seconds of commands that read it."""
-    found: dict[str, dict[str, float]] = {}
-    for users, one in read("storage")["hollow"].items():
-        for name, value in {
+    return means(
+        lambda one: {
             "all three places, MB": one["mb"]["all"],
             "cell store, MB": one["mb"][".cells"],
             "index of adapters, MB": one["mb"]["index"],
@@ -66,9 +68,8 @@ def sizes() -> dict[str, dict[str, float]]:
             "`dvc repro` with nothing to do, s": one["nothing_to_do"]["cpu_seconds"],
             "a stage whose cells are there, s": one["laid_out"]["cpu_seconds"],
             "`make verify`, s": one["verify"]["cpu_seconds"],
-        }.items():
-            found.setdefault(name, {})[users] = value
-    return found
+        }
+    )
 
 
 def share(job: str) -> float:
