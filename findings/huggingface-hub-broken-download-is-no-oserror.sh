@@ -15,6 +15,7 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlunsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -48,8 +49,8 @@ class Hub(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("", 0), Hub)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-host, port = server.server_address
-os.environ |= {"HF_ENDPOINT": f"http://{host}:{port}", "HF_HUB_DISABLE_XET": "1"}
+here = "{}:{}".format(*server.server_address)
+os.environ |= {"HF_ENDPOINT": urlunsplit(("http", here, "", "", "")), "HF_HUB_DISABLE_XET": "1"}
 from huggingface_hub import snapshot_download
 
 try:

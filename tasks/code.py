@@ -8,7 +8,6 @@ begins with: the stages after it refuse to go on with anything else (tasks/stage
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from spring.code import Code
+from spring.store.keys import fingerprint
 from tasks.files import write_text
 from tasks.quick_yaml import read_yaml, write_yaml
 from tasks.stage import BEGAN, read_params, run, suite_file, text_of, value_at
@@ -46,7 +46,7 @@ def state_of_source(params: dict[str, Any]) -> str:
     """Of a source outside that it is to be read; of others who was forgotten, and whose numbers are drawn."""
     if value_at(params, "ingest.source") not in MADE:
         return ASKED
-    forgotten = hashlib.sha256((text_of(Path("live/forgotten.json")) or "").encode()).hexdigest()
+    forgotten = fingerprint(text_of(Path("live/forgotten.json")), length=64)
     return f"Python {platform.python_version()}, forgotten {forgotten}\n"
 
 
