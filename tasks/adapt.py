@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,8 +18,9 @@ from spring.engine.settings import Learning
 from spring.settings.arm import recipe_of
 from spring.settings.train import Train
 from tasks.cells.training import TrainJob, train
-from tasks.files import DATA, read_parquet, write_parquet
+from tasks.files import DATA, Users, read_parquet, scan_parquet
 from tasks.stage import run
+from tasks.steps.blocks import Parted
 from tasks.steps.choosing import DRIFT, choose
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import INDEX, carried_on
@@ -55,6 +58,7 @@ CURVES: dict[str, Any] = {
     "lr": pl.Float64,
     "grad_norm": pl.Float64,
 }
+TABLES = {"index": INDEX, "curves": CURVES, "confidences": CONFIDENCES, "scores": SCORES}
 
 
 def main() -> None:
@@ -62,32 +66,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--period", type=int, required=True)
     period = parser.parse_args().period
-    bench = Experiment()
-    rows = read_parquet(DATA / "split" / f"{period}.parquet")
+    bench, split = Experiment(), DATA / "split" / f"{period}.parquet"
+    until, out = first_query(split), DATA / "adapt" / str(period)
     if bench.params.split.by == "count":  # `split` may have had other arms
-        check_partners(bench.params.arms, rows["user_id"].unique().to_list())
-    until = first_query(rows)
-    if until is None:
-        write(bench, [], [], period)
-        return
-    cases = read_cases(bench, rows.filter(pl.col("part") == "train"), period)
-    choose(bench, cases, period)
+        check_partners(bench.params.arms, read_parquet(split, ["user_id"])["user_id"].unique().to_list())
+    shutil.rmtree(out, ignore_errors=True)
+    with ExitStack() as held:
+        tables = {name: held.enter_context(Parted(out / f"{name}.parquet")) for name in TABLES}
+        for users in bench.blocks(split):
+            new, placed = learn(bench, users, until, period) if until else ([], [])
+            for name, part in lay_out(bench, users, new, placed, period).items():
+                tables[name].add(part)
+
+
+def learn(
+    bench: Experiment, users: Users, until: datetime, period: int
+) -> tuple[list[str], Iterator[Placed]]:
+    """Has the adapters of some users learn a period: cells that are new, and all adapters of the period.
+
+    until: its first test query.
+    """
+    cases = read_cases(bench, users, period)
+    choose(bench, cases, period, users)
     cases = pool(cases, until=until, learned_until=bench.learned_until(period - 1))
-    set_turns(bench, cases, period)
+    set_turns(bench, cases, period, users)
     if period == 0:
         cases = train_foundations(bench, cases, until) + cases
     start_late(bench, cases)
     cases, placed = lay_levels(bench, cases, until=until, period=period)
-    keys = train(bench, [job_of(bench, case, period) for case in cases], f"adapt@{period} train")
+    jobs = [job_of(bench, case, period) for case in cases]
+    keys = train(bench, jobs, f"adapt@{period} train{users.told}")
     lessons = (
         place_lesson(case, bench.adapter(key, case.train.lora)) for case, key in zip(cases, keys, strict=True)
     )
-    new = [one.adapter.key for one in placed if one.file is None] + keys
-    write(bench, new, chain(placed, lessons), period)
+    return [one.adapter.key for one in placed if one.file is None] + keys, chain(placed, lessons)
 
 
-def first_query(rows: pl.DataFrame) -> datetime | None:
-    """The time of the period's first test query, of its last text if it has none; null: nobody wrote."""
+def first_query(split: Path) -> datetime | None:
+    """The time of a period's first test query, of its last text if it has none; null: nobody wrote."""
+    rows = read_parquet(split, ["part", "timestamp"])
     tests = rows.filter(pl.col("part") == "test")
     found = rows["timestamp"].max() if tests.is_empty() else tests["timestamp"].min()
     assert found is None or isinstance(found, datetime), "a column of times"
@@ -132,29 +149,29 @@ def learning_of(train: Train, lesson: int) -> Learning:
     return train.at(lesson).learning
 
 
-def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]:
-    """Every recipe for every user, in a fixed order; `rows` are the train rows of the period."""
-    scored = read_parquet(DATA / "score_base" / f"{period}.parquet").select(
-        "interaction_id", "logp", "tokens", "seconds"
-    )
+def read_cases(bench: Experiment, users: Users, period: int) -> list[Case]:
+    """Every recipe for every one of some users, in a fixed order."""
+    rows = scan_parquet(DATA / "split" / f"{period}.parquet", users).filter(part="train").collect()
+    columns = ["interaction_id", "logp", "tokens", "seconds"]
+    scored = read_parquet(DATA / "score_base" / f"{period}.parquet", columns, users)
     rows = rows.join(scored, on="interaction_id", how="left", maintain_order="left")
     here = rows["user_id"].unique(maintain_order=True).to_list()
     history, held = rows.clear(), dict[tuple[str, str], Rows]()
     if period > 0:
         folder = DATA / "consolidate" / str(period - 1)
-        history = read_parquet(folder / "history.parquet")
+        history = read_parquet(folder / "history.parquet", users=users)
         columns = ["memory", "user_id", "interaction_id"]
-        held = grouped(read_parquet(folder / "buffers.parquet", columns), "memory", "user_id")
-    users = by_user(pl.concat([history, rows], how="diagonal"))
-    absent = [user for user in users if user not in set(here)]
-    previous = bench.adapters(period - 1)
+        held = grouped(read_parquet(folder / "buffers.parquet", columns, users), "memory", "user_id")
+    known = by_user(pl.concat([history, rows], how="diagonal"))
+    absent = [user for user in known if user not in set(here)]
+    previous = bench.adapters(period - 1, users)
     cases = []
     for recipe, arm in bench.recipes.items():
         how = recipe_of(arm)
         catches_up = how.shared and how.data in ("current", "cumulative")  # with what was too late before
         memory = arm.memory_id if how.replay_share > 0 else None
         for user in here + absent if catches_up else here:
-            past, mine = parted(users[user], history.height)
+            past, mine = parted(known[user], history.height)
             kept = {row["interaction_id"] for row in held.get((memory or "", user), ())}
             replay = named(past, kept)
             lesson = previous.lessons((recipe, None if how.shared else user))
@@ -162,28 +179,25 @@ def read_cases(bench: Experiment, rows: pl.DataFrame, period: int) -> list[Case]
     return cases
 
 
-def write(bench: Experiment, new: list[str], placed: Iterable[Placed], period: int) -> None:
-    """Lays the stage's output out from the cells, those that are `new`, and lists what is carried on."""
-    out = DATA / "adapt" / str(period)
-    shutil.rmtree(out, ignore_errors=True)
-    index, curves, sure, scores = map(Growing, (INDEX, CURVES, CONFIDENCES, SCORES))
-    files = bench.store.link(new, out / "adapters")
+def lay_out(
+    bench: Experiment, users: Users, new: list[str], placed: Iterable[Placed], period: int
+) -> dict[str, pl.DataFrame]:
+    """Lays the cells out that are `new`; some users' rows of all tables, with those that are carried on."""
+    index, curves, sure, scores = map(Growing, TABLES.values())
+    files = bench.store.link(new, DATA / "adapt" / str(period) / "adapters")
     for one in placed:
         index.add([entry(one, period, one.file or f"adapters/{files[one.adapter.key]}")])
         curves.add(curve_rows(one, period))
         sure.add(one.case.confidences)
         scores.add(score_rows(one.case, period))
-    learned = index.frame()
-    write_parquet(pl.concat([learned, carried_on(learned, bench.recipes, period)]), out / "index.parquet")
-    write_parquet(curves.frame(), out / "curves.parquet")
-    confidences = sure.frame()
+    learned, confidences = index.frame(), sure.frame()
     if period > 0:
-        before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+        before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet", users=users)
         before = before.filter(pl.col("recipe").is_in(list(bench.recipes)))
         kept = before.join(confidences, on=["recipe", "user_id"], how="anti")
         confidences = pl.concat([confidences, kept])
-    write_parquet(confidences, out / "confidences.parquet")
-    write_parquet(scores.frame(), out / "scores.parquet")
+    index_rows = pl.concat([learned, carried_on(learned, bench.recipes, period, users)])
+    return dict(zip(TABLES, (index_rows, curves.frame(), confidences, scores.frame()), strict=True))
 
 
 def entry(one: Placed, period: int, file: str) -> dict[str, Any]:

@@ -29,7 +29,17 @@ from spring.measures.metrics import TEXT_METRICS, score_texts, scored_by
 from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
 from spring.store.keys import fingerprint
-from tasks.files import DATA, atomic, read_parquet, read_tests, write_json, write_parquet, write_text
+from tasks.files import (
+    DATA,
+    EVERYBODY,
+    Users,
+    atomic,
+    read_parquet,
+    read_tests,
+    write_json,
+    write_parquet,
+    write_text,
+)
 from tasks.machine import read_machine
 from tasks.measures.comparison import compare_arms, intervals_of
 from tasks.measures.costs import costs
@@ -45,32 +55,35 @@ from tasks.measures.headline import headline
 from tasks.measures.matrix import compare_measures, transfer_metrics
 from tasks.params import load_params
 from tasks.stage import run
+from tasks.steps.blocks import blocks
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: DVC leaves it to git, as the next one
 HEADLINE_FILE = DATA / "headline.json"
 KEYS = ["user_id", "interaction_id"]
+ORDER = ("arm", "user_id", "period", "interaction_id")
+ANSWERS = ["arm", *KEYS, "period", "text", "logp", "ref_tokens"]  # what scores are of
+SPENT = ["arm", "contexts", "seconds", "tokens", "row_steps"]  # what costs are of
 ENDS = {"": "mean", "_low": "low", "_high": "high"}  # columns of an interval
 
 
 def main() -> None:
     """Runs the stage."""
     params = load_params()
-    generations = read_generations(params)
-    tests = pl.concat(read_tests(t) for t in stream(params))  # what every arm must have answered
+    tests = pl.concat(read_tests(t).select(KEYS) for t in stream(params))  # what every arm must have answered
     if tests.is_empty():
         raise ValueError(
             "no period after period 0 has a test item, so that there is nothing to evaluate: wait for more "
             "data, or set a shorter split.every or another split.start"
         )
-    check_coverage(generations, tests, list(params.arms))
-    items = score_items(generations, tests, synonyms=wordnet_is_installed())
+    check_coverage(read_generations(params, ["arm", *KEYS]), tests, list(params.arms))
+    items = score_all(params)
     users = user_means(items)
     write_parquet(items, DATA / "evaluate/items.parquet")
     write_parquet(users, DATA / "evaluate/users.parquet")
     write_csv(period_table(params, users), DATA / "evaluate/plots/periods.csv")
     write_csv(median_curves(params), DATA / "evaluate/plots/curves.csv")
-    metrics, transfer, detected = all_metrics(params, items, users, generations)
+    metrics, transfer, detected = all_metrics(params, items, users)
     write_parquet(transfer, DATA / "evaluate/transfer.parquet")
     write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
@@ -82,9 +95,10 @@ def stream(params: Params) -> list[int]:
     return [period for period in params.periods if period > 0]
 
 
-def read_generations(params: Params) -> pl.DataFrame:
-    """Every arm's generations over the stream."""
-    return pl.concat(read_parquet(DATA / f"generate/{t}/generations.parquet") for t in stream(params))
+def read_generations(params: Params, columns: list[str], users: Users = EVERYBODY) -> pl.DataFrame:
+    """Some columns of every arm's generations over the stream."""
+    files = [DATA / f"generate/{t}/generations.parquet" for t in stream(params)]
+    return pl.concat(read_parquet(file, columns, users) for file in files)
 
 
 def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[str]) -> None:
@@ -108,13 +122,22 @@ def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[st
         )
 
 
+def score_all(params: Params) -> pl.DataFrame:
+    """The scores of all items; texts stand in memory for a block of users at a time."""
+    synonyms, found = wordnet_is_installed(), []
+    for users in blocks(DATA / f"split/{t}.parquet" for t in stream(params)):
+        tests = pl.concat(read_tests(t, users) for t in stream(params))
+        found.append(score_items(read_generations(params, ANSWERS, users), tests, synonyms=synonyms))
+    return pl.concat(found).sort(*ORDER)
+
+
 def score_items(generations: pl.DataFrame, tests: pl.DataFrame, *, synonyms: bool) -> pl.DataFrame:
     """One row per arm and test item with all `METRICS`, sorted by arm, user and period.
 
     Null where a metric does not apply, which the reference decides, so that it is the same for every arm.
     """
     rows = generations.join(tests.select(*KEYS, "response"), on=KEYS, how="inner", validate="m:1")
-    rows = rows.sort("arm", "user_id", "period", "interaction_id")
+    rows = rows.sort(*ORDER)
     scores = score_texts(list(rows.select("response", "text").iter_rows()), synonyms=synonyms)
     items = rows.select(
         "arm", *KEYS, "period", (pl.col("logp") / pl.col("ref_tokens")).alias("logp_per_token")
@@ -197,10 +220,12 @@ def arms_by_recipe(params: Params) -> dict[str, list[str]]:
 
 
 def all_metrics(
-    params: Params, items: pl.DataFrame, users: pl.DataFrame, generations: pl.DataFrame
+    params: Params, items: pl.DataFrame, users: pl.DataFrame
 ) -> tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]:
     """The whole of data/metrics.json, and user by user the measures of transfer and of detection."""
-    interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet") for t in params.periods)
+    columns = ["user_id", "interaction_id", "period", "part"]
+    interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet", columns) for t in params.periods)
+    generations = read_generations(params, SPENT)
     means = {name: over_periods(users, name) for name in params.arms}
     scores = read_scores(stream(params))
     quality = arm_metrics(params, users, means)

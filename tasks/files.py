@@ -30,7 +30,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spring.store.disk import sync
 
@@ -40,23 +40,52 @@ if TYPE_CHECKING:
 DATA = Path("data")
 
 
+class Users(NamedTuple):
+    """Those whose ids are not before `first` and before `end`, by code points; null: there is no such bound.
+
+    told: how a stage's bar calls them.
+    """
+
+    first: str | None = None
+    end: str | None = None
+    told: str = ""
+
+
+EVERYBODY = Users()
+
+
 def cells_folder() -> Path:
     """Where the cell store lies."""
     return Path(os.environ.get("SPRING_CELLS", ".cells"))
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A table that an earlier stage wrote, or some columns of it."""
+def read_parquet(path: Path, columns: list[str] | None = None, users: Users = EVERYBODY) -> pl.DataFrame:
+    """A table that an earlier stage wrote, or some columns of it, or the rows of some users."""
+    return scan_parquet(path, users).select(columns or "*").collect()
+
+
+def scan_parquet(path: Path, users: Users = EVERYBODY) -> pl.LazyFrame:
+    """The same, to be read when it is collected; a row without a user is of all."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
     import polars as pl  # here: the stage `code` runs before every other and needs none
 
-    return pl.read_parquet(path, columns=columns)
+    table, user = pl.scan_parquet(path, glob=False, hive_partitioning=False), pl.col("user_id")
+    if users.first is not None:
+        table = table.filter(user.is_null() | (user >= users.first))
+    if users.end is not None:
+        table = table.filter(user.is_null() | (user < users.end))
+    return table
 
 
-def read_tests(period: int) -> pl.DataFrame:
-    """The test items of a period, all users."""
-    return read_parquet(DATA / f"split/{period}.parquet").filter(part="test")
+def only(user: str) -> Users:
+    """One user."""
+    return Users(user, user + "\0")
+
+
+def read_tests(period: int, users: Users = EVERYBODY) -> pl.DataFrame:
+    """The test items of a period."""
+    return scan_parquet(DATA / f"split/{period}.parquet", users).filter(part="test").collect()
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

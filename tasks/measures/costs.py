@@ -10,7 +10,7 @@ from spring.method.policies import POLICIES
 from spring.method.scorers import SCORERS
 from spring.settings.arm import Arm
 from spring.settings.params import Params
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, read_parquet, scan_parquet
 from tasks.steps.index import read_index, vector_id
 
 COSTS = (  # of an arm, over all periods
@@ -33,7 +33,9 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
     are in neither.
     """
     recipe, train, last = params.arms[arm].recipe, params.arms[arm].train, max(params.periods)
-    trained = pl.concat(read_index(t).with_columns(period=pl.lit(t)) for t in params.periods)
+    columns = ["recipe", "seconds", "seconds_score", "tokens"]
+    found = (read_index(t, columns=columns).with_columns(period=pl.lit(t)) for t in params.periods)
+    trained = pl.concat(found)
     mine = pl.col("recipe") == (recipe or "")
     foundation = train.foundation if train and train.experts is None else None  # levels charge theirs
     if foundation is not None:  # learned in period 0 alone, though another arm may go on from it
@@ -58,7 +60,11 @@ def costs(params: Params, arm: str, generations: pl.DataFrame) -> dict[str, Any]
 
 def adapter_bytes(recipe: str | None, last: int) -> int:
     """Size of all adapters of a recipe after period `last`, wherever they were learned; 0 without any."""
-    return int(read_index(last).filter(pl.col("recipe") == (recipe or ""))["bytes"].sum())
+    return int(
+        read_index(last, columns=["recipe", "bytes"])
+        .filter(pl.col("recipe") == (recipe or ""))["bytes"]
+        .sum()
+    )
 
 
 def read_written(arm: Arm, period: int) -> pl.DataFrame:
@@ -80,7 +86,8 @@ def buffer_seconds(params: Params, name: str) -> float:
     memory = params.arms[name].memory_id
     if memory is None:  # none, or one that nothing reads
         return 0.0
-    kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet") for t in params.periods]
+    columns = ["memory", "seconds"]
+    kept = [read_parquet(DATA / f"consolidate/{t}/buffers.parquet", columns) for t in params.periods]
     adapted = sum(float(rows.filter(pl.col("memory") == memory)["seconds"].sum()) for rows in kept)
     return adapted + sum(base_seconds(params.arms[name], t) for t in params.periods)
 
@@ -101,15 +108,16 @@ def base_seconds(arm: Arm, period: int) -> float:
     if paid or "base" not in POLICIES[memory.policy].reads:
         return 0.0
     new = learned(arm, period) - learned(arm, period - 1)
-    scored = [read_parquet(DATA / f"score_base/{t}.parquet") for t in range(memory.first_period, period + 1)]
+    periods, columns = range(memory.first_period, period + 1), ["interaction_id", "seconds"]
+    scored = [read_parquet(DATA / f"score_base/{t}.parquet", columns) for t in periods]
     offered = pl.col("interaction_id").is_in(list(new))  # of earlier periods what came too late for them
     return sum(float(rows.filter(offered)["seconds"].sum()) for rows in scored)
 
 
 def learned(arm: Arm, period: int) -> set[str]:
     """Ids of what an arm's adapters learned in `period`, all users; before period 0 nothing."""
-    lessons = read_index(period).filter(pl.col("recipe") == arm.recipe)["chosen"]
-    return set(lessons.explode().drop_nulls())
+    lessons = read_index(period, columns=["recipe", "chosen"]).filter(pl.col("recipe") == arm.recipe)
+    return set(lessons["chosen"].explode().drop_nulls())
 
 
 def seconds_of(table: str, column: str, key: str | None, last: int) -> float:
@@ -145,13 +153,14 @@ def text_bytes(arm: Arm, last: int) -> int:
         scope = "history"
     if scope is None:
         return 0
-    rows = read_parquet(DATA / f"consolidate/{last}/history.parquet")
+    rows = scan_parquet(DATA / f"consolidate/{last}/history.parquet")
     if scope == "period":
         rows = rows.filter(pl.col("period") == last)
     elif scope == "buffer":
-        held = read_parquet(DATA / f"consolidate/{last}/buffers.parquet")
+        held = scan_parquet(DATA / f"consolidate/{last}/buffers.parquet")
         rows = rows.join(held.filter(pl.col("memory") == arm.memory_id), on="interaction_id", how="semi")
-    return sum(int(rows[column].str.len_bytes().sum()) for column in ("query", "response"))
+    sizes = rows.select(pl.col("query", "response").str.len_bytes().cast(pl.Int64).sum())
+    return sum(sizes.collect(engine="streaming").row(0))
 
 
 def vector_bytes(arm: Arm, last: int) -> int:

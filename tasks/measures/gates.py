@@ -28,7 +28,7 @@ def gate_metrics(params: Params) -> dict[str, dict[str, float | int | None]]:
 
 def measure(pairs: pl.DataFrame) -> dict[str, float | int | None]:
     """The measures of one gate's pairs."""
-    features = [Features(*values) for values in pairs.select(*Features.__dataclass_fields__).iter_rows()]
+    features = pairs.select(*Features.__dataclass_fields__).cast(pl.Float64).to_numpy()
     said, so_far = foretold(features, pairs["gain"].to_numpy(), pairs["known_at"].to_numpy())
     open_yet = ~np.isnan(said)
     said, so_far, helped = said[open_yet], so_far[open_yet], (pairs["gain"].to_numpy() > 0)[open_yet]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from string import Formatter
 
-import polars as pl
-
 from spring.live.aliases import Version
 from spring.method.prompts import Prompt
 from spring.settings.execution import Execution
@@ -19,10 +17,10 @@ from spring.store.cells import CellStore
 from spring.store.segments import Files
 from tasks.cells.decoding import GenerateJob, generate
 from tasks.cells.workbench import Row
-from tasks.files import DATA, read_parquet
-from tasks.generate import adapter_for, read_known
+from tasks.files import DATA, only, read_parquet
+from tasks.generate import adapter_for
 from tasks.steps.experiment import Experiment
-from tasks.steps.gate import Found, Gate
+from tasks.steps.gate import Found, read_gates
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.steers import Steers
@@ -93,12 +91,12 @@ def ask(
     alone = params.model_copy(update={"execution": Execution()})  # no cluster is told of a question
     bench, settings = Experiment(alone, Unkept()), params.arms[arm]
     user, period = version.user, version.period
-    folder, mine = DATA / "consolidate" / str(period), pl.col("user_id") == user
+    folder, mine = DATA / "consolidate" / str(period), only(user)
     history, buffers = (
-        read_parquet(folder / f"{name}.parquet").filter(mine) for name in ("history", "buffers")
+        read_parquet(folder / f"{name}.parquet", users=mine) for name in ("history", "buffers")
     )
-    library = Library(bench, history, buffers, period, read_profile_vectors(period))
-    gate = Gate(settings, **read_known(period))
+    library = Library(bench, history, buffers, period, read_profile_vectors(period, mine))
+    gate = read_gates({arm: settings}, period)[arm]
     row: Row = {
         "interaction_id": "asked",
         "user_id": user,
@@ -111,7 +109,7 @@ def ask(
     found = gate.search(row, library, user)
     requests = Steers(bench, period).steer(settings, user, [gate.request_with(row, found)])
     adapter = adapter_for(bench, settings, bench.adapters(period), user)
-    profile = Profiles.after(period).of(settings, user, queries=[row])
+    profile = Profiles.after(period, mine).of(settings, user, queries=[row])
     job = GenerateJob(arm, user, requests, settings.decode.decoding, adapter, profile)
     [[result]] = generate(bench, [job], "ask")
     [request] = requests

@@ -22,7 +22,8 @@ from spring.words import terms
 from tasks.cells.decoding import Request
 from tasks.cells.likelihood import Ask, likelihoods
 from tasks.cells.workbench import Row
-from tasks.steps.experiment import Experiment
+from tasks.files import DATA, scan_parquet
+from tasks.steps.experiment import Adapters, Experiment
 from tasks.steps.memory import Library
 from tasks.steps.profiles import Profiles
 from tasks.steps.rows import those
@@ -70,6 +71,14 @@ class Known:
     def standing(self, scores: Any, when: datetime) -> np.ndarray:
         """Where other scores stand among those that are known at a time. [K] -> [K]."""
         return standing(scores, self.past, self.until(when))
+
+
+def known_after(period: int, memory: str, by: str, transductive: bool = False) -> Known:
+    """The scores of a memory after a period, of all users; `transductive`: of test queries."""
+    name = "transductive" if transductive else "gate_scores"
+    table = scan_parquet(DATA / "consolidate" / str(period) / f"{name}.parquet")
+    mine = table.filter(pl.col("memory") == memory, pl.col("by") == by)
+    return Known(mine.select("known_at", "score").collect(), at_once=transductive)
 
 
 def times_of(rows: pl.DataFrame) -> np.ndarray:
@@ -131,33 +140,34 @@ def gain_pairs(
     bench: Experiment,
     before: Library,
     queries: Queries,
-    past: pl.DataFrame,
+    past: Mapping[str, Known],
     profiles: Profiles,
+    adapters: Adapters,
     period: int,
+    *,
+    told: str = "",
 ) -> pl.DataFrame:
     """Past pairs of every learned gate with their gains, at most `retrieve.pairs` per user and period [ours].
 
     A gain is by how much the item, alone in the context, raises the reference's likelihood as the arm would
     have answered: mixed with the path without it (Eq. 8), under the adapter of the period before, which has
     not seen the reference; queries that are dated before what the memories hold are left out, as none of the
-    kind is ever asked. `before` holds the memories, `past` the retrieval scores and `profiles` what was
-    written after that period.
+    kind is ever asked. `before` holds the memories, `past` the retrieval scores of each gate, `profiles` and
+    `adapters` what there was after that period.
     """
-    adapters, found = bench.adapters(period - 1), []
+    found = []
     asks: list[Ask] = []
     for name, arm in bench.gates.items():
-        mine = (pl.col("memory") == arm.memory_id) & (pl.col("by") == arm.retrieve.by)
-        known = Known(past.filter(mine))
         for user, all_rows in queries.items():
             rows = in_order(all_rows, before.history.get(user, ()))
-            pairs = retrieve_pairs(bench, arm, before, user, rows, known)
+            pairs = retrieve_pairs(bench, arm, before, user, rows, past[name])
             if pairs:
                 found.append((name, user, pairs))
                 adapter, profile = adapters.of(arm.recipe, user), profiles.of(arm, user, queries=rows)
                 without = [Request(row, (), 0.0, 0, None) for row, _, _ in pairs]
                 with_ = [Request(row, [item], arm.decode.lmbda, 1, None) for row, item, _ in pairs]
                 asks.append(Ask([*without, *with_], adapter, arm.decode.decoding, profile))
-    read = likelihoods(bench, asks, f"consolidate@{period} gains")
+    read = likelihoods(bench, asks, f"consolidate@{period} gains{told}")
     rows_out = [
         {
             "gate": name,

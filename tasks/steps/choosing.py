@@ -8,7 +8,7 @@ from spring.method import drift, scorers
 from spring.method.retrieval import document_text
 from spring.rivals import cama
 from tasks.cells.scoring import ScoreJob, score
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, EVERYBODY, Users, read_parquet
 from tasks.steps.experiment import Experiment
 from tasks.steps.population import Case, Drift
 from tasks.steps.rows import chained, grouped, pick
@@ -24,7 +24,7 @@ DRIFT = {  # what an item is scored by and chosen for, as `SCORES` has it
 }
 
 
-def choose(bench: Experiment, cases: list[Case], period: int) -> None:
+def choose(bench: Experiment, cases: list[Case], period: int, users: Users = EVERYBODY) -> None:
     """Sets `chosen` of every case, and the scores of those that select by drift.
 
     Of a user who has learned nothing yet, in period 0 or later, everything is chosen.
@@ -36,17 +36,17 @@ def choose(bench: Experiment, cases: list[Case], period: int) -> None:
             case.chosen = case.rows
     selecting = [case for case in cases if case.train.data == "drift" and case.past]
     jobs = [ScoreJob(case.rows, case.previous) for case in selecting]
-    for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift"), strict=True):
+    for case, found in zip(selecting, score(bench, jobs, f"adapt@{period} drift{users.told}"), strict=True):
         reads = scorers.SCORERS[case.train.select.scorer].reads
         if "base" in reads:
             case.seconds_score += sum(row["seconds"] for row in case.rows)
         if "adapter" in reads:
             case.seconds_score += found.seconds
         select(bench, case, found.logp, period)
-    choose_confident(bench, [case for case in cases if case.train.data == "confident"], period)
+    choose_confident(bench, [case for case in cases if case.train.data == "confident"], period, users)
 
 
-def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
+def choose_confident(bench: Experiment, cases: list[Case], period: int, users: Users) -> None:
     """Sets `chosen` to what the previous adapter is surer of than its own was of the period before (CAMA).
 
     And `confidences`, which the next lesson asks for. In the first, they are the base model's; all is kept.
@@ -59,10 +59,10 @@ def choose_confident(bench: Experiment, cases: list[Case], period: int) -> None:
     cases = [case for case in cases if case.past]
     if not cases:
         return
-    before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet")
+    before = read_parquet(DATA / "adapt" / str(period - 1) / "confidences.parquet", users=users)
     met = grouped(before, "recipe", "user_id")
     jobs = [ScoreJob(case.rows, case.previous) for case in cases]
-    for case, found in zip(cases, score(bench, jobs, f"adapt@{period} confidence"), strict=True):
+    for case, found in zip(cases, score(bench, jobs, f"adapt@{period} confidence{users.told}"), strict=True):
         assert case.user is not None, "cases are pooled later"
         mine = [row["confidence"] for row in met.get((case.recipe, case.user), ())]
         sure = cama.confidence(found.logp, found.tokens)

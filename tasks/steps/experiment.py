@@ -24,9 +24,10 @@ from spring.store.keys import fingerprint
 from spring.store.remote import remote_url
 from spring.store.shared import Shared
 from tasks.cells.workbench import Adapter, Row, Workbench
-from tasks.files import DATA, cells_folder
+from tasks.files import DATA, EVERYBODY, Users, cells_folder
 from tasks.live import teller
 from tasks.params import load_params
+from tasks.steps.blocks import TOGETHER, blocks
 from tasks.steps.index import Place, read_held, read_index
 from tasks.steps.partners import swap
 from tasks.steps.rows import Rows, grouped
@@ -34,6 +35,7 @@ from tasks.steps.rows import Rows, grouped
 if TYPE_CHECKING:
     from spring.engine.model import BaseModel
 
+OF_A_CREW = 32  # times as many users of a block
 BUFFER, WORDS = 1_000, 2_000  # streams of chance beside that of training, added to the period
 
 
@@ -135,9 +137,29 @@ class Experiment(Workbench):
         """One arm for every set of steering vectors, by steer id."""
         return {arm.steer_id: arm for arm in self.params.arms.values() if arm.steer_id is not None}
 
-    def adapters(self, period: int) -> Adapters:
-        """The adapters after `period`; before period 0 there are none."""
-        index = read_index(period).select("recipe", "user_id", "lesson", "cell", "file")
+    @cached_property
+    def apart(self) -> bool:
+        """Whether what an arm makes of a user depends on no other's texts and adapter, but for its gate."""
+        return not any(
+            arm.adapter == "swapped"
+            or arm.steer is not None
+            or (arm.train is not None and (arm.train.shared or arm.train.foundation is not None))
+            for arm in self.params.arms.values()
+        )
+
+    def blocks(self, *tables: Path) -> list[Users]:
+        """The users of some tables, in blocks that are worked through one after the other.
+
+        One, where arms look beyond single users; larger ones, where many processes compute: all of them wait
+        for a block's last cells.
+        """
+        if not self.apart:
+            return [EVERYBODY]
+        return blocks(tables, TOGETHER * (OF_A_CREW if self.crew else 1))
+
+    def adapters(self, period: int, users: Users = EVERYBODY) -> Adapters:
+        """The adapters of `users` after `period`; before period 0 there are none."""
+        index = read_index(period, users, ["recipe", "user_id", "lesson", "cell", "file"])
         places = grouped(index.filter(pl.col("recipe").is_in(list(self.recipes))), "recipe", "user_id")
 
         def make(row: Row) -> Adapter:
@@ -163,5 +185,5 @@ class Experiment(Workbench):
 
     def learned_until(self, period: int) -> dict[str, datetime]:
         """The latest date that the shared adapters after `period` may know of, by recipe."""
-        rows = read_index(period).filter(pl.col("until").is_not_null())
-        return dict(rows.select("recipe", "until").iter_rows())
+        rows = read_index(period, columns=["recipe", "until"])
+        return dict(rows.filter(pl.col("until").is_not_null()).iter_rows())

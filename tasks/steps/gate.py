@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import polars as pl
 
 from spring.method.gate import effective_lambda, find_sigma, relevance_gate, scale_from
-from spring.method.learned_gate import Features, LearnedGate
+from spring.method.learned_gate import LearnedGate, learned_from
 from spring.method.retrieval import query_text
 from spring.settings.arm import Arm
 from tasks.cells.decoding import Request
 from tasks.cells.workbench import Row
-from tasks.steps.calibration import FEATURES, Known, describe, not_later, times_of
+from tasks.files import DATA, scan_parquet
+from tasks.steps.calibration import FEATURES, Known, describe, known_after, not_later, times_of
 from tasks.steps.memory import Library
 from tasks.steps.rows import pick
 
@@ -56,23 +57,32 @@ class Requests(Sequence[Request]):
         return list, (list(self),)
 
 
+def read_gates(arms: Mapping[str, Arm], period: int) -> dict[str, Gate]:
+    """The gate of every arm, calibrated with what consolidate@t knew of all users."""
+    known: dict[tuple[Any, ...], Known] = {}
+    pairs, found = scan_parquet(DATA / "consolidate" / str(period) / "gains.parquet"), {}
+    for name, arm in arms.items():
+        how = arm.retrieve
+        scores = arm.memory_id or "", how.by, how.sigma_from == "transductive"
+        if scores not in known:
+            known[scores] = known_after(period, *scores)
+        found[name] = Gate(arm, known[scores], pairs.filter(gate=arm.gate_id or "").collect())
+    return found
+
+
 class Gate:
     """Retrieval and relevance gate of one arm.
 
-    past: scores of train queries; pairs: their gains, for the learned gate; transductive: scores of the test
-    queries so far, which no arm reads unless it says `sigma_from: transductive`. Of train queries only what
-    was known at the query's time counts: periods of different users overlap.
+    known: scores of train queries, or of test queries where the arm says `sigma_from: transductive`; pairs:
+    gains of train queries, for the learned gate. Of train queries only what was known at the query's time
+    counts: periods of different users overlap.
     """
 
-    def __init__(
-        self, arm: Arm, *, past: pl.DataFrame, pairs: pl.DataFrame, transductive: pl.DataFrame
-    ) -> None:
-        self.arm = arm
-        mine = (pl.col("memory") == (arm.memory_id or "")) & (pl.col("by") == arm.retrieve.by)
-        at_once = arm.retrieve.sigma_from == "transductive"
-        self.known = Known((transductive if at_once else past).filter(mine), at_once=at_once)
-        self.pairs = pairs.filter(pl.col("gate") == (arm.gate_id or "")).sort("known_at", maintain_order=True)
-        self.pair_times = times_of(self.pairs)
+    def __init__(self, arm: Arm, known: Known, pairs: pl.DataFrame) -> None:
+        self.arm, self.known = arm, known
+        pairs = pairs.sort("known_at", maintain_order=True)
+        self.pair_times, self.gains = times_of(pairs), pairs["gain"].to_numpy()
+        self.seen = pairs.select(FEATURES).cast(pl.Float64).to_numpy()  # [K, 6]
         self.closed = 0  # queries that a learned gate had nothing to learn from for
         self._learned: dict[int, LearnedGate] = {}  # by how many pairs are known
         self._thresholds: dict[int, tuple[float, float | None]] = {}  # by how many scores are known
@@ -125,10 +135,8 @@ class Gate:
 
     def learned(self, row: Row) -> LearnedGate:
         """The learned gate as it was at a query's time."""
-        count = not_later(self.pair_times, row["timestamp"])
+        count = learned_from(not_later(self.pair_times, row["timestamp"]))
         if count not in self._learned:
-            known = self.pairs.head(count)
-            seen = [Features(*values) for values in known.select(FEATURES).iter_rows()]
-            self._learned[count] = LearnedGate(seen, known["gain"].to_numpy())
+            self._learned[count] = LearnedGate(self.seen[:count], self.gains[:count])
         self.closed += self._learned[count].closed
         return self._learned[count]

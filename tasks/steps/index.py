@@ -16,7 +16,7 @@ from spring.rivals.online import Profiling
 from spring.store.cells import CellStore
 from spring.store.keys import fingerprint
 from spring.store.segments import DamagedError, opened
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, EVERYBODY, Users, read_parquet
 from tasks.steps.rows import Rows, grouped
 
 Place = tuple[str, str | None]  # recipe and user; the user is null for what all users share
@@ -43,16 +43,18 @@ class ArtifactError(Exception):
     """A file in data/ is missing or damaged; the message says which, and what to do."""
 
 
-def read_index(period: int) -> pl.DataFrame:
-    """What was learned in a period (`INDEX`); nothing before period 0."""
+def read_index(period: int, users: Users = EVERYBODY, columns: list[str] | None = None) -> pl.DataFrame:
+    """What was learned in a period (`INDEX`), or some columns of it; nothing before period 0."""
     if period < 0:
-        return pl.DataFrame(schema=INDEX)
-    return read_parquet(DATA / "adapt" / str(period) / "index.parquet")
+        return pl.DataFrame(schema=INDEX).select(columns or "*")
+    return read_parquet(DATA / "adapt" / str(period) / "index.parquet", columns, users)
 
 
-def carried_on(learned: pl.DataFrame, recipes: Iterable[str], period: int) -> pl.DataFrame:
+def carried_on(
+    learned: pl.DataFrame, recipes: Iterable[str], period: int, users: Users = EVERYBODY
+) -> pl.DataFrame:
     """The rows of the period before whose places are not among the `learned`, as this one lists them."""
-    rows = read_index(period - 1).filter(pl.col("recipe").is_in(list(recipes)))
+    rows = read_index(period - 1, users).filter(pl.col("recipe").is_in(list(recipes)))
     rows = rows.join(learned, on=["recipe", "user_id"], how="anti", nulls_equal=True, maintain_order="left")
     nothing = {"items": 0, "steps": 0, "tokens": 0, "seconds": 0.0, "seconds_score": 0.0}
     listed = rows.with_columns(
@@ -88,9 +90,9 @@ def read_held(file: Path, key: str, remote: CellStore | None = None) -> dict[str
         ) from error
 
 
-def read_chosen(period: int) -> dict[Place, Rows]:
+def read_chosen(period: int, users: Users = EVERYBODY) -> dict[Place, Rows]:
     """What was learned last at every place up to a period: one row, with `chosen`."""
-    return grouped(read_index(period).select("recipe", "user_id", "chosen"), "recipe", "user_id")
+    return grouped(read_index(period, users, ["recipe", "user_id", "chosen"]), "recipe", "user_id")
 
 
 def vector_id(how: Profiling) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from spring.rivals.online import Stream
 from tasks.cells.vectors import FollowJob, follow_all
+from tasks.files import EVERYBODY, Users
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import vector_id
 from tasks.steps.population import Case
 from tasks.steps.vectors import read_profile_vectors
 
 
-def set_turns(bench: Experiment, cases: Sequence[Case], period: int) -> None:
+def set_turns(bench: Experiment, cases: Sequence[Case], period: int, users: Users = EVERYBODY) -> None:
     """Sets `turns` of all cases that learn online; the others stay as they are."""
-    drifts = measure_drifts(bench, cases, period)
+    drifts = measure_drifts(bench, cases, period, users)
     for i, case in enumerate(cases):
         if case.train.online is not None:
             mine = [drifts[i][row["interaction_id"]] for row in case.chosen] if i in drifts else None
@@ -22,9 +23,11 @@ def set_turns(bench: Experiment, cases: Sequence[Case], period: int) -> None:
             case.turns = case.train.online.turns(stream)
 
 
-def measure_drifts(bench: Experiment, cases: Sequence[Case], period: int) -> dict[int, dict[str, float]]:
+def measure_drifts(
+    bench: Experiment, cases: Sequence[Case], period: int, users: Users
+) -> dict[int, dict[str, float]]:
     """Drift of every train row of the period, learned or not, by case and interaction, where it is needed."""
-    before = read_profile_vectors(period - 1)
+    before = read_profile_vectors(period - 1, users)
     places, jobs = [], []
     for i, case in enumerate(cases):
         how = case.train.online.profiling if case.train.online else None
@@ -33,7 +36,7 @@ def measure_drifts(bench: Experiment, cases: Sequence[Case], period: int) -> dic
             known = before.get((vector_id(how), case.user))
             places.append(i)
             jobs.append(FollowJob(how, case.user, case.rows, known))
-    found = follow_all(bench, jobs, f"adapt@{period} profiles")
+    found = follow_all(bench, jobs, f"adapt@{period} profiles{users.told}")
     return {
         i: {row["interaction_id"]: drift for row, drift in zip(job.rows, one.drifts, strict=True)}
         for i, job, one in zip(places, jobs, found, strict=True)

@@ -15,7 +15,7 @@ import polars as pl
 from spring.settings.arm import Arm
 from tasks.cells.profiles import ProfileJob, write
 from tasks.cells.workbench import Row
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, EVERYBODY, Users, read_parquet
 from tasks.steps.experiment import WORDS, Experiment
 
 PROFILES: dict[str, Any] = {  # of profiles.parquet
@@ -42,9 +42,9 @@ class Profiles:
         }
 
     @classmethod
-    def after(cls, period: int) -> Profiles:
+    def after(cls, period: int, users: Users = EVERYBODY) -> Profiles:
         """What consolidate@period wrote."""
-        return cls(read_parquet(DATA / "consolidate" / str(period) / "profiles.parquet"))
+        return cls(_table(period, users))
 
     def of(self, arm: Arm, user: str, *, queries: Iterable[Row] = ()) -> str:
         """What stands before the user's queries; empty for an arm without profile.
@@ -59,14 +59,18 @@ class Profiles:
         return text
 
 
-def write_profiles(
-    bench: Experiment, past: Mapping[str, Sequence[Row]], before: pl.DataFrame, period: int, *, news: set[str]
-) -> pl.DataFrame:
-    """The rows of profiles.parquet after `period`: every settings for every user, all in one batch.
+def _table(period: int, users: Users) -> pl.DataFrame:
+    return read_parquet(DATA / "consolidate" / str(period) / "profiles.parquet", users=users)
 
-    `past` holds the train rows so far, by user; `before` is the table of the period before. Users who are not
-    among `news` keep what was written of them.
+
+def write_profiles(
+    bench: Experiment, users: Users, past: Mapping[str, Sequence[Row]], period: int, *, news: set[str]
+) -> pl.DataFrame:
+    """The rows of profiles.parquet after `period`: every settings for some users, all in one batch.
+
+    `past` holds their train rows so far. Users who are not among `news` keep what was written of them.
     """
+    before = _table(period - 1, users) if period else pl.DataFrame(schema=PROFILES)
     known = {(row["profile"], row["user_id"]): row for row in before.iter_rows(named=True)}
     places, jobs, kept = [], [], []
     for name, settings in bench.profiles.items():
@@ -79,7 +83,7 @@ def write_profiles(
             chosen = settings.choose(rows, period=period, seed=seed)
             places.append((name, user, carried))
             jobs.append(ProfileJob(settings, chosen, carried["text"] if carried else ""))
-    written = write(bench, jobs, f"consolidate@{period} profiles")
+    written = write(bench, jobs, f"consolidate@{period} profiles{users.told}")
     rows_out = [
         {"profile": name, "user_id": user, "period": period, "cell": key, **_sources(job, carried), **text}
         for (name, user, carried), job, (key, text) in zip(places, jobs, written, strict=True)

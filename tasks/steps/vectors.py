@@ -12,7 +12,7 @@ from spring.rivals.asls import Profile
 from spring.rivals.online import Profiling
 from spring.settings.arm import Arm
 from tasks.cells.vectors import Followed, FollowJob, Known
-from tasks.files import DATA, read_parquet
+from tasks.files import DATA, EVERYBODY, Users, read_parquet
 from tasks.steps.index import vector_id
 
 PROFILE_VECTORS: dict[str, Any] = {
@@ -33,11 +33,11 @@ def profilings(arms: Iterable[Arm]) -> list[Profiling]:
     return [found[name] for name in sorted(found)]
 
 
-def read_profile_vectors(period: int) -> ProfileVectors:
-    """All profiles after `period`; before period 0 there are none."""
+def read_profile_vectors(period: int, users: Users = EVERYBODY) -> ProfileVectors:
+    """The profiles after `period`; before period 0 there are none."""
     if period < 0:
         return {}
-    rows = read_parquet(DATA / "consolidate" / str(period) / "vectors.parquet").to_dicts()
+    rows = read_parquet(DATA / "consolidate" / str(period) / "vectors.parquet", users=users).to_dicts()
     return {
         (row["profile"], row["user_id"]): Known(
             row["cell"], Profile(np.array(row["vector"], np.float32), row["mean"], row["count"])

@@ -9,7 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from spring.method.learned_gate import Features, LearnedGate, brier, calibration_error, features, foretold
+from spring.method import learned_gate
+from spring.method.learned_gate import (
+    EXACT,
+    Features,
+    LearnedGate,
+    brier,
+    calibration_error,
+    features,
+    foretold,
+    learned_from,
+)
 from tasks.measures.gates import measure
 from tasks.reporting.findings import gates_table
 
@@ -82,6 +92,30 @@ def test_a_pair_is_foretold_from_earlier_queries_alone() -> None:
     np.testing.assert_allclose(again, said[mixed], rtol=1e-3)
     said, shares = foretold([], [], [])
     assert said.shape == shares.shape == (0,)
+
+
+def test_of_many_pairs_few_gates_are_fitted() -> None:
+    """All pairs count where there are few; of more the gate lags by less than a hundredth, never ahead."""
+    counts = list(range(0, 200_000, 7))
+    used = [learned_from(count) for count in counts]
+    assert used[: EXACT // 7] == counts[: EXACT // 7] and used == sorted(used)
+    assert all(0 <= count - some < max(1, count / 100) for count, some in zip(counts, used, strict=True))
+    assert len({some for some in used if some > EXACT}) < 600
+
+
+def test_a_pair_is_foretold_by_the_gate_fitted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond `EXACT`; the share beside it is still of all that is known."""
+    monkeypatch.setattr(learned_gate, "EXACT", 256)
+    chance = np.random.default_rng(1)
+    pairs = chance.normal(size=(600, 6))
+    gains = pairs[:, 0] + chance.normal(size=600)
+    said, shares = foretold(pairs, gains, np.arange(600))
+    for i in (200, 257, 259, 599):
+        count = learned_from(i)
+        gate = LearnedGate(pairs[:count], gains[:count])
+        assert said[i] == pytest.approx(gate.probabilities(pairs[i : i + 1])[0])
+        assert shares[i] == pytest.approx((gains[:i] > 0).mean())
+    assert [learned_from(i) for i in (256, 257, 259, 599)] == [256, 256, 258, 596]
 
 
 def test_brier_and_calibration_error_of_known_forecasts() -> None:

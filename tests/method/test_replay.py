@@ -18,7 +18,7 @@ from spring.method.policies import POLICIES, Policy, consolidate
 from spring.method.replay import Candidates, Indices, clusters
 from spring.settings.arm import Memory
 from spring.settings.params import parse
-from tasks.consolidate import tell_what_decided_nothing
+from tasks.steps.buffers import overflown, tell_what_decided_nothing
 
 # Two tight groups far apart: rows 0, 2, 4 near the origin, rows 1, 3, 5 at (10, 10).
 GROUPS = [[0.0, 0.0], [10.0, 10.0], [0.1, 0.0], [10.1, 10.0], [0.0, 0.1], [10.0, 10.1]]
@@ -274,7 +274,7 @@ def test_policies_that_had_nothing_to_decide_are_named(capsys: pytest.CaptureFix
     memories = {name: made[name] for name in arms}
     rows = [(name, "u", 3 if name == "c" else 2) for name in "aabbcc"]
     buffers = pl.DataFrame(rows, schema=["memory", "user_id", "seen"], orient="row")
-    tell_what_decided_nothing(memories, buffers)
+    tell_what_decided_nothing(memories, overflown(buffers))
     assert "the buffers of loss, random, so that" in capsys.readouterr().err
-    tell_what_decided_nothing({name: memories[name] for name in "acd"}, buffers)
+    tell_what_decided_nothing({name: memories[name] for name in "acd"}, overflown(buffers))
     assert capsys.readouterr().err == ""

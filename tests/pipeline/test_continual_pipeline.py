@@ -33,6 +33,7 @@ from spring.store.keys import fingerprint
 from tasks import adapt
 from tasks.cells.scoring import place
 from tasks.cells.workbench import plain
+from tasks.files import EVERYBODY
 from tasks.params import load_params
 from tasks.steps.experiment import Experiment
 from tasks.steps.index import user_folder
@@ -116,9 +117,8 @@ def test_own_items_drawn_again_take_as_many_steps_as_replay_and_nothing_of_the_p
         assert index(project, t, "again")["steps"].to_list() == index(project, t, "sar")["steps"].to_list()
     first = [load_file(folders(project, 0, arm)[0] / "adapter_model.safetensors") for arm in ("again", "sar")]
     assert all(torch.equal(value, first[1][name]) for name, value in first[0].items())  # nothing to draw yet
-    rows = pl.read_parquet(project / f"data/split/{period}.parquet").filter(pl.col("part") == "train")
     recipe = bench.params.arms["again"].recipe
-    for case in adapt.read_cases(bench, rows, period):
+    for case in adapt.read_cases(bench, EVERYBODY, period):
         if case.recipe == recipe:
             case.chosen = case.rows
             job = adapt.job_of(bench, case, period)

@@ -20,6 +20,7 @@ from tasks.cells.likelihood import Likelihood, of_answer
 from tasks.cells.scoring import place
 from tasks.measures.costs import costs
 from tasks.params import load_params
+from tasks.steps.calibration import Known
 from tasks.steps.experiment import Experiment
 from tasks.steps.gate import Gate
 from tasks.steps.memory import Library
@@ -311,10 +312,7 @@ def test_a_learned_gate_is_fitted_on_what_was_known_at_the_query(project: Path) 
         known_at=pl.concat_list(when).explode(),
         **dict.fromkeys(("score", "standing", "rank", "query_words", "item_words", "age"), pl.lit(1.0)),
     ).with_columns(gain=pl.Series(gains))
-    empty = pl.DataFrame(
-        schema={"memory": pl.String, "by": pl.String, "known_at": pl.Datetime, "score": pl.Float64}
-    )
-    gate = Gate(arm, past=empty, pairs=pairs, transductive=empty)
+    gate = Gate(arm, Known(pl.DataFrame(schema={"known_at": pl.Datetime, "score": pl.Float64})), pairs)
     times = pairs["known_at"].to_list()
     assert gate.learned({"timestamp": times[0]}).closed and gate.closed == 1
     assert not gate.learned({"timestamp": times[1]}).closed and gate.closed == 1

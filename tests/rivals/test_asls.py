@@ -18,6 +18,7 @@ from kit.params import TREE
 from kit.pipeline import adapter_bytes, cells, changed_state, experiment, index, learn_anew, run
 from kit.training import TARGETS, assert_close, collate, learn, lesson, moved, recipe, some_state, texts
 
+from spring.engine import embedding
 from spring.engine.embedding import (
     PACKAGED,
     Embedder,
@@ -484,8 +485,10 @@ def test_transfer_embeds_no_text_twice(project: Path, monkeypatch: pytest.Monkey
     assert len(asked) > 4 * len(read)
 
 
-def test_remembered_embeddings_are_the_embeddings() -> None:
-    """New and known texts mixed, one twice, and none."""
+@pytest.mark.parametrize("most", [1, 1000])
+def test_remembered_embeddings_are_the_embeddings(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New and known texts mixed, one twice, and none; also where fewer are remembered than asked for."""
+    monkeypatch.setattr(embedding, "REMEMBERED", most)
     try:
         embedder = RememberingEmbedder("all-minilm-l6-v2", device="cpu")
     except EmbeddingModelMissing as error:
@@ -494,4 +497,4 @@ def test_remembered_embeddings_are_the_embeddings() -> None:
     asked = ["a cup", "a lamp", "a cup", "an old chair that works again"]
     embedder.embed(asked[:1])
     np.testing.assert_allclose(embedder.embed(asked), plain.embed(asked), atol=2e-6)
-    assert embedder.embed([]).shape == (0, 384)
+    assert embedder.embed([]).shape == (0, 384) and len(embedder._known) == min(most, 3)
