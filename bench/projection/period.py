@@ -1,7 +1,7 @@
 """One more period of many users on many GPUs: seconds of every stage, bytes, cost.
 
 A stage is its start, what the driver does for each user (tables, keys: one process), and its chunks, which
-the driver hands out. A chunk takes what the engine's least work takes at the share of the limit that was
+the driver hands out, block by block of users. A chunk takes what the engine's least work takes at the share of the limit that was
 measured, and reading and writing at the disk's rate; workers load the model first. After that DVC reads what
 the stage has written. Like `paper.py` for the model, the GPU and the texts.
 """
@@ -9,7 +9,6 @@ the stage has written. Like `paper.py` for the model, the GPU and the texts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,10 +26,13 @@ from bench.projection.paper import (
     operations,
 )
 from bench.projection.schedule import Driver, makespan
+from tasks.steps.blocks import TOGETHER
+from tasks.steps.experiment import OF_A_CREW
 
 ADAPTER = GEMMA.lora * 4  # bytes, float32
 WEIGHTS = (GEMMA.linear + GEMMA.head) * GEMMA.itemsize  # bytes that every worker reads
 LESSONS, ANSWERS = 16, 48  # cells of a chunk
+BLOCK = TOGETHER * OF_A_CREW  # users whose chunks are handed out before those of others
 SPREAD = 0.4  # of the logarithm of a user's amount of text [assumed]
 DISK = 1e9  # bytes per second that one machine reads or writes of the shared disk [assumed]
 SHARED = 20e9  # the same of all machines together [assumed]
@@ -125,15 +127,17 @@ def one_period(users: int, workers: int, known: Rates, task: Task = REVIEWS) -> 
         amounts = random.lognormal(-(SPREAD**2) / 2, SPREAD / np.sqrt(stage.at_once), number)
         moved = (stage.reads + 2 * stage.writes) * ADAPTER  # what is written is read once more, to be packed
         each = stage.seconds + moved / rate
-        chunks: Any = (amounts * each * users / number).tolist()
+        chunks: list[float] = (amounts * each * users / number).tolist()
+        size = BLOCK // stage.at_once
+        blocks = [chunks[first : first + size] for first in range(0, number, size)]
         own = known.lines[stage.name]
         tables = own.each / MEASURED_PERIODS / MEASURED_ARMS * users
         start = own.fixed / MEASURED_PERIODS
         hired = WORKER_START + WEIGHTS / rate
         hashed = stage.writes * ADAPTER * users / MD5
-        filled = makespan(chunks, workers, known.driver, start=hired)
-        found.hours[stage.name] = (start + tables + filled + hashed) / 3600
-        alone = start + tables + hashed + known.driver.all(number)
+        filled = sum(makespan(block, workers, known.driver) for block in blocks)
+        found.hours[stage.name] = (start + hired + tables + filled + hashed) / 3600
+        alone = start + tables + hashed + sum(known.driver.all(len(block)) for block in blocks)
         found.driven[stage.name] = alone / 3600
         found.moved += (moved + stage.writes * ADAPTER) * users + min(workers, number) * WEIGHTS
     return found
