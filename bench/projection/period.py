@@ -1,9 +1,9 @@
 """One more period of many users on many GPUs: seconds of every stage, bytes, cost.
 
 A stage is its start, what the driver does for each user (tables, keys: one process), and its chunks, which
-the driver hands out, block by block of users. A chunk takes what the engine's least work takes at the share of the limit that was
-measured, and reading and writing at the disk's rate; workers load the model first. After that DVC reads what
-the stage has written. Like `paper.py` for the model, the GPU and the texts.
+the driver hands out, block by block of users. A chunk takes what the engine's least work takes at the share
+of the limit that was measured, and reading and writing at the disk's rate; workers load the model first.
+After that DVC reads what the stage has written. Like `paper.py` for the model, the GPU and the texts.
 """
 
 from __future__ import annotations
