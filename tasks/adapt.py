@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
@@ -70,13 +70,18 @@ def main() -> None:
     until, out = first_query(split), DATA / "adapt" / str(period)
     if bench.params.split.by == "count":  # `split` may have had other arms
         check_partners(bench.params.arms, read_parquet(split, ["user_id"])["user_id"].unique().to_list())
-    shutil.rmtree(out, ignore_errors=True)
+    fresh = out / "adapters.new"  # what an earlier run left stays until all is there
+    shutil.rmtree(fresh, ignore_errors=True)
     with ExitStack() as held:
         tables = {name: held.enter_context(Parted(out / f"{name}.parquet")) for name in TABLES}
         for users in bench.blocks(split):
             new, placed = learn(bench, users, until, period) if until else ([], [])
-            for name, part in lay_out(bench, users, new, placed, period).items():
+            files = bench.store.link(new, fresh)
+            for name, part in tables_of(bench, users, placed, files, period).items():
                 tables[name].add(part)
+        shutil.rmtree(out / "adapters", ignore_errors=True)
+        if fresh.exists():
+            fresh.rename(out / "adapters")
 
 
 def learn(
@@ -179,12 +184,11 @@ def read_cases(bench: Experiment, users: Users, period: int) -> list[Case]:
     return cases
 
 
-def lay_out(
-    bench: Experiment, users: Users, new: list[str], placed: Iterable[Placed], period: int
+def tables_of(
+    bench: Experiment, users: Users, placed: Iterable[Placed], files: Mapping[str, str], period: int
 ) -> dict[str, pl.DataFrame]:
-    """Lays the cells out that are `new`; some users' rows of all tables, with those that are carried on."""
+    """Some users' rows of all tables, with those that are carried on; `files`: where new cells lie."""
     index, curves, sure, scores = map(Growing, TABLES.values())
-    files = bench.store.link(new, DATA / "adapt" / str(period) / "adapters")
     for one in placed:
         index.add([entry(one, period, one.file or f"adapters/{files[one.adapter.key]}")])
         curves.add(curve_rows(one, period))
