@@ -20,7 +20,7 @@ from spring.engine.layers import decoder_of
 from spring.engine.lora import AdapterBank, reading
 from spring.engine.packing import Pack, filled
 from spring.engine.passes import causal_softmax, causal_softmax_backward, has_kernels
-from spring.engine.stepping import attend
+from spring.engine.stepping import attend, pays
 
 ATTENTION = "spring_packed"
 # Arguments that change nothing: dropout is off, rows are causal, positions are in queries and keys already.
@@ -163,7 +163,7 @@ def _attend_to_cache(
 ) -> Tensor:
     """One new token per row of a block: query [H, n, d] against keys and values [n, K, C, d] -> [n, H, d]."""
     keys, values = pair
-    if has_kernels(query):
+    if has_kernels(query) and pays():
         return attend(query, keys, values, block.lengths, scaling, window)
     n, heads = keys.shape[:2]
     q = query.transpose(0, 1).reshape(n * heads, -1, query.shape[2])  # [n K, G, d]

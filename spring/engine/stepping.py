@@ -115,6 +115,15 @@ def attend(
     return out
 
 
+def pays() -> bool:
+    """Whether this is faster than PyTorch's batched products here (docs/performance.md).
+
+    With AVX2 alone it is. With AVX-512 they read at the memory's rate, in float32, and this does not; what it
+    does where bfloat16 is fast has not been measured.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor()
