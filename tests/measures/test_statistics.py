@@ -118,14 +118,14 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_few_users_get_intervals_as_wide_as_they_need() -> None:
-    """2000 samples of 5 normal users at 95 %: plain percentiles hold the truth in 1700, these in 1830."""
+    """500 samples of 5 normal users at 95 %: plain percentiles hold the truth in 425, these in 457."""
     assert tail_share(5, confidence=0.95) == pytest.approx(0.00096, abs=1e-5)  # t = 2.776, sqrt(5 / 4)
     assert tail_share(10**6, confidence=0.95) == pytest.approx(0.025, abs=1e-5)
     random = np.random.default_rng(6)
-    samples = random.normal(size=(2000, 5))
+    samples = random.normal(size=(500, 5))
     found = [mean_interval(sample, resamples=1000, confidence=0.95, seed=0) for sample in samples]
     covered = sum(i.low <= 0 <= i.high for i in found if i.low is not None and i.high is not None)
-    assert 1780 <= covered <= 1920
+    assert 441 <= covered <= 485
 
 
 def test_auroc_by_hand() -> None:
