@@ -18,7 +18,7 @@ from spring.engine.settings import Learning
 from spring.settings.arm import recipe_of
 from spring.settings.train import Train
 from tasks.cells.training import TrainJob, train
-from tasks.files import DATA, Users, read_parquet, scan_parquet
+from tasks.files import DATA, Users, read_parquet, read_train
 from tasks.stage import run
 from tasks.steps.blocks import Parted
 from tasks.steps.choosing import DRIFT, choose
@@ -156,7 +156,7 @@ def learning_of(train: Train, lesson: int) -> Learning:
 
 def read_cases(bench: Experiment, users: Users, period: int) -> list[Case]:
     """Every recipe for every one of some users, in a fixed order."""
-    rows = scan_parquet(DATA / "split" / f"{period}.parquet", users).filter(part="train").collect()
+    rows = read_train(period, users)
     columns = ["interaction_id", "logp", "tokens", "seconds"]
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet", columns, users)
     rows = rows.join(scored, on="interaction_id", how="left", maintain_order="left")

@@ -15,7 +15,7 @@ import polars as pl
 
 from tasks.cells.vectors import FollowJob, follow_all
 from tasks.cells.workbench import Row
-from tasks.files import DATA, Users, read_parquet, read_tests, scan_parquet
+from tasks.files import DATA, Users, read_parquet, read_tests, read_train
 from tasks.stage import run
 from tasks.steps.blocks import Parted
 from tasks.steps.buffers import BUFFERS, overflown, tell_what_decided_nothing, update_buffers
@@ -93,7 +93,7 @@ def earlier(name: str, period: int) -> Path | None:
 
 def remembered(period: int, users: Users) -> pl.DataFrame:
     """All train rows so far, with their likelihoods under the base model."""
-    rows = scan_parquet(DATA / "split" / f"{period}.parquet", users).filter(part="train").collect()
+    rows = read_train(period, users)
     columns = ["interaction_id", "logp", "tokens"]
     scored = read_parquet(DATA / "score_base" / f"{period}.parquet", columns, users)
     history = rows.join(scored, on="interaction_id", how="left", maintain_order="left")

@@ -70,7 +70,9 @@ ENDS = {"": "mean", "_low": "low", "_high": "high"}  # columns of an interval
 def main() -> None:
     """Runs the stage."""
     params = load_params()
-    tests = pl.concat(read_tests(t).select(KEYS) for t in stream(params))  # what every arm must have answered
+    tests = pl.concat(
+        read_tests(t, columns=KEYS) for t in stream(params)
+    )  # what every arm must have answered
     if tests.is_empty():
         raise ValueError(
             "no period after period 0 has a test item, so that there is nothing to evaluate: wait for more "

@@ -83,9 +83,15 @@ def only(user: str) -> Users:
     return Users(user, user + "\0")
 
 
-def read_tests(period: int, users: Users = EVERYBODY) -> pl.DataFrame:
-    """The test items of a period."""
-    return scan_parquet(DATA / f"split/{period}.parquet", users).filter(part="test").collect()
+def read_tests(period: int, users: Users = EVERYBODY, columns: list[str] | None = None) -> pl.DataFrame:
+    """The test items of a period, or some columns of them."""
+    tests = scan_parquet(DATA / f"split/{period}.parquet", users).filter(part="test")
+    return tests.select(columns or "*").collect()
+
+
+def read_train(period: int, users: Users = EVERYBODY) -> pl.DataFrame:
+    """The train items of a period."""
+    return scan_parquet(DATA / f"split/{period}.parquet", users).filter(part="train").collect()
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

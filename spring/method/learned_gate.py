@@ -97,18 +97,17 @@ def foretold(pairs: Any, gains: Any, times: Any) -> tuple[Floats, Floats]:
     still closed. `times` are those of the queries, [K], in any order.
     """
     times, gains, pairs = np.asarray(times), np.asarray(gains, dtype=np.float64), matrix(pairs)
-    helped, gates = gains > 0, dict[int, LearnedGate]()
+    helped, gate, fitted = gains > 0, LearnedGate((), ()), 0
     order = np.argsort(times, kind="stable")
     said, shares = np.full(len(times), np.nan), np.full(len(times), np.nan)
     for time in np.unique(times):
         known = order[: np.searchsorted(times[order], time)]
-        count = learned_from(len(known))
-        if count not in gates:
-            gates = {count: LearnedGate(pairs[known[:count]], gains[known[:count]])}
-        if gates[count].closed:
+        if (count := learned_from(len(known))) > fitted:
+            gate, fitted = LearnedGate(pairs[known[:count]], gains[known[:count]]), count
+        if gate.closed:
             continue
         now = np.flatnonzero(times == time)
-        said[now] = gates[count].probabilities(pairs[now])
+        said[now] = gate.probabilities(pairs[now])
         shares[now] = helped[known].mean()
     return said, shares
 

@@ -36,7 +36,7 @@ class DamagedError(Exception):
 class Segment:
     """A segment that lies at `path`; raises `DamagedError` if its header cannot be read.
 
-    What it lists stands in memory as arrays, some 120 bytes a cell.
+    What it lists stands in memory as arrays, some 140 bytes a cell of three files.
     """
 
     def __init__(self, path: Path) -> None:
