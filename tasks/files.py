@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 DATA = Path("data")
+GROUP = 16_384  # rows of a table that are read at once, where only some are wanted
 
 
 class Users(NamedTuple):
@@ -70,7 +71,14 @@ def scan_parquet(path: Path, users: Users = EVERYBODY) -> pl.LazyFrame:
         raise FileNotFoundError(f"{path} is missing: run `dvc repro`, which runs the stage that writes it")
     import polars as pl  # here: the stage `code` runs before every other and needs none
 
-    table, user = pl.scan_parquet(path, glob=False, hive_partitioning=False), pl.col("user_id")
+    return of_users(users, pl.scan_parquet(path, glob=False, hive_partitioning=False))
+
+
+def of_users(users: Users, table: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of some users, and those of all."""
+    import polars as pl
+
+    user = pl.col("user_id")
     if users.first is not None:
         table = table.filter(user.is_null() | (user >= users.first))
     if users.end is not None:
@@ -97,7 +105,7 @@ def read_train(period: int, users: Users = EVERYBODY) -> pl.DataFrame:
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Writes a table; half a file is never left behind."""
     with atomic(path) as temporary:
-        frame.write_parquet(temporary)
+        frame.write_parquet(temporary, row_group_size=GROUP)
 
 
 def write_text(text: str, path: Path) -> None:

@@ -68,8 +68,17 @@ def _hold_out(frame: pl.DataFrame, share: float) -> pl.DataFrame:
     )
 
 
+def without_texts(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """What decides where rows go: all but queries, and of responses a digest and whether they are long."""
+    response = pl.col("response")
+    long = response.str.len_chars() >= LONG_TEXT
+    return rows.select(pl.exclude("query", "response", "task", "rating"), response=response.hash(), long=long)
+
+
 def check_leakage(frame: pl.DataFrame) -> int:
     """Raises `LeakageError` if time or identity leaks; returns how many short texts of test items recur.
+
+    Responses are texts, or what `without_texts` makes of them.
 
     Refused: an interaction id twice; an item that came earlier than one of the period before it; a test item
     dated earlier than a train item of its period or any item of one before it; a test item whose response, of
@@ -79,8 +88,10 @@ def check_leakage(frame: pl.DataFrame) -> int:
     twice = frame.filter(pl.col("interaction_id").is_duplicated())["interaction_id"].unique().sort()
     _refuse(twice, "interaction ids stand twice", "make them unique in the source")
     _refuse(_find_disorder(frame), "items are out of time order", "split again from data/ingest")
-    repeats, long = _find_repeats(frame), pl.col("response").str.len_chars() >= LONG_TEXT
-    copies = pl.concat([repeats.filter(long)["interaction_id"], _find_copies(frame.filter(long))])
+    if "long" not in frame.columns:
+        frame = without_texts(frame.lazy()).collect()
+    repeats = _find_repeats(frame)
+    copies = pl.concat([repeats.filter("long")["interaction_id"], _find_copies(frame.filter("long"))])
     copies = copies.unique().sort()
     _refuse(copies, "test items repeat a train item's text", "remove one of each pair from the source")
     return repeats.height

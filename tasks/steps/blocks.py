@@ -14,10 +14,9 @@ from types import TracebackType
 
 import polars as pl
 
-from tasks.files import EVERYBODY, Users, atomic, read_parquet, scan_parquet, write_parquet
+from tasks.files import EVERYBODY, GROUP, Users, atomic, read_parquet, scan_parquet, write_parquet
 
 TOGETHER = 1024  # users of a block
-GROUP = 16_384  # rows that are read at once, where a table was written in parts
 
 
 def blocks(tables: Iterable[Path], size: int | None = None) -> list[Users]:
@@ -65,7 +64,7 @@ class Parted:
 
     def _put(self, part: pl.DataFrame) -> None:
         file = self._folder / f"{len(self._files)}.parquet"
-        part.write_parquet(file)
+        part.write_parquet(file, row_group_size=GROUP)
         self._files.append(file)
 
     def __exit__(

@@ -11,7 +11,8 @@ import pytest
 from kit.months import by_calendar, learn, write_rows
 
 from tasks.files import EVERYBODY, Users, only, read_parquet
-from tasks.steps import experiment as module
+from tasks.steps import blocks as of_users
+from tasks.steps import experiment as of_experiments
 from tasks.steps.blocks import Parted, blocks
 from tasks.steps.experiment import Experiment
 
@@ -34,7 +35,7 @@ ARMS: dict[str, Any] = {
 BATCHES = [
     {"ann": 4, "bob": 5, "eve": 4},
     {"ann": 3, "cem": 4, "eve": 3},  # bob is away, cem is new
-    {"bob": 3, "dee": 4, "zoe": 2},
+    {"bob": 3, "dee": 4, "yan": 1, "zoe": 2},  # a single text waits
 ]
 NAMES = ("arm", "recipe", "memory", "gate", "profile", "by", "period", "user_id", "known_at")  # of tables
 
@@ -48,7 +49,8 @@ def test_blocks_leave_what_all_at_once_leaves(
         folder = tmp_path / str(together)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(module, "TOGETHER", together)
+        for module in (of_users, of_experiments):
+            monkeypatch.setattr(module, "TOGETHER", together)
         write_rows(folder / "table.csv", BATCHES)
         by_calendar(folder, tiny_model_folder, arms=ARMS, periods=3)
         assert Experiment().apart
@@ -57,13 +59,14 @@ def test_blocks_leave_what_all_at_once_leaves(
         assert not list(folder.rglob(".writing-*"))
     whole, parted = found
     assert whole.keys() == parted.keys() and len(whole) > 40
+    assert not whole["data/split/waiting.parquet"].is_empty()
     for name, rows in whole.items():
         same_rows(name, rows, parted[name])
 
 
 def tables(folder: Path) -> list[Path]:
     """What the stages write that work in blocks."""
-    stages = ("score_base", "adapt", "consolidate", "generate")
+    stages = ("split", "score_base", "adapt", "consolidate", "generate")
     return sorted(path for stage in stages for path in folder.glob(f"data/{stage}/**/*.parquet"))
 
 
