@@ -35,7 +35,7 @@ ARMS: dict[str, Any] = {
 BATCHES = [
     {"ann": 4, "bob": 5, "eve": 4},
     {"ann": 3, "cem": 4, "eve": 3},  # bob is away, cem is new
-    {"bob": 3, "dee": 4, "yan": 1, "zoe": 2},  # a single text waits
+    {"bob": 3, "dee": 4, "yan": 1, "zoe": 4},  # the text of yan waits
 ]
 NAMES = ("arm", "recipe", "memory", "gate", "profile", "by", "period", "user_id", "known_at")  # of tables
 
@@ -52,7 +52,7 @@ def test_blocks_leave_what_all_at_once_leaves(
         for module in (of_users, of_experiments):
             monkeypatch.setattr(module, "TOGETHER", together)
         write_rows(folder / "table.csv", BATCHES)
-        by_calendar(folder, tiny_model_folder, arms=ARMS, periods=3)
+        by_calendar(folder, tiny_model_folder, arms=ARMS, periods=3, split__min_train=2)
         assert Experiment().apart
         learn(monkeypatch, 3)
         found.append({str(path.relative_to(folder)): pl.read_parquet(path) for path in tables(folder)})
