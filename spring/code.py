@@ -13,9 +13,9 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +94,45 @@ def _running() -> Code:
 
 def modules_of(value: Any) -> set[str]:
     """The modules of this project whose classes take part in a value: what its methods do counts too."""
-    inner: Iterator[Any] = iter(())
+    inner: Iterable[Any] = ()
     if isinstance(value, dict):
-        inner = iter(value.values())
+        inner = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
-        inner = iter(value)
+        inner = value
     elif hasattr(type(value), "model_fields"):  # pydantic's, which is not imported for this
-        inner = (getattr(value, name) for name in type(value).model_fields)
+        return set(_of_settings(Same(value)))
     elif dataclasses.is_dataclass(value):
         inner = (getattr(value, field.name) for field in dataclasses.fields(value))
+    return _with_own(value, inner)
+
+
+def _with_own(value: Any, inner: Iterable[Any]) -> set[str]:
+    """The module of a value's class, and those of what it holds."""
     own = type(value).__module__
     found = {own} if own.split(".")[0] in PACKAGES else set()
     return found.union(*(modules_of(one) for one in inner if type(one) not in PLAIN))
+
+
+class Same:
+    """A value as itself, whatever it is equal to."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@lru_cache(maxsize=256)
+def _of_settings(model: Same) -> frozenset[str]:
+    """`modules_of` a parameter model, which never changes: thousands of keys have the same one."""
+    value = model.value
+    return frozenset(_with_own(value, (getattr(value, name) for name in type(value).model_fields)))
 
 
 def _around(module: str) -> Iterator[str]:

@@ -101,9 +101,7 @@ def learn(
     cases, placed = lay_levels(bench, cases, until=until, period=period)
     jobs = [job_of(bench, case, period) for case in cases]
     keys = train(bench, jobs, f"adapt@{period} train{users.told}")
-    lessons = (
-        place_lesson(case, bench.adapter(key, case.train.lora)) for case, key in zip(cases, keys, strict=True)
-    )
+    lessons = (place_lesson(bench, case, key) for case, key in zip(cases, keys, strict=True))
     return [one.adapter.key for one in placed if one.file is None] + keys, chain(placed, lessons)
 
 

@@ -25,7 +25,7 @@ from spring.store import cells as module
 from spring.store import disk
 from spring.store.cells import CellStore, StoreError
 from spring.store.keys import cell_key
-from spring.store.segments import Segment, write_segment
+from spring.store.segments import DamagedError, Segment, write_segment
 
 ROOT = Path(__file__).parents[1]
 KEYS = [cell_key("spring.code", number=i) for i in range(3)]
@@ -113,6 +113,28 @@ def test_the_first_of_equal_cells_stays(tmp_path: Path) -> None:
         batch[KEYS[2]] = {"value": b"outer"}
     assert [first.read(key)["value"] for key in KEYS] == [b"inner", b"inner", b"outer"]
     assert leftovers(tmp_path) == []
+
+
+def test_some_files_of_a_cell_and_the_lengths_of_all(tmp_path: Path) -> None:
+    """What is not asked for is not read: damage of another file shows where the cell is looked for."""
+    store, files = (
+        CellStore(tmp_path),
+        {"curve": b"[1, 2]", "empty": b"", "twin": b"[1, 2]", "weights": b"w" * 99},
+    )
+    with store.batch() as batch:
+        batch[KEYS[0]] = files
+    assert store.lengths(KEYS[0]) == {name: len(content) for name, content in files.items()}
+    assert store.read(KEYS[0], ("curve", "other")) == {"curve": files["curve"]}
+    assert store.read(KEYS[0], ()) == {} and store.read(KEYS[0]) == files
+    for ask in (store.lengths, store.read):
+        with pytest.raises(KeyError):
+            ask(KEYS[1])
+    (segment,) = store.segments()
+    content = segment.read_bytes()
+    segment.write_bytes(content.replace(b"w" * 99, b"w" * 98 + b"v"))
+    assert store.read(KEYS[0], ("curve",)) == {"curve": files["curve"]}
+    with pytest.raises(DamagedError, match="weights is not what was written"):
+        store.read(KEYS[0], ("curve", "weights"))
 
 
 def test_an_empty_batch(tmp_path: Path) -> None:

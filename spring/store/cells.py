@@ -16,15 +16,18 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from spring.store.claims import Claims
 from spring.store.disk import alive, link, new_name, sync
 from spring.store.segments import ENDING, DamagedError, Files, Segment, opened, whole_cells, write_segment
 from spring.store.where import Keys, Where, packed_keys
+
+Told = TypeVar("Told")
 
 LIMIT = 64 * 2**20  # bytes; cells are packed into segments of about this size
 CHECKED = 65_536  # keys that are remembered to be whole: of more they are looked at again
@@ -79,15 +82,26 @@ class CellStore:
         self._look()
         return iter(list(self._where))
 
-    def read(self, key: str) -> dict[str, bytes]:
-        """The files of a cell, `KeyError` without it; `DamagedError` if they are not what was written."""
+    def read(self, key: str, only: Collection[str] | None = None) -> dict[str, bytes]:
+        """The files of a cell, or those of some names; `DamagedError` if they are not what was written.
+
+        Raises `KeyError` without the cell.
+        """
+        return self._from_segment(key, lambda segment: segment.read(key, only))
+
+    def lengths(self, key: str) -> dict[str, int]:
+        """Bytes of each file of a cell; `KeyError` without it."""
+        return self._from_segment(key, lambda segment: segment.lengths(key))
+
+    def _from_segment(self, key: str, tell: Callable[[Segment], Told]) -> Told:
+        """What the segment that holds a cell tells."""
         if key not in self._where:
             self._look()
         try:
-            return self._segment(self._where[key]).read(key)
+            return tell(self._segment(self._where[key]))
         except FileNotFoundError:  # another process has packed it away
             self._look()
-            return self._segment(self._where[key]).read(key)
+            return tell(self._segment(self._where[key]))
 
     def claim(self, keys: Iterable[str]) -> AbstractContextManager[list[str]]:
         """Those of `keys` that nobody else is computing; inside the block they are this process's."""
@@ -146,8 +160,8 @@ class CellStore:
         return {file.name for file in os.scandir(self.root / "segments") if file.name.endswith(ENDING)}
 
     def _segment(self, name: str) -> Segment:
-        path = self._segments / name
-        if not path.exists():
+        path = f"{self._segments}/{name}"
+        if not os.path.exists(path):  # noqa: PTH110  # a Path would take longer than all else
             raise FileNotFoundError(path)
         return opened(path)
 

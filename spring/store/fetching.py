@@ -6,10 +6,10 @@ import math
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from spring.store.cells import CellStore
+from spring.store.cells import CellStore, Told
 from spring.store.disk import link, sync
 from spring.store.far import Far, passing
 from spring.store.remote import Remote, at_once
@@ -48,15 +48,15 @@ class Fetching(CellStore):
         self._look_far()
         return super().__iter__()
 
-    def read(self, key: str) -> dict[str, bytes]:
-        """The files of a cell, `KeyError` without it; `DamagedError` if they are not what was written."""
+    def _from_segment(self, key: str, tell: Callable[[Segment], Told]) -> Told:
+        """What the segment that holds a cell tells, once it is here."""
         if key not in self._where:
             self._look_far()
         while True:
             self._bring([key])
             name = self._where[key]
             if self._is_here(name):
-                return opened(self._segments / name).read(key)
+                return tell(opened(f"{self._segments}/{name}"))
             self._look()  # another process has packed it away
 
     def link(self, keys: Iterable[str], folder: Path) -> dict[str, str]:
@@ -94,7 +94,7 @@ class Fetching(CellStore):
         """A segment; of one that is only there the header, which tells its keys."""
         kept = self.far.header(name)
         if name in self.far.entries and not self._is_here(name) and kept.exists():
-            return opened(kept.resolve())
+            return opened(str(kept.resolve()))
         return super()._segment(name)
 
     def _look_far(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -80,17 +80,27 @@ class Segment:
         """The cells that it holds, in the order in which they were put there."""
         return unpacked_keys(self.packed)
 
-    def read(self, key: str) -> dict[str, bytes]:
-        """The files of a cell, `KeyError` without it; `DamagedError` where one is not what was written."""
+    def read(self, key: str, only: Collection[str] | None = None) -> dict[str, bytes]:
+        """The files of a cell, or those of some names; `DamagedError` where one is not what was written.
+
+        Raises `KeyError` without the cell.
+        """
+        found = self._files(key)
+        return {name: self._content(key, n) for name, n in found.items() if only is None or name in only}
+
+    def lengths(self, key: str) -> dict[str, int]:
+        """Bytes of each file of a cell, none of which is read; `KeyError` without it."""
+        return {name: int(np.diff(self._places[n])[0]) for name, n in self._files(key).items()}
+
+    def _files(self, key: str) -> dict[str, int]:
+        """The numbers of a cell's files."""
         wanted = packed_keys([key])[0]
         at = int(np.searchsorted(self.packed, wanted, sorter=self._order))
         if at == len(self.packed) or self.packed[self._order[at]] != wanted:
             raise KeyError(key)
         cell = int(self._order[at])
         first = int(self._ends[cell - 1]) if cell else 0
-        return {
-            self._names[self._named[n]]: self._content(key, n) for n in range(first, int(self._ends[cell]))
-        }
+        return {self._names[self._named[n]]: n for n in range(first, int(self._ends[cell]))}
 
     def _content(self, key: str, number: int) -> bytes:
         start, end = self._places[number].tolist()
@@ -119,9 +129,9 @@ def whole_cells(segment: Segment) -> dict[str, Files]:
 
 
 @lru_cache(maxsize=16)
-def opened(path: Path) -> Segment:
+def opened(path: str) -> Segment:
     """The segment at an absolute path, its header read once."""
-    return Segment(path)
+    return Segment(Path(path))
 
 
 def write_segment(cells: Mapping[str, Files], folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,9 +63,9 @@ class Unkept(CellStore):
         """Those keys that have no cell yet."""
         return [key for key in keys if key not in self.cells]
 
-    def read(self, key: str) -> dict[str, bytes]:
-        """The files of a cell."""
-        return dict(self.cells[key])
+    def read(self, key: str, only: Collection[str] | None = None) -> dict[str, bytes]:
+        """The files of a cell, or those of some names."""
+        return {name: file for name, file in self.cells[key].items() if only is None or name in only}
 
     @contextmanager
     def claim(self, keys: Iterable[str]) -> Iterator[list[str]]:

@@ -77,7 +77,7 @@ def read_held(file: Path, key: str, remote: CellStore | None = None) -> dict[str
     On a node that does not share data/ they are those of the `remote`.
     """
     try:
-        return opened(file.resolve()).read(key)
+        return opened(str(file.resolve())).read(key)
     except FileNotFoundError as error:
         if remote is not None and key in remote:
             return remote.read(key)

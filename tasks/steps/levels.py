@@ -40,15 +40,15 @@ class Placed:
     file: str | None = None  # where data/ has it already, from the period's folder; null: the store has it
 
 
-def place_lesson(case: Case, adapter: Adapter) -> Placed:
-    """An adapter that was learned, with its curve."""
-    files = adapter.read()
-    return Placed(case, adapter, json.loads(files[CURVE]), size_of(files))
+def place_lesson(bench: Experiment, case: Case, key: str) -> Placed:
+    """An adapter that was learned, with its curve; that it is whole was seen when its key was looked for."""
+    curve = json.loads(bench.store.read(key, (CURVE,))[CURVE])
+    return Placed(case, bench.adapter(key, case.train.lora), curve, size_of(bench.store.lengths(key)))
 
 
-def size_of(files: Mapping[str, bytes]) -> int:
-    """Bytes of an adapter, and of what its recipe keeps beside it."""
-    return sum(len(content) for name, content in files.items() if name != CURVE)
+def size_of(lengths: Mapping[str, int]) -> int:
+    """Bytes of an adapter, and of what its recipe keeps beside it, by those of its files."""
+    return sum(length for name, length in lengths.items() if name != CURVE)
 
 
 def lay_levels(
@@ -91,7 +91,7 @@ def learn_shared(bench: Experiment, cases: Sequence[Case], until: datetime) -> d
     keys = train(bench, [shared_job(bench, case) for case in shared], "adapt@0 groups")
     found = {}
     for case, key in zip(shared, keys, strict=True):
-        placed = place_lesson(case, bench.adapter(key, case.train.lora))
+        placed = place_lesson(bench, case, key)
         if case.train.experts is not None:  # its cost is that of both levels
             assert case.previous is not None
             before = json.loads(case.previous.read()[CURVE])
@@ -124,9 +124,8 @@ def hand_on(bench: Experiment, cases: Sequence[Case], period: int) -> dict[str, 
             shared = replace(
                 case, user=None, train=_group(case), chosen=everybody, until=None, **scored_apart(case)
             )
-            found[case.recipe] = Placed(
-                shared, adapter, UNTRAINED, size_of(adapter.read()), files[case.recipe]
-            )
+            size = size_of({name: len(content) for name, content in adapter.read().items()})
+            found[case.recipe] = Placed(shared, adapter, UNTRAINED, size, files[case.recipe])
     return found
 
 
@@ -134,7 +133,7 @@ def member(bench: Experiment, case: Case, over: Layered) -> Placed:
     """What level 2 knows of one user."""
     key = write_member(bench, over, case.user or "")
     adapter = bench.adapter(key, case.train.lora)
-    return Placed(case, adapter, UNTRAINED, size_of(adapter.read()))
+    return Placed(case, adapter, UNTRAINED, size_of(bench.store.lengths(key)))
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def test_segments_are_packed_while_others_are_computed(
     for key, group in zip(many, "aaabaaaa", strict=True):
         write(store, [key])
         packing.add(group, [key])
-    assert [len(opened(file.resolve()).keys) for file in store.segments()].count(3) == 2
+    assert [len(opened(str(file.resolve())).keys) for file in store.segments()].count(3) == 2
     assert len(store.segments()) == 4 and CellStore(tmp_path).missing(many) == []
 
 
