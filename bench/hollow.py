@@ -71,15 +71,16 @@ def train(bench: Workbench, shared: tuple[Any, object], jobs: dict[str, TrainJob
 
 
 def generate(bench: Workbench, _: object, jobs: dict[str, GenerateJob], done: Meter) -> None:
-    """Answers: the first words of the reference."""
+    """Answers: some four words of the reference, each arm's own."""
     with bench.store.batch() as batch:
         for key, job in jobs.items():
-            answers = []
+            answers, random = [], chance(key)
             for request in job.requests:
                 words = request.row["response"].split()
+                first = int(random.integers(max(1, len(words) - 3)))
                 answers.append(
                     {
-                        "text": " ".join(words[:4]),
+                        "text": " ".join(words[first : first + 4]),
                         "tokens": 4,
                         "logp": float(-len(words) * chance(key).uniform(2, 3)),
                         "ref_tokens": len(words) + 1,

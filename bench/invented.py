@@ -14,9 +14,10 @@ import polars as pl
 
 from spring.settings.params import Params
 from tasks.adapt import CURVES, SCORES
-from tasks.evaluate import arms_by_recipe, stream
+from tasks.evaluate import arms_by_recipe
 from tasks.files import DATA, read_parquet, read_tests, write_json, write_parquet
 from tasks.generate import GENERATIONS
+from tasks.measures.scores import stream
 from tasks.params import load_params
 from tasks.score_base import SCORED
 from tasks.steps.buffers import BUFFERS, CANDIDATES

@@ -25,14 +25,12 @@ import polars as pl
 
 from spring.measures.chrf import CHRF_SETTING
 from spring.measures.meteor import meteor_setting, wordnet_is_installed
-from spring.measures.metrics import TEXT_METRICS, score_texts, scored_by
+from spring.measures.metrics import scored_by
 from spring.measures.rouge import ROUGE_SETTING
 from spring.settings.params import Params
 from spring.store.keys import fingerprint
 from tasks.files import (
     DATA,
-    EVERYBODY,
-    Users,
     atomic,
     read_parquet,
     read_tests,
@@ -53,16 +51,12 @@ from tasks.measures.detection import (
 from tasks.measures.gates import gate_metrics
 from tasks.measures.headline import headline
 from tasks.measures.matrix import compare_measures, transfer_metrics
+from tasks.measures.scores import KEYS, METRICS, inapplicable, read_generations, score_all, stream
 from tasks.params import load_params
 from tasks.stage import run
-from tasks.steps.blocks import blocks
 
-METRICS = (*TEXT_METRICS, "logp_per_token")
 METRICS_FILE = DATA / "metrics.json"  # beside the stage's directory: DVC leaves it to git, as the next one
 HEADLINE_FILE = DATA / "headline.json"
-KEYS = ["user_id", "interaction_id"]
-ORDER = ("arm", "user_id", "period", "interaction_id")
-ANSWERS = ["arm", *KEYS, "period", "text", "logp", "ref_tokens"]  # what scores are of
 SPENT = ["arm", "contexts", "seconds", "tokens", "row_steps"]  # what costs are of
 ENDS = {"": "mean", "_low": "low", "_high": "high"}  # columns of an interval
 
@@ -78,7 +72,7 @@ def main() -> None:
             "no period after period 0 has a test item, so that there is nothing to evaluate: wait for more "
             "data, or set a shorter split.every or another split.start"
         )
-    check_coverage(read_generations(params, ["arm", *KEYS]), tests, list(params.arms))
+    check_coverage(read_generations(stream(params), ["arm", *KEYS]), tests, list(params.arms))
     items = score_all(params)
     users = user_means(items)
     write_parquet(items, DATA / "evaluate/items.parquet")
@@ -90,17 +84,6 @@ def main() -> None:
     write_parquet(detected, DATA / "evaluate/detection.parquet")
     write_json(rounded(metrics), METRICS_FILE)
     write_headline(metrics)
-
-
-def stream(params: Params) -> list[int]:
-    """The periods that are evaluated: all but the profiling period 0."""
-    return [period for period in params.periods if period > 0]
-
-
-def read_generations(params: Params, columns: list[str], users: Users = EVERYBODY) -> pl.DataFrame:
-    """Some columns of every arm's generations over the stream."""
-    files = [DATA / f"generate/{t}/generations.parquet" for t in stream(params)]
-    return pl.concat(read_parquet(file, columns, users) for file in files)
 
 
 def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[str]) -> None:
@@ -122,38 +105,6 @@ def check_coverage(generations: pl.DataFrame, tests: pl.DataFrame, arms: list[st
             f"data/generate: {rows.height} generations are {fault} (arm/user/interaction): "
             f"{some}{' ...' if rows.height > 5 else ''}; run `dvc repro --force` on the stages generate"
         )
-
-
-def score_all(params: Params) -> pl.DataFrame:
-    """The scores of all items; texts stand in memory for a block of users at a time."""
-    synonyms, found = wordnet_is_installed(), []
-    for users in blocks(DATA / f"split/{t}.parquet" for t in stream(params)):
-        tests = pl.concat(read_tests(t, users) for t in stream(params))
-        found.append(score_items(read_generations(params, ANSWERS, users), tests, synonyms=synonyms))
-    return pl.concat(found).sort(*ORDER)
-
-
-def score_items(generations: pl.DataFrame, tests: pl.DataFrame, *, synonyms: bool) -> pl.DataFrame:
-    """One row per arm and test item with all `METRICS`, sorted by arm, user and period.
-
-    Null where a metric does not apply, which the reference decides, so that it is the same for every arm.
-    """
-    rows = generations.join(tests.select(*KEYS, "response"), on=KEYS, how="inner", validate="m:1")
-    rows = rows.sort(*ORDER)
-    scores = score_texts(list(rows.select("response", "text").iter_rows()), synonyms=synonyms)
-    items = rows.select(
-        "arm", *KEYS, "period", (pl.col("logp") / pl.col("ref_tokens")).alias("logp_per_token")
-    )
-    assert items["logp_per_token"].is_finite().all(), "generate left a reference without a likelihood"
-    items = items.with_columns(pl.Series(name, values).fill_nan(None) for name, values in scores.items())
-    return items.select("arm", *KEYS, "period", *METRICS)
-
-
-def inapplicable(items: pl.DataFrame) -> dict[str, int]:
-    """Metric -> to how many test items it does not apply, of the metrics that have such items."""
-    nulls = items.group_by("arm").agg(pl.col(METRICS).null_count()).drop("arm").unique()
-    assert nulls.height == 1, f"a metric applies to an answer and not to the text that it answers: {nulls}"
-    return {metric: count for metric, count in nulls.row(0, named=True).items() if count}
 
 
 def user_means(items: pl.DataFrame) -> pl.DataFrame:
@@ -227,7 +178,7 @@ def all_metrics(
     """The whole of data/metrics.json, and user by user the measures of transfer and of detection."""
     columns = ["user_id", "interaction_id", "period", "part"]
     interactions = pl.concat(read_parquet(DATA / f"split/{t}.parquet", columns) for t in params.periods)
-    generations = read_generations(params, SPENT)
+    generations = read_generations(stream(params), SPENT)
     means = {name: over_periods(users, name) for name in params.arms}
     scores = read_scores(stream(params))
     quality = arm_metrics(params, users, means)

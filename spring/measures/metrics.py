@@ -50,6 +50,8 @@ def scored_by() -> str:
 def score_texts(pairs: Pairs, synonyms: bool) -> dict[str, np.ndarray]:
     """All of `TEXT_METRICS` of (reference, prediction) pairs, each [N]; NaN where one does not apply.
 
-    Empty predictions score 0.
+    Empty predictions score 0. Arms whose answers are equal cost no more than one.
     """
-    return {name: metric.score(pairs, synonyms) for name, metric in TEXT_METRICS.items()}
+    numbers = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+    places = [numbers[pair] for pair in pairs]
+    return {name: metric.score(list(numbers), synonyms)[places] for name, metric in TEXT_METRICS.items()}

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 import polars as pl
 
 from spring.settings.params import Params
-from tasks.evaluate import stream
 from tasks.files import DATA, read_parquet
 from tasks.measures.costs import learned
+from tasks.measures.scores import stream
 from tasks.reporting.answer import Answer
 from tasks.reporting.choice import Shown, choose
 from tasks.reporting.vega import short

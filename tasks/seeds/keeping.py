@@ -11,8 +11,9 @@ import polars as pl
 
 from spring.settings.params import Params
 from spring.store.keys import fingerprint
-from tasks.evaluate import METRICS, METRICS_FILE, over_periods, read_metrics, settings
+from tasks.evaluate import METRICS_FILE, over_periods, read_metrics, settings
 from tasks.files import DATA, read_parquet, write_parquet
+from tasks.measures.scores import METRICS
 from tasks.params import PARAMS, load_params
 from tasks.suites import FOLDER as SUITES
 

@@ -11,10 +11,11 @@ import polars as pl
 
 from spring.measures.transfer import Follow
 from spring.settings.params import Params
-from tasks.evaluate import METRICS, arm_metrics, metrics_in, over_periods
+from tasks.evaluate import arm_metrics, metrics_in, over_periods
 from tasks.measures.comparison import compare_arms
 from tasks.measures.detection import drift_metrics
 from tasks.measures.matrix import compare_measures, following, summarise
+from tasks.measures.scores import METRICS
 from tasks.seeds.keeping import KEPT, Run
 
 

@@ -15,9 +15,10 @@ import polars as pl
 
 from spring.measures.statistics import EVERY
 from spring.settings.params import Params
-from tasks.evaluate import METRICS, read_curves, stream
+from tasks.evaluate import read_curves
 from tasks.files import DATA, read_parquet, read_tests
 from tasks.measures.costs import COSTS
+from tasks.measures.scores import METRICS, stream
 from tasks.params import sample_users
 from tasks.reporting.names import TRANSFER_NAMES
 from tasks.tracking.artifacts import log_adapters, use_data

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from spring.settings.params import Params
-from tasks.evaluate import METRICS
 from tasks.measures.costs import COSTS
+from tasks.measures.scores import METRICS
 from tasks.tracking.artifacts import REPORT, log_results, shown, use_data
 from tasks.tracking.naming import Identity, run_id
 from tasks.tracking.runs import started

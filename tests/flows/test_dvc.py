@@ -18,8 +18,9 @@ from kit.project import ROOT, TREE, commit, git, write_programs, write_project
 from kit.warm import Warm
 
 from spring.settings.params import Params
-from tasks.evaluate import METRICS, arms_by_recipe, median_curves, period_table, stream, write_csv
+from tasks.evaluate import arms_by_recipe, median_curves, period_table, write_csv
 from tasks.files import write_parquet
+from tasks.measures.scores import METRICS, stream
 from tasks.params import load_params
 
 PLOTS = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]

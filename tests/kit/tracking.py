@@ -12,7 +12,7 @@ import polars as pl
 import yaml
 
 from spring.measures.statistics import EVERY
-from tasks.evaluate import METRICS
+from tasks.measures.scores import METRICS
 from tasks.reporting.names import TRANSFER_NAMES
 
 ROOT = Path(__file__).parents[2]

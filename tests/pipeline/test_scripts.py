@@ -12,7 +12,7 @@ import pytest
 from kit.pipeline import experiment
 
 from spring.measures.metrics import score_texts
-from tasks.evaluate import METRICS
+from tasks.measures.scores import METRICS
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from kit.experiment import ROOT
 
 from spring.settings.params import Params
-from tasks.evaluate import METRICS, over_periods
+from tasks.evaluate import over_periods
 from tasks.measures.comparison import compare_arms
+from tasks.measures.scores import METRICS
 from tasks.params import load_params
 from tasks.reporting.answer import (
     BETTER,

@@ -21,6 +21,7 @@ from spring.measures.significance import holm
 from spring.measures.statistics import EVERY, auroc
 from tasks import evaluate, report
 from tasks.measures.costs import base_seconds
+from tasks.measures.scores import METRICS
 from tasks.params import load_params
 from tasks.reporting.names import METRIC_NAMES
 from tasks.reporting.reading import metric_reading, reading, transfer_reading
@@ -168,7 +169,7 @@ def test_a_metric_that_applies_to_nothing_is_said_and_not_drawn(tmp_path: Path) 
 
 
 def test_an_answer_decides_nothing_about_what_applies() -> None:
-    items = pl.DataFrame({"arm": ["a", "b"]} | {metric: [0.5, None] for metric in evaluate.METRICS})
+    items = pl.DataFrame({"arm": ["a", "b"]} | {metric: [0.5, None] for metric in METRICS})
     with pytest.raises(AssertionError, match="applies to an answer"):
         evaluate.inapplicable(items)
 

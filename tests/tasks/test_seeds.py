@@ -15,10 +15,11 @@ from spring.measures.meteor import meteor_setting
 from spring.measures.rouge import ROUGE_SETTING
 from spring.measures.statistics import EVERY
 from spring.settings.params import Params
-from tasks.evaluate import METRICS, settings
+from tasks.evaluate import settings
 from tasks.files import write_json
 from tasks.measures.detection import DETECTED
 from tasks.measures.matrix import LIKELIHOOD, MEASURED, MEASURES
+from tasks.measures.scores import METRICS
 from tasks.params import load_params
 from tasks.reporting.findings import seeds_table, significance_table
 from tasks.reporting.names import titles

@@ -15,8 +15,9 @@ import pytest
 from kit.tracking import Run, bytes_under, change, read_runs
 
 from spring.store.segments import Segment
-from tasks.evaluate import METRICS, read_metrics
+from tasks.evaluate import read_metrics
 from tasks.measures.costs import COSTS
+from tasks.measures.scores import METRICS
 from tasks.params import load_params
 from tasks.tracking.arm import user_rows
 from tasks.tracking.artifacts import add_adapter
