@@ -47,7 +47,7 @@ STOPPED := { echo "The run stopped; the last lines above say why. Finished cells
 run = python -m flows.named_experiments --start="$$NAME" $(1) || exit 1; \
   { if [ -n "$$NAME" ]; then cat "experiments/$$NAME"; fi; echo " $(1)"; } | xargs dvc --wait-for-lock exp run || $(STOPPED)
 
-.PHONY: verify help setup repro show table experiment flow bench gpu-check test check lint types format clean
+.PHONY: verify help setup repro show table experiment flow bench gpu-check test test-all check lint types format clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,11 +111,14 @@ PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 LINT = ruff check . && ruff format --check .
 # $(call beside-types,TESTS): mypy while tests run; fails where either does.
 beside-types = { mypy & types=$$!; $(1); tests=$$?; wait $$types && exit $$tests; }
-test: setup ## lint, types, all tests
+test: setup ## lint, types and the tests (a quarter of an hour on two cores)
+	@$(LINT) && $(call beside-types,$(PYTEST) -m "not long")
+
+test-all: setup ## the same with the long ones: before a release, and after changes of what they are about
 	@$(LINT) && $(call beside-types,$(PYTEST))
 
-check: setup ## lint, types and the quick tests, in a minute or so
-	@$(LINT) && $(call beside-types,$(PYTEST) -q -m "not slow")
+check: setup ## lint, types and the quick tests, in two minutes or so
+	@$(LINT) && $(call beside-types,$(PYTEST) -q -m "not slow and not long")
 
 lint: setup ## lint only
 	@$(LINT)

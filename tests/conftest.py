@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Within groups, and among groups of a kind, the order stays.
     """
-    slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    marks = ("slow", "long")
+    slow = {group_of(item.nodeid) for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: group_of(item.nodeid) not in slow)
 
 

@@ -28,8 +28,10 @@ class Row:
 
 def users() -> list[Row]:
     """With 10,000 users, by the line through 1,000 and 3,000."""
-    rows = []
-    for name, values in (measured.stage_seconds() | measured.sizes()).items():
+    rows, stages = [], measured.stage_seconds()
+    shared = set.intersection(*map(set, stages.values()))
+    all_of_them = {"all stages": {users: sum(one[users] for one in stages.values()) for users in shared}}
+    for name, values in (stages | all_of_them | measured.sizes()).items():
         if HUGE in values:
             unit = "" if "," in name or name == "files" else ", s of a processor"
             rows.append(Row(f"10,000 users: {name}{unit}", measured.line(values).at(int(HUGE)), values[HUGE]))

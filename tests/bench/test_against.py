@@ -141,7 +141,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_builds_that_agree_are_compared(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     against.main(["HEAD~3", "--to", "HEAD~2", "--rounds", "2", "--users", "3"])
     assert "| `each` |" in capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_builds_that_differ_are_refused(project: Path) -> None:
     assert len(git("worktree", "list").splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_an_end_in_the_middle_leaves_nothing(project: Path, tmp_path: Path, how: signal.Signals) -> None:
     """Asked to end while a stage runs: no worktree, no folder, no process of it."""

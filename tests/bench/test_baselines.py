@@ -97,7 +97,7 @@ def test_processes_side_by_side_share_all_lessons_evenly() -> None:
     assert abs(tokens(one) - tokens(two)) <= 0.25 * tokens([0, 1, 2, 3, 4])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_ends_early_is_told() -> None:
     with (
         pytest.raises(RuntimeError, match="not 'ready'"),
@@ -124,7 +124,7 @@ def test_adapters_as_files_of_llama_cpp(tmp_path: Any, make_model: Any) -> None:
     assert torch.equal(unpermute(tensors["blk.1.attn_q.weight.lora_b"], 4), q)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="llama-cpp-python is not installed")
 def test_llama_cpp_generates_what_the_engine_does(real_model: Any, real_folder: Any) -> None:
     """The packaged weights in float32, two adapters and none, users in turns."""

@@ -108,7 +108,7 @@ def test_long_contexts_are_cut_out_of_what_all_wrote(tokenizer: Any) -> None:
     assert found[0][: len(first)] == first
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_agree(real_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the default model: scores, adapters after two steps of two texts, tokens of two mixed paths."""
     from bench import agreement, sides

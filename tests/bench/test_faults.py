@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 KINDS = {"kill": 1, "flip": 1, "full": 1, "edit": 1, "dvc": 1, "tables": 40, "parquet": 4}  # tries of one
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_little_bad_luck() -> None:
     """Of updates: tests/flows/test_live_project.py."""
     command = [sys.executable, "-m", "bench.faults", "--tries", "1", "--seed", "3", "--kinds", *KINDS]

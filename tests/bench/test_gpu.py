@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 NAMES = {kind.name for kind in KINDS}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_small_run_says_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gpu.json"
     assert main(["--tiny", "--out", str(out)]) == 0

@@ -11,7 +11,7 @@ import pytest
 from bench.people import ARMS, STEPS, TEXTS, measure, table
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_made_up_passes_through_the_stages(tmp_path: Path) -> None:
     """Twenty users, each with a test item in every period."""
     found = measure(20, tmp_path / "run")

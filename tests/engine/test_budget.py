@@ -63,7 +63,7 @@ for kind in place:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits of Linux")
 def test_whatever_pytorch_raises_for_want_of_memory_is_recognised() -> None:
     """Ten real limits: every one halves until it fits, or ends in words; bfloat16 goes through oneDNN."""

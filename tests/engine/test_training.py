@@ -346,7 +346,7 @@ def test_adamw_is_torchs_with_clipping() -> None:
     assert (weights[1] - start).abs().max() > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_default_model_in_bfloat16(real_folder: Any) -> None:
     """Together = alone at the precision of bfloat16, for real adapters on real text."""
     from spring.engine.model import load

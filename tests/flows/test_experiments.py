@@ -173,7 +173,7 @@ def holders_of_locks(folder: Path) -> list[int]:
     return [pid for pid in map(int, re.findall(r'"pid": (\d+)', text)) if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_of_an_experiment_can_be_killed_and_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: Warm
 ) -> None:

@@ -154,7 +154,7 @@ def test_bad_parameters_stop_it_before_any_stage(toy: Path, server: Address) -> 
     assert run.state and "init_timeout is 0" in str(run.state.message)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_with_worker_and_stage_it_ends_and_lets_others_run(toy: Path, server: Address) -> None:
     """Also: a run that is cancelled then; and of runs that fell due meanwhile, one is enough."""
     shutil.copytree(ROOT / "flows", toy / "flows", ignore=shutil.ignore_patterns("__pycache__"))

@@ -90,6 +90,7 @@ def objects_of(live: LiveProject, commit: str, store: Path) -> set[str]:
     return names | {entry["md5"] for file in lists for entry in json.loads(file.read_text(encoding="utf-8"))}
 
 
+@pytest.mark.long
 def test_stopped_anywhere_it_is_finished_by_the_next(pair: Pair, tmp_path: Path) -> None:
     """One forgetting, killed at a time while its stages run, and at each of the moments."""
     live = with_remote(pair.begun, tmp_path)

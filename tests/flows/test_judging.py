@@ -30,7 +30,7 @@ from tasks.steps.index import read_held
 GATE = "{margin: 0.5, level: 0.2, items: 3, least: 1, drift: {base: null, before: null}, alarm: 0.5}"
 SETS = [f"+live.gate={GATE}", "arm.train.epochs=10"]
 EVE = {0: "cup", 2: "lamp", 3: "lamp"}  # week -> the only word of eve's texts
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def drop_eve(live: LiveProject, week: int) -> None:

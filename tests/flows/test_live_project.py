@@ -210,7 +210,7 @@ def test_a_project_that_is_not_live(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         live_params()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments(tmp_path: Path, python: Path) -> None:
     """A short version of `python -m bench.faults --kinds update`."""
     found = strike(tmp_path / "update", tries=1, seed=1, python=str(python))

@@ -171,6 +171,7 @@ def test_a_change_that_was_stopped_is_finished(live: LiveProject) -> None:
     assert said(live, "list")[2].startswith("live cem@1")
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_is_the_old_state_or_the_new(live: LiveProject) -> None:
     chance, folder = random.Random(5), live.folder
     kept, before = folder / "live", read_aliases(folder / "live")

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from bench.live import environment
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deployment_updates_a_live_project(
     tmp_path: Path, tiny_model_folder: Path, warm_python: Warm, server: str
 ) -> None:

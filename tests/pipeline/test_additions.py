@@ -120,7 +120,7 @@ def apply(root: Path) -> int:
     return touched
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_addition_is_a_file_an_import_and_a_line(tmp_path: Path, tiny_model_folder: Path) -> None:
     """In a copy of the project, all stages: what each decides is read off the state, and counts itself."""
     copied, project = tmp_path / "copy", tmp_path / "project"

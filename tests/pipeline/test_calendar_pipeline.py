@@ -131,7 +131,7 @@ def test_closed_periods_stay_as_they_are_whatever_arrives(folder, monkeypatch, t
     assert cells(folder) == known and closed(folder, len(batches)) == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dvc_runs_no_closed_period_again(tmp_path, monkeypatch, tiny_model_folder, warm_python):
     """A batch more, with late texts, and a period more: no stage of a closed one has anything to do."""
     for name in ("spring", "tasks", "suites", "dvc.yaml", ".dvcignore"):

@@ -12,7 +12,7 @@ from kit.pipeline import cells, run
 
 from tasks import adapt, consolidate, generate
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 BATCHES = [
     {"ann": 4, "bob": 5},

@@ -217,7 +217,7 @@ def test_without_training_nothing_breaks(project, monkeypatch, tiny_model_folder
     assert pl.read_parquet(project / "data/consolidate/2/buffers.parquet").height == 3 * 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_in_adapt_loses_the_batch_in_flight_and_nothing_else(
     tmp_path, monkeypatch, tiny_model_folder, warm_python
 ):

@@ -95,6 +95,7 @@ def test_offline_runs_of_two_reports_are_sent_once(project: Path, server: Server
     check_all_is_there_once(project, server)
 
 
+@pytest.mark.long
 def test_online_runs_of_two_reports_are_there_once(project: Path, server: Server) -> None:
     change(project, tracking__mode="online")
     for _ in range(2):
@@ -103,6 +104,7 @@ def test_online_runs_of_two_reports_are_there_once(project: Path, server: Server
         check_all_is_there_once(project, server)
 
 
+@pytest.mark.long
 def test_a_run_that_was_deleted_comes_back_under_another_id(project: Path, server: Server) -> None:
     """W&B's client asks again for as long as it may before it gives up."""
     change(project, tracking__mode="online", tracking__init_timeout=3)
@@ -136,6 +138,7 @@ def test_the_workspace_is_saved_by_one_command(project: Path, server: Server) ->
     )
 
 
+@pytest.mark.long
 def test_a_stage_is_followed_online_while_it_computes(project: Path, server: Server) -> None:
     """The first numbers are there before the stage ends; a second attempt goes on with the same run."""
     change(project, tracking__mode="online")
