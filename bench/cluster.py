@@ -103,6 +103,7 @@ def main() -> None:
                 if turn:
                     for what, seconds in zip(found[name], took, strict=True):
                         found[name][what].append(seconds)
+        overhead(sides["workers"], 2)  # without rounds workers are hired only now
         empty = {tasks: overhead(sides["workers"], tasks) for tasks in asked.tasks}
     middle = {name: {what: median(s) for what, s in side.items() if s} for name, side in found.items()}
     speed = {what: one / middle["workers"][what] for what, one in middle["process"].items()}
