@@ -129,8 +129,9 @@ def chance_precision(positives: int, items: int) -> float:
 
 def mid_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1 of `values` [N], equal values sharing the middle of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    ordered = np.sort(values)
+    before, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (before + up_to + 1) / 2
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:

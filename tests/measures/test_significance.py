@@ -13,6 +13,7 @@ from spring.measures import significance
 from spring.measures.significance import (
     cohens_dz,
     differences_of,
+    drawn_signs,
     holm,
     permutation_p,
     permutation_ps,
@@ -52,6 +53,21 @@ def test_drawn_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) 
     assert drawn == permutation_p(differences, draws=40_000, seed=0)
     assert drawn != permutation_p(differences, draws=40_000, seed=1)
     assert permutation_p(np.full(20, 5.0), draws=999, seed=0) == 1 / 1000  # never 0
+
+
+def test_signs_of_many_users_are_drawn_as_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same test: near the exact p-value, seeded, and no user's sign follows another's."""
+    monkeypatch.setattr(significance, "MANY_USERS", 5)
+    signs = np.concatenate(list(drawn_signs(13, draws=40_000, seed=0)))
+    assert signs.shape == (40_000, 13) and set(np.unique(signs)) == {-1.0, 1.0}
+    together = signs.T @ signs / len(signs)
+    assert np.abs(together - np.eye(13)).max() < 0.03 and np.abs(signs.mean(axis=0)).max() < 0.03
+    differences = np.random.default_rng(1).normal(0.3, 1, size=13)
+    exact = permutation_p(differences, seed=0)
+    monkeypatch.setattr(significance, "EXACT_USERS", 12)
+    drawn = permutation_p(differences, draws=40_000, seed=0)
+    assert exact is not None and drawn is not None and abs(drawn - exact) < 0.01
+    assert drawn == permutation_p(differences, draws=40_000, seed=0)
 
 
 def test_every_column_has_the_p_value_that_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
