@@ -1,6 +1,6 @@
 """The scores of all items: one row per arm and test item, texts in memory for a block of users at a time.
 
-Of many users blocks are scored on all cores at once, by processes that read them; the same numbers.
+Of many users blocks are scored on several cores at once, by processes that read them; the same numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tasks.machine import cores
 from tasks.steps.blocks import blocks
 
 METRICS = (*TEXT_METRICS, "logp_per_token")
+PROCESSES = 8  # at once: each takes some 300 MB
 KEYS = ["user_id", "interaction_id"]
 ORDER = ("arm", "user_id", "period", "interaction_id")
 ANSWERS = ["arm", *KEYS, "period", "text", "logp", "ref_tokens"]  # what scores are of
@@ -51,11 +52,12 @@ def score_all(params: Params) -> pl.DataFrame:
 
 @contextmanager
 def on_cores(jobs: int) -> Iterator[Any]:
-    """`map`, over so many jobs, on as many cores as there are; of one job here."""
-    if min(jobs, cores()) < 2:
+    """`map`, over so many jobs, on the cores that there are; of one job here."""
+    at_once = min(jobs, cores(), PROCESSES)
+    if at_once < 2:
         yield map
         return
-    with ProcessPoolExecutor(min(jobs, cores()), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
         yield pool.map
 
 
