@@ -72,7 +72,7 @@ def drawn_signs(users: int, *, draws: int, seed: int) -> Iterator[np.ndarray]:
         rows = min(chunk, draws - start)
         if users > MANY_USERS:
             packed = random.integers(0, 256, size=(rows, -(-users // 8)), dtype=np.uint8)
-            signs = np.unpackbits(packed, axis=1, count=users)
+            signs: np.ndarray = np.unpackbits(packed, axis=1, count=users)
         else:
             signs = random.integers(0, 2, size=(rows, users))
         yield 2.0 * signs - 1
