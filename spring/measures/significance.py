@@ -18,7 +18,7 @@ from spring.measures.statistics import by_length
 
 EXACT_USERS = 16  # up to here all 2^N sign patterns are counted: 65,536, in a fraction of a second
 DRAWS = 100_000  # of sign patterns beyond: enough to stay below 0.05 when corrected for hundreds of arms
-MANY_USERS = 1_000  # signs of more are drawn as bits, eight times as fast
+MANY_USERS = 1_000  # signs of more are drawn as bits, in a third of the time
 PATTERNS_AT_ONCE = 250_000  # signs drawn per chunk: 2 MB, which a processor's cache holds
 TIE = 1e-9  # relative: means of equal sums may differ in their last bits
 
