@@ -24,7 +24,6 @@ from tasks.steps.partners import check_partners
 log = logging.getLogger(__name__)
 
 SOURCE = DATA / "ingest" / "interactions.parquet"
-WAITING = pl.col("period").is_null()  # of a row
 
 
 def main() -> None:
@@ -49,18 +48,18 @@ def main() -> None:
 def write(params: Params, placed: pl.DataFrame) -> None:
     """Every row into the file of its period, users in order; rows without a period wait."""
     places = placed.select("user_id", "interaction_id", "period", "part")
-    names = {f"{period}.parquet": pl.col("period") == period for period in params.periods}
+    added = ["period", "part"]
+    files = {f"{period}.parquet": (pl.col("period") == period, added) for period in params.periods}
     if params.split.by == "calendar":
-        names["waiting.parquet"] = WAITING
+        files["waiting.parquet"] = pl.col("period").is_null(), []
     with ExitStack() as held:
-        tables = {name: held.enter_context(Parted(DATA / "split" / name)) for name in names}
+        tables = {name: held.enter_context(Parted(DATA / "split" / name)) for name in files}
         for users in blocks([SOURCE]):
             rows = read_parquet(SOURCE, users=users)
             mine = of_users(users, places.lazy()).drop("user_id").collect()
             whole = mine.join(rows, on="interaction_id", how="left", maintain_order="left")
-            for name, here in names.items():
-                part = whole.filter(here).select(*rows.columns, "period", "part")
-                tables[name].add(part.drop("period", "part") if here is WAITING else part)
+            for name, (here, columns) in files.items():
+                tables[name].add(whole.filter(here).select(*rows.columns, *columns))
 
 
 def cut_by_count(params: Params, interactions: pl.DataFrame) -> tuple[pl.DataFrame, None]:
