@@ -73,9 +73,10 @@ class CellStore:
         seen: what others have made in the last so many seconds may be overlooked.
         """
         unchecked = [key for key in keys if key not in self._whole]
-        if any(key not in self._where for key in unchecked) and time.monotonic() - self._looked >= seen:
+        if not self._where.has_all(packed_keys(unchecked)) and time.monotonic() - self._looked >= seen:
             self._look()
-        return [key for key in unchecked if not self._check(key)]
+        whole = self._check(unchecked)
+        return [key for key in unchecked if key not in whole]
 
     def __iter__(self) -> Iterator[str]:
         """The keys of all cells that are there, whole or not."""
@@ -147,7 +148,7 @@ class CellStore:
 
     def holding(self, keys: Iterable[str]) -> list[str]:
         """The segments that hold those of `keys` that are there."""
-        return sorted({name for key in keys if (name := self._where.get(key)) is not None})
+        return sorted(self._where.by_segment(list(keys)))
 
     def _names(self) -> set[str]:
         """The segments that are there; one look may miss both what another process packs and the result."""
@@ -165,8 +166,22 @@ class CellStore:
             raise FileNotFoundError(path)
         return opened(path)
 
-    def _check(self, key: str) -> bool:
-        """Whether a cell is there and whole."""
+    def _check(self, keys: Sequence[str]) -> set[str]:
+        """Those whose cells are there and whole."""
+        whole = set[str]()
+        for name, some in self._where.by_segment(keys).items():
+            try:
+                self._segment(name).check(some)
+            except (KeyError, FileNotFoundError, DamagedError):  # one of them, or gone: each by itself
+                some = [key for key in some if self._is_whole(key)]
+            whole.update(some)
+        if len(self._whole) + len(whole) > CHECKED:
+            self._whole.clear()
+        self._whole.update(list(whole)[:CHECKED])
+        return whole
+
+    def _is_whole(self, key: str) -> bool:
+        """Whether a cell is there and whole; a damaged one is set aside."""
         if key not in self._where:
             return False
         try:
@@ -176,9 +191,6 @@ class CellStore:
         except DamagedError as error:
             self.set_aside(self._where[key], str(error))
             return False
-        if len(self._whole) == CHECKED:
-            self._whole.clear()
-        self._whole.add(key)
         return True
 
     def set_aside(self, name: str, problem: str) -> None:

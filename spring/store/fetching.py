@@ -127,8 +127,7 @@ class Fetching(CellStore):
         """Fetches the segments that hold `keys`, where any is known to."""
         keys = list(keys)
         while True:
-            names = {self._where[key] for key in keys if key in self._where}
-            if self._fetch(name for name in sorted(names) if not self._is_here(name)):
+            if self._fetch(name for name in sorted(self._where.by_segment(keys)) if not self._is_here(name)):
                 return
             self._look_far()  # it was packed meanwhile, or is damaged
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from spring.code import code_digest, modules_of
 
-FORMAT = 3
+FORMAT = 4
 
 
 def cell_key(module: str, **parts: Any) -> str:
@@ -18,9 +18,15 @@ def cell_key(module: str, **parts: Any) -> str:
     Parts are JSON values, or parameter models and dataclasses of them; a field of a dataclass that takes no
     part in comparisons takes none here.
     """
-    code = code_digest(module, *sorted(modules_of(parts) - {module}))
-    plain = json.dumps({"format": FORMAT, "code": code, **parts}, sort_keys=True, default=as_json)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    modules = set[str]()
+
+    def named(value: Any) -> Any:
+        modules.update(modules_of(value))
+        return as_json(value)
+
+    plain = json.dumps(parts, sort_keys=True, default=named)
+    code = code_digest(module, *sorted(modules - {module}))
+    return hashlib.sha256(f"{FORMAT} {code} {plain}".encode()).hexdigest()
 
 
 def as_json(value: Any) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spring.store.disk import new_name, sync
-from spring.store.where import Keys, packed_keys, unpacked_keys
+from spring.store.where import Keys, packed_key, packed_keys, unpacked_keys
 
 Files = Mapping[str, bytes]  # what a cell holds, by name
 ENDING = ".safetensors"
@@ -88,19 +88,43 @@ class Segment:
         found = self._files(key)
         return {name: self._content(key, n) for name, n in found.items() if only is None or name in only}
 
+    def check(self, keys: Sequence[str]) -> None:
+        """Reads all files of some cells, equal ones once; `DamagedError` where one is not what was written.
+
+        Raises `KeyError` without a cell.
+        """
+        cells = self._cells(packed_keys(keys))
+        if not (cells >= 0).all():
+            raise KeyError(keys[int(cells.argmin())])
+        whose = {n: key for key, cell in zip(keys, cells.tolist(), strict=True) for n in self._numbers(cell)}
+        once = dict(zip(self._digests[list(whose)].tolist(), whose, strict=True))
+        for number in once.values():
+            self._content(whose[number], number)
+
     def lengths(self, key: str) -> dict[str, int]:
         """Bytes of each file of a cell, none of which is read; `KeyError` without it."""
-        return {name: int(np.diff(self._places[n])[0]) for name, n in self._files(key).items()}
+        places = ((name, self._places[n].tolist()) for name, n in self._files(key).items())
+        return {name: end - start for name, (start, end) in places}
 
     def _files(self, key: str) -> dict[str, int]:
         """The numbers of a cell's files."""
-        wanted = packed_keys([key])[0]
-        at = int(np.searchsorted(self.packed, wanted, sorter=self._order))
-        if at == len(self.packed) or self.packed[self._order[at]] != wanted:
+        packed = packed_key(key).rstrip(b"\0")
+        at = int(self.packed.searchsorted(packed, sorter=self._order)) if packed else 0
+        if at == len(self.packed) or self.packed[self._order[at]] != packed:
             raise KeyError(key)
-        cell = int(self._order[at])
-        first = int(self._ends[cell - 1]) if cell else 0
-        return {self._names[self._named[n]]: n for n in range(first, int(self._ends[cell]))}
+        return {self._names[self._named[n]]: n for n in self._numbers(int(self._order[at]))}
+
+    def _cells(self, keys: Keys) -> NDArray[np.int32]:
+        """The numbers of cells in the order in which they were put there; -1: it is none of them."""
+        if not len(self.packed):
+            return np.full(len(keys), -1, np.int32)
+        at = self.packed.searchsorted(keys, sorter=self._order).clip(max=len(self.packed) - 1)
+        cells = self._order[at]
+        return np.where(self.packed[cells] == keys, cells, -1)
+
+    def _numbers(self, cell: int) -> range:
+        """Those of a cell's files."""
+        return range(int(self._ends[cell - 1]) if cell else 0, int(self._ends[cell]))
 
     def _content(self, key: str, number: int) -> bytes:
         start, end = self._places[number].tolist()

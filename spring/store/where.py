@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,14 @@ class Where:
         else:
             self._held[at] = number
 
+    def by_segment(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """Keys by the segment that holds their cells, in order; those of which none is known are left out."""
+        found: dict[str, list[str]] = {}
+        for key, number in zip(keys, self._numbers_of(packed_keys(keys)).tolist(), strict=True):
+            if number >= 0:
+                found.setdefault(self._names[number], []).append(key)
+        return found
+
     def get(self, key: str) -> str | None:
         """The segment that holds a cell; null: none is known."""
         number = self._number(key)
@@ -104,7 +112,7 @@ class Where:
 
     def has_all(self, keys: Keys) -> bool:
         """Whether a segment is known for each of `keys`."""
-        return all(self._find(packed) >= 0 for packed in keys.tolist())
+        return bool((self._numbers_of(keys) >= 0).all())
 
     def names(self) -> set[str]:
         """The segments that hold cells."""
@@ -121,6 +129,17 @@ class Where:
             self._names.append(name)
         return number
 
+    def _numbers_of(self, keys: Keys) -> NDArray[np.int32]:
+        """The numbers of the segments that hold cells; -1: none is known."""
+        found = np.full(len(keys), -1, np.int32)
+        if len(self._keys):
+            at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+            found = np.where(self._keys[at] == keys, self._held[at], found)
+        if self._lately:
+            late = [self._lately.get(packed, -1) for packed in keys.tolist()]
+            found = np.where(found < 0, np.array(late, np.int32), found)
+        return found
+
     def _number(self, key: str) -> int:
         """The number of the segment that holds a cell; -1: none is known."""
         return self._find(packed_key(key).rstrip(b"\0"))
@@ -133,5 +152,5 @@ class Where:
 
     def _place(self, packed: bytes) -> int | None:
         """Where a key without the zeros at its end stands in the arrays; null: it does not."""
-        at = int(np.searchsorted(self._keys, packed)) if packed else 0
+        at = int(self._keys.searchsorted(packed)) if packed else 0
         return at if at < len(self._keys) and self._keys[at] == packed else None
