@@ -12,11 +12,12 @@ from typing import Any
 
 import polars as pl
 
+from spring.measures.threads import cores
 from spring.settings.arm import Arm
 from tasks.cells.decoding import GenerateJob, Request, generate
 from tasks.cells.workbench import Adapter
 from tasks.files import DATA, Users, read_parquet, read_tests, write_json, write_parquet
-from tasks.machine import cores, processor
+from tasks.machine import processor
 from tasks.stage import run
 from tasks.steps.blocks import Parted
 from tasks.steps.experiment import Adapters, Experiment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,3 @@ def read_machine(folder: Path) -> dict[str, Any]:
     """What the answers in a folder were written on, by tasks/generate.py; empty where nobody has noted it."""
     file = folder / "machine.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,6 +15,7 @@ from scipy.special import ncfdtr, ndtri, stdtrit
 from threadpoolctl import threadpool_limits
 
 from spring.measures.statistics import by_length
+from spring.measures.threads import in_threads
 
 EXACT_USERS = 16  # up to here all 2^N sign patterns are counted: 65,536, in a fraction of a second
 DRAWS = 100_000  # of sign patterns beyond: enough to stay below 0.05 when corrected for hundreds of arms
@@ -44,18 +45,29 @@ def permutation_ps(columns: Sequence[np.ndarray], *, seed: int, draws: int = DRA
     """`permutation_p` of every column ([N], each its own N): those of as many users share sign patterns."""
     found: list[float | None] = [None] * len(columns)
     for users, places in by_length(columns):
-        if users < 2:
-            continue
-        differences = np.stack([columns[place] for place in places], axis=1)
-        near_zero = TIE * np.abs(differences).mean(axis=0)
-        observed = np.abs(differences.mean(axis=0)) - near_zero
-        exact = users <= EXACT_USERS
-        patterns = [all_signs(users)] if exact else drawn_signs(users, draws=draws, seed=seed)
-        with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
-            reached = sum((np.abs(signs @ differences) / users >= observed).sum(axis=0) for signs in patterns)
-        for place, count in zip(places, np.asarray(reached).tolist(), strict=True):
-            found[place] = count / 2**users if exact else (count + 1) / (draws + 1)
+        if users > 1:
+            together = np.stack([columns[place] for place in places], axis=1)
+            for place, p in zip(places, ps_together(together, seed=seed, draws=draws), strict=True):
+                found[place] = p
     return found
+
+
+def ps_together(differences: np.ndarray, *, seed: int, draws: int) -> list[float]:
+    """`permutation_p` of columns of as many users, [N, M], under the same sign patterns."""
+    users = len(differences)
+    near_zero = TIE * np.abs(differences).mean(axis=0)
+    observed = np.abs(differences.mean(axis=0)) - near_zero
+
+    def reached(signs: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (np.abs(signs @ differences) / users >= observed).sum(axis=0)
+        return found
+
+    if users <= EXACT_USERS:
+        return [count / 2**users for count in reached(all_signs(users)).tolist()]
+    bits = drawn_bits(users, draws=draws, seed=seed)
+    with threadpool_limits(1, "blas"):  # each chunk has a thread already
+        counts = np.sum(list(in_threads(lambda chunk: reached(signs_of(chunk, users)), bits)), axis=0)
+    return [(count + 1) / (draws + 1) for count in counts.tolist()]
 
 
 @lru_cache(maxsize=1)
@@ -64,18 +76,21 @@ def all_signs(users: int) -> np.ndarray:
     return 2.0 * ((np.arange(2**users)[:, None] >> np.arange(users)) & 1) - 1
 
 
-def drawn_signs(users: int, *, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Seeded sign patterns, 1 and -1, in chunks, `draws` in all, each [chunk, N]."""
+def drawn_bits(users: int, *, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Seeded bits in chunks, `draws` in all, each [chunk, N]; of many users eight to a byte."""
     chunk = max(1, PATTERNS_AT_ONCE // users)
     random = np.random.default_rng(seed)
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
         if users > MANY_USERS:
-            packed = random.integers(0, 256, size=(rows, -(-users // 8)), dtype=np.uint8)
-            signs: np.ndarray = np.unpackbits(packed, axis=1, count=users)
+            yield random.integers(0, 256, size=(rows, -(-users // 8)), dtype=np.uint8)
         else:
-            signs = random.integers(0, 2, size=(rows, users))
-        yield 2.0 * signs - 1
+            yield random.integers(0, 2, size=(rows, users))
+
+
+def signs_of(bits: np.ndarray, users: int) -> np.ndarray:
+    """Bits as `drawn_bits` gives them as sign patterns, 1 and -1. [chunk, N]"""
+    return 2.0 * (np.unpackbits(bits, axis=1, count=users) if users > MANY_USERS else bits) - 1
 
 
 def smallest_p(users: int, *, tests: int = 1) -> float:

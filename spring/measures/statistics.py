@@ -15,6 +15,8 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 from threadpoolctl import threadpool_limits
 
+from spring.measures.threads import in_threads
+
 STABLE = "stable"  # the label of items with nothing to detect
 EVERY = "every"  # all kinds of real change together
 DRAWS_AT_ONCE = 200_000  # users drawn per chunk of resamples: 5 MB, which a processor's cache holds
@@ -38,14 +40,17 @@ def bootstrap_means(values: np.ndarray, *, resamples: int, seed: int) -> np.ndar
     assert users > 0 and not np.isnan(values).any(), "every user needs a value"
     random = np.random.default_rng(seed)
     chunk = max(1, DRAWS_AT_ONCE // users)
-    means = []
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = random.integers(0, users, size=(rows, users))
+    sizes = (min(chunk, resamples - start) for start in range(0, resamples, chunk))
+    drawn = (random.integers(0, users, size=(rows, users)) for rows in sizes)
+
+    def means(drawn: np.ndarray) -> np.ndarray:
+        rows = len(drawn)
         drawn += users * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        means.append(times @ values / users)
-    return np.concatenate(means)
+        found: np.ndarray = times @ values / users
+        return found
+
+    return np.concatenate(list(in_threads(means, drawn)))
 
 
 def mean_intervals(
@@ -60,7 +65,7 @@ def mean_intervals(
         if users < 2:
             continue
         values = np.stack([columns[place] for place in places], axis=1)
-        with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
+        with threadpool_limits(1, "blas"):  # each chunk has a thread already
             means = bootstrap_means(values, resamples=resamples, seed=seed)
         tail = tail_share(users, confidence=confidence)
         lows, highs = np.quantile(means, [tail, 1 - tail], axis=0).tolist()

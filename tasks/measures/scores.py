@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from spring.measures.meteor import wordnet_is_installed
 from spring.measures.metrics import TEXT_METRICS, score_texts
+from spring.measures.threads import cores
 from spring.settings.params import Params
 from tasks.files import DATA, EVERYBODY, Users, read_parquet, read_tests
-from tasks.machine import cores
 from tasks.steps.blocks import blocks
 
 METRICS = (*TEXT_METRICS, "logp_per_token")

@@ -13,10 +13,11 @@ from spring.measures import significance
 from spring.measures.significance import (
     cohens_dz,
     differences_of,
-    drawn_signs,
+    drawn_bits,
     holm,
     permutation_p,
     permutation_ps,
+    signs_of,
     t_test_power,
     users_needed,
 )
@@ -58,7 +59,7 @@ def test_drawn_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) 
 def test_signs_of_many_users_are_drawn_as_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same test: near the exact p-value, seeded, and no user's sign follows another's."""
     monkeypatch.setattr(significance, "MANY_USERS", 5)
-    signs = np.concatenate(list(drawn_signs(13, draws=40_000, seed=0)))
+    signs = np.concatenate([signs_of(bits, 13) for bits in drawn_bits(13, draws=40_000, seed=0)])
     assert signs.shape == (40_000, 13) and set(np.unique(signs)) == {-1.0, 1.0}
     together = signs.T @ signs / len(signs)
     assert np.abs(together - np.eye(13)).max() < 0.03 and np.abs(signs.mean(axis=0)).max() < 0.03
