@@ -23,10 +23,10 @@ from tasks.params import load_params
 TIMED = ("scores.json", "curve.json", "generations.json", "logps.json", "profile.json", "pair.json")
 
 
-def run(stage: str, clone: Path) -> dict[str, float]:
+def run(stage: str, clone: Path, *options: str) -> dict[str, float]:
     """Seconds, seconds of processors and peak memory (MB) of one stage with everything it starts."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", stage]
-    return spent(command, clone, own_environment())
+    repro = ["-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", *options, stage]
+    return spent([sys.executable, *repro], clone, own_environment())
 
 
 def own_environment() -> dict[str, str]:
