@@ -123,18 +123,18 @@ def test_some_files_of_a_cell_and_the_lengths_of_all(tmp_path: Path) -> None:
     )
     with store.batch() as batch:
         batch[KEYS[0]] = files
-    assert store.lengths(KEYS[0]) == {name: len(content) for name, content in files.items()}
-    assert store.read(KEYS[0], ("curve", "other")) == {"curve": files["curve"]}
-    assert store.read(KEYS[0], ()) == {} and store.read(KEYS[0]) == files
-    for ask in (store.lengths, store.read):
+    lengths = {name: len(content) for name, content in files.items()}
+    assert store.read_some(KEYS[0], ("curve", "other")) == ({"curve": files["curve"]}, lengths)
+    assert store.read_some(KEYS[0], ()) == ({}, lengths) and store.read(KEYS[0]) == files
+    for ask in (store.read, lambda key: store.read_some(key, ())):
         with pytest.raises(KeyError):
             ask(KEYS[1])
     (segment,) = store.segments()
     content = segment.read_bytes()
     segment.write_bytes(content.replace(b"w" * 99, b"w" * 98 + b"v"))
-    assert store.read(KEYS[0], ("curve",)) == {"curve": files["curve"]}
+    assert store.read_some(KEYS[0], ("curve",)) == ({"curve": files["curve"]}, lengths)
     with pytest.raises(DamagedError, match="weights is not what was written"):
-        store.read(KEYS[0], ("curve", "weights"))
+        store.read_some(KEYS[0], ("curve", "weights"))
 
 
 def test_an_empty_batch(tmp_path: Path) -> None:

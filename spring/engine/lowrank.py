@@ -6,7 +6,9 @@ Computed in float32 and rounded once, as PEFT does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -100,15 +102,14 @@ class BankedLinear(nn.Module):
             p, scaling = config.dropout, bank.scaling
             return update(x[0], y[0], route.spread, a, b, number=self.number, p=p, scaling=scaling)[None]
         if route.masks is not None:
-            drawn = [self.drawn(x, rows) for rows in route.masks]
+            drawn = [partial(self.drawn, x.shape[2], x.device, rows) for rows in route.masks]
         weights = [w for slot, _, _ in route.runs for w in (self.a[slot], self.b[slot])]
         how = (route.runs, drawn, config.dropout, bank.scaling)
         return LowRankUpdate.apply(x[0], y[0], *how, *weights)[None]
 
-    def drawn(self, x: Tensor, rows: list[tuple[int, int]]) -> Tensor:
+    def drawn(self, width: int, device: torch.device, rows: list[tuple[int, int]]) -> Tensor:
         """What decides on dropout in a run, row after row (`draw`)."""
-        draws = [draw(n, x.shape[2], seed=seed + self.number, device=x.device) for n, seed in rows]
-        return torch.cat(draws)
+        return torch.cat([draw(n, width, seed=seed + self.number, device=device) for n, seed in rows])
 
     def _step(self, x: Tensor, y: Tensor, steps: Steps) -> Tensor:
         """The update of single tokens, all slots in two batched products."""
@@ -135,25 +136,28 @@ class LowRankUpdate(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         runs: list[tuple[int, int, int]],
-        drawn: list[Tensor] | None,
+        drawn: list[Callable[[], Tensor]] | None,
         p: float,
         scaling: float,
         *weights: Tensor,
     ) -> Tensor:
-        """x [N, D], y [N, D'], draws [n, D] of the runs, weights A [r, D], B [D', r] by turns."""
+        """x [N, D], y [N, D'], weights A [r, D], B [D', r] by turns; `drawn` gives the draws [n, D] of a run.
+
+        They are drawn again for the backward pass: kept, they would be a sixth of what it needs in bfloat16.
+        """
         out = torch.empty_like(y)
         ctx.scaling = scaling if drawn is None else scaling / (1 - p)
-        ctx.runs, ctx.least, ctx.masked = runs, least(p), drawn is not None
+        ctx.runs, ctx.least, ctx.drawn = runs, least(p), drawn
         inner, end = [], 0
         for i, (_, start, stop) in enumerate(runs):
             out[end:start] = y[end:start]
             end = stop
-            part = widen(x[start:stop], drawn[i] if drawn else None, ctx.least)
+            part = widen(x[start:stop], drawn[i]() if drawn else None, ctx.least)
             inner.append(part @ weights[2 * i].T)  # [n, r]
             update = inner[-1] @ weights[2 * i + 1].T
             add_scaled(y[start:stop], update, ctx.scaling, out[start:stop])
         out[end:] = y[end:]
-        ctx.save_for_backward(x, *weights, *inner, *(drawn or ()))
+        ctx.save_for_backward(x, *weights, *inner)
         return out
 
     @staticmethod
@@ -161,17 +165,17 @@ class LowRankUpdate(torch.autograd.Function):
         """Gradients of x, y and the weights; the tokens of no run only pass y's on."""
         g, n = grads[0], len(ctx.runs)
         x, *saved = ctx.saved_tensors
-        weights, inner = saved[: 2 * n], saved[2 * n : 3 * n]
-        drawn = saved[3 * n :] if ctx.masked else [None] * n
+        weights, inner = saved[: 2 * n], saved[2 * n :]
         of_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         of_weights = []
         for i, (_, start, stop) in enumerate(ctx.runs):
+            drawn = ctx.drawn[i]() if ctx.drawn else None
             gi = g[start:stop].float()  # [n, D']
             of_inner = (gi @ weights[2 * i + 1]).mul_(ctx.scaling)  # [n, r]
-            of_a = of_inner.T @ widen(x[start:stop], drawn[i], ctx.least)
+            of_a = of_inner.T @ widen(x[start:stop], drawn, ctx.least)
             of_weights += [of_a, (gi.T @ inner[i]).mul_(ctx.scaling)]
             if of_x is not None:
-                narrow(of_inner @ weights[2 * i], drawn[i], ctx.least, of_x[start:stop])
+                narrow(of_inner @ weights[2 * i], drawn, ctx.least, of_x[start:stop])
         return of_x, g, None, None, None, None, *of_weights
 
 

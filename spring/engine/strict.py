@@ -15,9 +15,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Strict(BaseModel):
-    """Rejects unknown keys, infinite numbers, and changes after construction."""
+    """Rejects unknown keys, infinite numbers, and changes after construction.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    Each stage uses few of the many models by themselves: what checks values is made on first use.
+    """
+
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

@@ -83,16 +83,13 @@ class CellStore:
         self._look()
         return iter(list(self._where))
 
-    def read(self, key: str, only: Collection[str] | None = None) -> dict[str, bytes]:
-        """The files of a cell, or those of some names; `DamagedError` if they are not what was written.
+    def read(self, key: str) -> dict[str, bytes]:
+        """The files of a cell; `DamagedError` if they are not what was written, `KeyError` without it."""
+        return self._from_segment(key, lambda segment: segment.read(key))
 
-        Raises `KeyError` without the cell.
-        """
-        return self._from_segment(key, lambda segment: segment.read(key, only))
-
-    def lengths(self, key: str) -> dict[str, int]:
-        """Bytes of each file of a cell; `KeyError` without it."""
-        return self._from_segment(key, lambda segment: segment.lengths(key))
+    def read_some(self, key: str, names: Collection[str]) -> tuple[dict[str, bytes], dict[str, int]]:
+        """The same of files of some names alone, and the bytes of all."""
+        return self._from_segment(key, lambda segment: segment.read_some(key, names))
 
     def _from_segment(self, key: str, tell: Callable[[Segment], Told]) -> Told:
         """What the segment that holds a cell tells."""

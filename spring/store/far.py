@@ -98,16 +98,18 @@ class Far:
                 head = self.remote.read(f"segments/{name}", size)
         except FileNotFoundError:
             return "gone"
-        found = None
+        found, length = None, 0
         if len(head) > LENGTH and size <= entry.size:
             try:
                 found = self._keep(name, head[:size])
+                length = found.length
             except DamagedError:
+                self.header(name).unlink(missing_ok=True)
                 return "damaged"
-        if found is None or found.length > entry.size:
+        if found is None or length > entry.size:
             self.header(name).unlink(missing_ok=True)
             return "cut" if time.time() - entry.time < LATE else "damaged"
-        if found.length < entry.size or not found.list_is_whole:
+        if length < entry.size or not found.list_is_whole:
             self.header(name).unlink()
             return "damaged"
         return "known"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
-from spring.code import code_digest, modules_of
+from spring.code import Same, code_digest, modules_of
 
 FORMAT = 4
 
@@ -21,6 +22,10 @@ def cell_key(module: str, **parts: Any) -> str:
     modules = set[str]()
 
     def named(value: Any) -> Any:
+        if hasattr(value, "model_dump"):
+            own, standing = _named(Same(value))
+            modules.update(own)
+            return standing
         modules.update(modules_of(value))
         return as_json(value)
 
@@ -42,3 +47,9 @@ def fingerprint(value: Any, length: int = 12) -> str:
     """Short, stable name of any combination of parameter models and JSON values."""
     plain = json.dumps(value, sort_keys=True, default=as_json)
     return hashlib.sha256(plain.encode()).hexdigest()[:length]
+
+
+@lru_cache(maxsize=256)
+def _named(model: Same) -> tuple[set[str], str]:
+    """Of a parameter model, which never changes and is in thousands of keys: its modules, and its sha256."""
+    return modules_of(model.value), fingerprint(model.value, 64)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from spring.store.where import Keys, packed_key, packed_keys, unpacked_keys
 Files = Mapping[str, bytes]  # what a cell holds, by name
 ENDING = ".safetensors"
 LENGTH = 8  # bytes that say how long the header is
+
+
+BEGINNING = '{"__metadata__":{"cells":'
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)  # of a damaged header
 
 
 class DamagedError(Exception):
@@ -47,15 +51,13 @@ class Segment:
         try:
             if size > os.fstat(self.file.fileno()).st_size:
                 raise ValueError("its header is longer than the file")
-            header = json.loads(self.file.read(size))
-            digest, _, text = header.pop("__metadata__")["cells"].partition(" ")
+            digest, _, text = _listing(self.file.read(size)).partition(" ")
             self.list_is_whole: bool = digest == _digest(text.encode())
             listed: dict[str, list[Any]] = json.loads(text)
             if not self.list_is_whole:
                 listed = {key: one for key, one in listed.items() if one[0] == _check(key, one[1])}
             self._list([(key, files) for key, (_, files) in listed.items()])
-            self._place({name: entry["data_offsets"] for name, entry in header.items()})
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        except FAULTS as error:
             raise DamagedError(f"{path.name}: {error}") from error
 
     def _list(self, cells: Sequence[tuple[str, dict[str, str]]]) -> None:
@@ -68,25 +70,41 @@ class Segment:
         self._named = np.array([number[name] for _, files in cells for name in files], np.int16)
         self._digests = _packed(digest for _, files in cells for digest in files.values())
 
-    def _place(self, offsets: Mapping[str, Sequence[int]]) -> None:
-        """Takes down where the content of each file lies, by the order of the digests."""
-        self.length = self._start + max((end for _, end in offsets.values()), default=0)
-        nowhere = (0, 0)  # which has another digest
-        found = (offsets.get(digest.hex(), nowhere) for digest in self._digests.tolist())
-        self._places = np.array(list(found), np.int64).reshape(-1, 2)
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Where the content of each file lies, by the order of the digests: [files, 2], from `_start` on.
+
+        Most segments are opened for their keys alone.
+        """
+        try:
+            header = json.loads(os.pread(self.file.fileno(), self._start - LENGTH, LENGTH))
+            offsets = {name: entry.get("data_offsets") for name, entry in header.items()}
+            nowhere = (0, 0)  # which has another digest
+            found = [offsets.get(digest.hex(), nowhere) for digest in self._digests.tolist()]
+            return np.array(found, np.int64).reshape(-1, 2)
+        except FAULTS as error:
+            raise DamagedError(f"{self.path.name}: {error}") from error
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file, by what its header says."""
+        return self._start + int(self._places[:, 1].max(initial=0))
 
     @property
     def keys(self) -> list[str]:
         """The cells that it holds, in the order in which they were put there."""
         return unpacked_keys(self.packed)
 
-    def read(self, key: str, only: Collection[str] | None = None) -> dict[str, bytes]:
-        """The files of a cell, or those of some names; `DamagedError` where one is not what was written.
+    def read(self, key: str) -> dict[str, bytes]:
+        """The files of a cell; `DamagedError` where one is not what was written, `KeyError` without it."""
+        return {name: self._content(key, n) for name, n in self._files(key).items()}
 
-        Raises `KeyError` without the cell.
-        """
+    def read_some(self, key: str, names: Collection[str]) -> tuple[dict[str, bytes], dict[str, int]]:
+        """Its files of some names, and the bytes of all, which are not read."""
         found = self._files(key)
-        return {name: self._content(key, n) for name, n in found.items() if only is None or name in only}
+        places = {name: self._places[n].tolist() for name, n in found.items()}
+        lengths = {name: end - start for name, (start, end) in places.items()}
+        return {name: self._content(key, found[name]) for name in names if name in found}, lengths
 
     def check(self, keys: Sequence[str]) -> None:
         """Reads all files of some cells, equal ones once; `DamagedError` where one is not what was written.
@@ -100,11 +118,6 @@ class Segment:
         once = dict(zip(self._digests[list(whose)].tolist(), whose, strict=True))
         for number in once.values():
             self._content(whose[number], number)
-
-    def lengths(self, key: str) -> dict[str, int]:
-        """Bytes of each file of a cell, none of which is read; `KeyError` without it."""
-        places = ((name, self._places[n].tolist()) for name, n in self._files(key).items())
-        return {name: end - start for name, (start, end) in places}
 
     def _files(self, key: str) -> dict[str, int]:
         """The numbers of a cell's files."""
@@ -133,6 +146,15 @@ class Segment:
             name = self._names[self._named[number]]
             raise DamagedError(f"{key}: {name} is not what was written")
         return content
+
+
+def _listing(header: bytes) -> str:
+    """The metadata `cells` of a header, without reading what comes behind it."""
+    text = header.decode()
+    if not text.startswith(BEGINNING):
+        raise ValueError("its header does not begin with a list of cells")
+    listing, _ = json.JSONDecoder().raw_decode(text, len(BEGINNING))
+    return str(listing)
 
 
 def is_whole(segment: Path) -> bool:

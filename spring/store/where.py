@@ -24,7 +24,15 @@ def packed_key(key: str) -> bytes:
 
 def packed_keys(keys: Iterable[str]) -> Keys:
     """Keys as `Where` holds them."""
-    return np.array([packed_key(key) for key in keys], "S32")
+    keys = list(keys)
+    text = "".join(keys)
+    try:
+        packed = bytes.fromhex(text)
+    except ValueError:
+        packed = b""
+    if packed.hex() != text or any(len(key) != 64 for key in keys):
+        return np.array([packed_key(key) for key in keys], "S32")  # which says what is no key
+    return np.frombuffer(packed, "S32") if keys else np.empty(0, "S32")
 
 
 def unpacked_keys(keys: Keys) -> list[str]:

@@ -54,13 +54,14 @@ def score(bench: Workbench, jobs: Sequence[ScoreJob], what: str) -> list[Scores]
 
 
 def _key(bench: Workbench, job: ScoreJob) -> str:
+    rows = [plain(row) for row in job.rows]
     return cell_key(
         __name__,
         kind="score",
         **bench.identity,
-        prompts=bench.asked(job.rows),
+        prompts=bench.asked(rows),
         adapter=job.adapter.key if job.adapter else None,
-        rows=[plain(row) for row in job.rows],
+        rows=rows,
     )
 
 

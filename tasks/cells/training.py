@@ -60,16 +60,17 @@ def train(bench: Workbench, jobs: Sequence[TrainJob], what: str) -> list[str]:
 
 def _key(bench: Workbench, job: TrainJob) -> str:
     users = job.over.users if job.over else ()  # a lesson of many knows who wrote what
+    rows, replay = ([plain(row) for row in some] for some in (job.rows, job.replay))
     return cell_key(
         __name__,
         kind="train",
         **bench.identity,
-        prompts=bench.asked([*job.rows, *job.replay]),
+        prompts=bench.asked([*rows, *replay]),
         how=job.how,
         start=job.start.key if job.start else None,
         seed=job.seed,
-        rows=[plain(row) for row in job.rows],
-        replay=[plain(row) for row in job.replay],
+        rows=rows,
+        replay=replay,
         turns=job.turns,
         draw=job.draw,
         over=job.over,

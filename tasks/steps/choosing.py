@@ -23,6 +23,8 @@ DRIFT = {  # what an item is scored by and chosen for, as `SCORES` has it
     "selected": np.bool_,
 }
 
+SCORED = np.dtype(list(DRIFT.items()))
+
 
 def choose(bench: Experiment, cases: list[Case], period: int, users: Users = EVERYBODY) -> None:
     """Sets `chosen` of every case, and the scores of those that select by drift.
@@ -80,8 +82,8 @@ def note_confidences(case: Case, sure: np.ndarray) -> None:
 def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) -> None:
     """Scores one user's rows and keeps the drift set (Eq. 1, 2)."""
     how = case.train.select
-    logp_base = np.array([row["logp"] for row in case.rows])
-    tokens = np.array([row["tokens"] for row in case.rows])
+    rows = list(case.rows)
+    logp_base, tokens = (np.array([row[name] for row in rows]) for name in ("logp", "tokens"))
     embeddings = past = None
     if "embeddings" in scorers.SCORERS[how.scorer].reads:
         texts = [document_text(row["query"], row["response"]) for row in (*case.past, *case.rows)]
@@ -100,7 +102,7 @@ def select(bench: Experiment, case: Case, logp_adap: np.ndarray, period: int) ->
     scores = scorers.score(how.scorer, batch)
     kept = drift.select_drift(scores, share=how.share)
     case.chosen = pick(case.rows, kept)
-    found = np.zeros(len(case.rows), list(DRIFT.items()))
+    found = np.zeros(len(case.rows), SCORED)
     found["logp_base"], found["logp_adap"], found["tokens"] = logp_base, logp_adap, tokens
     found["novelty"] = drift.novelty(
         logp_base=logp_base, logp_adap=logp_adap, tokens=tokens, normalise=how.normalise

@@ -42,8 +42,8 @@ class Placed:
 
 def place_lesson(bench: Experiment, case: Case, key: str) -> Placed:
     """An adapter that was learned, with its curve; that it is whole was seen when its key was looked for."""
-    curve = json.loads(bench.store.read(key, (CURVE,))[CURVE])
-    return Placed(case, bench.adapter(key, case.train.lora), curve, size_of(bench.store.lengths(key)))
+    found, lengths = bench.store.read_some(key, (CURVE,))
+    return Placed(case, bench.adapter(key, case.train.lora), json.loads(found[CURVE]), size_of(lengths))
 
 
 def size_of(lengths: Mapping[str, int]) -> int:
@@ -133,7 +133,7 @@ def member(bench: Experiment, case: Case, over: Layered) -> Placed:
     """What level 2 knows of one user."""
     key = write_member(bench, over, case.user or "")
     adapter = bench.adapter(key, case.train.lora)
-    return Placed(case, adapter, UNTRAINED, size_of(bench.store.lengths(key)))
+    return Placed(case, adapter, UNTRAINED, size_of(bench.store.read_some(key, ())[1]))
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class GroupLinear(BankedLinear):
         if route.masks is None:
             return mixture(x[0].float(), self.a[0], self.b[0], gates)
         p = self.bank[0].config.dropout
-        kept = torch.cat([self.drawn(x, rows) for rows in route.masks]) >= least(p)
+        kept = torch.cat([self.drawn(x.shape[2], x.device, rows) for rows in route.masks]) >= least(p)
         kept = F.pad(kept, (0, 0, 0, x.shape[1] - len(kept)))
         return mixture(x[0].float() * kept / (1 - p), self.a[0], self.b[0], gates)
 
