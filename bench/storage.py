@@ -4,7 +4,8 @@ Personas with 12 texts each, 3 periods, two arms that learn, on a model of two l
 left; with --hollow nothing but that (bench/hollow.py). Per number of users: files and megabytes of the cell
 store, of data/ and of DVC's cache, and of all three, where a file under three names counts once, beside the
 adapters' own and the texts'; seconds (of the clock, and of processors) and peak memory of every stage; the
-same of `dvc repro` with nothing to do, of `adapt@1` when its cells are all there, and of `make verify`.
+same of `dvc repro` with nothing to do, of `adapt@1` when its cells are all there, and of `make verify`: of
+these, and of `split`, the median of three.
 Written to bench/results/storage.json, beside the run before: a busy machine's speed changes by the minute.
 """
 
@@ -66,7 +67,7 @@ def prepare(clone: Path, users: int, *, hollow: bool = False) -> None:
 
 
 def measure(clone: Path) -> Numbers:
-    """All stages once, then again with nothing to do."""
+    """All stages from nothing, then what there is to do when all is there; what is short `TIMES` times."""
     stages = {stage: run(stage, clone) for stage in stages_in_order(clone)}
     for stage in SHORT:
         stages[stage] = middle([stages[stage], *(run(stage, clone, "--force") for _ in range(1, TIMES))])

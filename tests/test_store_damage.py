@@ -81,6 +81,29 @@ def test_any_flipped_bit_is_found_and_costs_its_own_cell_alone(tmp_path: Path) -
     assert is_whole(segment)
 
 
+def test_no_flipped_bit_stops_the_store(tmp_path: Path) -> None:
+    """Equal cells have one place: of `[0.64]`, which is one flip from `[0,64]`, nothing else may come."""
+    store = CellStore(tmp_path)
+    with store.batch() as batch:
+        batch |= {key: {"value": b"the same"} for key in KEYS[:2]}
+    [segment] = store.segments()
+    whole = segment.read_bytes()
+    flips = [(place, place % 8) for place in range(len(whole))]
+    flips += [(place, 1) for place in range(len(whole)) if whole[place : place + 1] == b","]
+    for place, bit in flips:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << bit
+        damage(segment, bytes(flipped))
+        store = CellStore(tmp_path)
+        missing = store.missing(KEYS[:2])
+        assert all(store.read(key) == {"value": b"the same"} for key in KEYS[:2] if key not in missing)
+        for left in store.segments():
+            left.unlink()
+        segment.write_bytes(whole)
+        opened.cache_clear()
+    assert CellStore(tmp_path).missing(KEYS[:2]) == []
+
+
 def test_whole_neighbours_of_a_damaged_cell_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = written(tmp_path)
     [segment] = store.segments()

@@ -57,6 +57,12 @@ def test_it_says_what_a_dict_would(lately: int, monkeypatch: pytest.MonkeyPatch)
         for one in map(key, range(0, 400, 9)):
             assert where.get(one) == plain.get(one) and (one in where) == (one in plain)
         assert where.has_all(packed_keys(plain))
+        asked = [key(chance.randrange(500)) for _ in range(30)]
+        found: dict[str, list[str]] = {}
+        for one in filter(plain.__contains__, asked):
+            found.setdefault(plain[one], []).append(one)
+        assert where.by_segment(asked) == found
+        assert where.has_all(packed_keys(asked)) == (sum(map(len, found.values())) == len(asked))
     with pytest.raises(KeyError):
         where["f" * 64]
 

@@ -62,11 +62,11 @@ def ps_together(differences: np.ndarray, *, seed: int, draws: int) -> list[float
         found: np.ndarray = (np.abs(signs @ differences) / users >= observed).sum(axis=0)
         return found
 
-    if users <= EXACT_USERS:
-        return [count / 2**users for count in reached(all_signs(users)).tolist()]
-    bits = drawn_bits(users, draws=draws, seed=seed)
-    with threadpool_limits(1, "blas"):  # each chunk has a thread already
-        counts = np.sum(list(in_threads(lambda chunk: reached(signs_of(chunk, users)), bits)), axis=0)
+    with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
+        if users <= EXACT_USERS:
+            return [count / 2**users for count in reached(all_signs(users)).tolist()]
+        bits = drawn_bits(users, draws=draws, seed=seed)
+        counts: np.ndarray = sum(in_threads(lambda chunk: reached(signs_of(chunk, users)), bits), np.array(0))
     return [(count + 1) / (draws + 1) for count in counts.tolist()]
 
 

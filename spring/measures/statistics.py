@@ -65,7 +65,7 @@ def mean_intervals(
         if users < 2:
             continue
         values = np.stack([columns[place] for place in places], axis=1)
-        with threadpool_limits(1, "blas"):  # each chunk has a thread already
+        with threadpool_limits(1, "blas"):  # threads of such small products would wait for each other
             means = bootstrap_means(values, resamples=resamples, seed=seed)
         tail = tail_share(users, confidence=confidence)
         lows, highs = np.quantile(means, [tail, 1 - tail], axis=0).tolist()

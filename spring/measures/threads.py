@@ -11,6 +11,8 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+THREADS = 8  # each holds some chunks, of 2 MB and more
+
 
 def cores() -> int:
     """How many processors this process may use."""
@@ -18,8 +20,8 @@ def cores() -> int:
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`work` of every item, in order, on all cores; of items at most two a core are there at a time."""
-    at_once = cores()
+    """`work` of every item, in order, on up to `THREADS` cores; at most two items of each are there."""
+    at_once = min(cores(), THREADS)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(at_once) as pool:
         for item in items:

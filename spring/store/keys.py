@@ -17,7 +17,8 @@ def cell_key(module: str, **parts: Any) -> str:
     """sha256 of named parts, and of the code that `module` and the classes of the parts can reach.
 
     Parts are JSON values, or parameter models and dataclasses of them; a field of a dataclass that takes no
-    part in comparisons takes none here.
+    part in comparisons takes none here. Of what JSON knows by another name (NamedTuple, StrEnum) the class is
+    looked for in models and dataclasses alone.
     """
     modules = set[str]()
 

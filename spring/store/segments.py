@@ -38,9 +38,10 @@ class DamagedError(Exception):
 
 
 class Segment:
-    """A segment that lies at `path`; raises `DamagedError` if its header cannot be read.
+    """A segment that lies at `path`; raises `DamagedError` if its list of cells cannot be read.
 
-    What it lists stands in memory as arrays, some 140 bytes a cell of three files.
+    Damage behind the list shows when something is read. What it lists stands in memory as arrays, some 140
+    bytes a cell of three files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,20 +75,23 @@ class Segment:
     def _places(self) -> NDArray[np.int64]:
         """Where the content of each file lies, by the order of the digests: [files, 2], from `_start` on.
 
-        Most segments are opened for their keys alone.
+        Read when it is first asked for, since most segments are opened for their keys alone; `DamagedError`.
         """
         try:
             header = json.loads(os.pread(self.file.fileno(), self._start - LENGTH, LENGTH))
             offsets = {name: entry.get("data_offsets") for name, entry in header.items()}
             nowhere = (0, 0)  # which has another digest
             found = [offsets.get(digest.hex(), nowhere) for digest in self._digests.tolist()]
-            return np.array(found, np.int64).reshape(-1, 2)
+            places = np.array(found, np.int64) if found else np.empty((0, 2), np.int64)
+            if places.shape != (len(found), 2):
+                raise ValueError("a file does not lie between two places")
+            return places
         except FAULTS as error:
             raise DamagedError(f"{self.path.name}: {error}") from error
 
     @property
     def length(self) -> int:
-        """Bytes of the file, by what its header says."""
+        """Bytes of the file, by what its header says; `DamagedError` where that cannot be read."""
         return self._start + int(self._places[:, 1].max(initial=0))
 
     @property
