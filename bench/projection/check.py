@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.projection import measured
+from bench.projection.measured import HELD_OUT
 from bench.projection.period import ANSWERS, LESSONS
 from bench.projection.schedule import makespan
 
 BOUND = 0.15  # of the measured value
-HUGE = "10000"  # users
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Row:
 
 
 def users() -> list[Row]:
-    """With 10,000 users, by the line through 1,000 and 3,000."""
+    """With 10,000 users, by the lines through what fewer took."""
     rows, stages = [], measured.stage_seconds()
     shared = set.intersection(*map(set, stages.values()))
     all_of_them = {"all stages": {users: sum(one[users] for one in stages.values()) for users in shared}}
     for name, values in (stages | all_of_them | measured.sizes()).items():
-        if HUGE in values:
+        if HELD_OUT in values:
             unit = "" if "," in name or name == "files" else ", s of a processor"
-            rows.append(Row(f"10,000 users: {name}{unit}", measured.line(values).at(int(HUGE)), values[HUGE]))
+            said = measured.line(values).at(int(HELD_OUT))
+            rows.append(Row(f"10,000 users: {name}{unit}", said, values[HELD_OUT]))
     return rows
 
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from bench.machine import RESULTS
 from bench.projection.schedule import Driver
 from bench.stages import summed
 
 EARLIER = 15.8  # seconds of 1,000 tasks without work, two workers, beside much other work
 STAGES = ("ingest", "split", "score_base", "adapt", "consolidate", "generate", "evaluate", "report")
-SMALL, LARGE = "1000", "3000"  # users that lines are drawn through
+HELD_OUT = "10000"  # users whose measurements lines are checked against, and not drawn through
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Line:
 
 
 def line(values: Mapping[str, float]) -> Line:
-    """Through the measurements with `SMALL` and `LARGE` users."""
-    users = int(LARGE) - int(SMALL)
-    each = (values[LARGE] - values[SMALL]) / users
-    return Line(values[SMALL] - each * int(SMALL), each)
+    """Through the measurements with fewer users than `HELD_OUT`, by least squares of relative errors."""
+    known = {int(users): value for users, value in values.items() if users != HELD_OUT}
+    each, fixed = np.polyfit(list(known), list(known.values()), 1, w=[1 / value for value in known.values()])
+    return Line(float(fixed), float(each))
 
 
 def read(name: str) -> dict[str, Any]:
