@@ -66,7 +66,7 @@ def _key(bench: Workbench, job: GenerateJob) -> str:
         __name__,
         kind="generate",
         **bench.identity,
-        prompts=bench.asked([plain(request.row) for request in job.requests]),
+        prompts=bench.asked(request.row["task"] for request in job.requests),
         decode=job.decode,
         adapter=job.adapter.key if job.adapter else None,
         **({"profile": job.profile} if job.profile else {}),

@@ -159,7 +159,7 @@ def _key(bench: Workbench, path: Path) -> str:
         __name__,
         kind="likelihood",
         **bench.identity,
-        prompts=bench.asked([plain(row) for row, _, _ in path.texts]),
+        prompts=bench.asked(row["task"] for row, _, _ in path.texts),
         adapter=_adapter_key(path),
         **({"profile": path.profile} if path.profile else {}),
         texts=[[plain(row), [plain(item) for item in context]] for row, context, _ in path.texts],

@@ -56,7 +56,7 @@ def _key(bench: Workbench, job: PairJob) -> str:
         kind="steer",
         **bench.identity,
         embedding=bench.embedding,
-        prompts=bench.asked([plain(row) for row in (job.row, *job.others)]),
+        prompts=bench.asked(row["task"] for row in (job.row, *job.others)),
         settings=job.fints.extraction,
         row=plain(job.row),
         others=[plain(item) for item in job.others],

@@ -59,7 +59,7 @@ def _key(bench: Workbench, job: ScoreJob) -> str:
         __name__,
         kind="score",
         **bench.identity,
-        prompts=bench.asked(rows),
+        prompts=bench.asked(task for task, *_ in rows),
         adapter=job.adapter.key if job.adapter else None,
         rows=rows,
     )

@@ -65,7 +65,7 @@ def _key(bench: Workbench, job: TrainJob) -> str:
         __name__,
         kind="train",
         **bench.identity,
-        prompts=bench.asked([*rows, *replay]),
+        prompts=bench.asked(task for task, *_ in (*rows, *replay)),
         how=job.how,
         start=job.start.key if job.start else None,
         seed=job.seed,

@@ -195,9 +195,9 @@ class Workbench:
             **({} if self.road == "packed" else {"road": self.road}),
         }
 
-    def asked(self, rows: Iterable[Sequence[str]]) -> dict[str, Any]:
-        """The prompts of the tasks that rows belong to, for cell keys; rows as they stand there (`plain`)."""
-        return {task: self.prompts[task] for task in sorted({task for task, *_ in rows})}
+    def asked(self, tasks: Iterable[str]) -> dict[str, Any]:
+        """The prompts of the tasks that rows belong to, for cell keys."""
+        return {task: self.prompts[task] for task in sorted(set(tasks))}
 
     @contextmanager
     def bank(self, fit: Fit | None, slots: int) -> Iterator[AdapterBank | None]:
