@@ -16,7 +16,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from bench.sources import FORMATS, PARQUET, Row, canonical, cut, signed, signer, table, torn, write_table
-from spring.data.quarantine import Checked, check_rows
+from spring.data.checking import Checked, check_rows
 from spring.data.rows import RawRow, SourceError
 from spring.data.sources import table as tables
 from spring.data.sources.table import TableSource

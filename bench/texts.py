@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import cycle, islice
 
-from spring.data.quarantine import check_rows, leave_out
+from spring.data.checking import check_rows, leave_out
 from spring.engine.texts import Text
 from spring.method.prompts import Prompter
 from tasks.ingest import read_source
@@ -24,16 +24,16 @@ def writers(source: str, users: int) -> list[list[Pair]]:
     limits = params.ingest.model_copy(
         update={"source": source, "max_users": users, "personas": personas, "max_chars": MAX_CHARS}
     )
-    rows, _ = read_source(limits, seed=params.seed)
+    rows = read_source(limits, seed=params.seed)
     checked = check_rows(rows, min_chars=limits.min_chars, max_chars=limits.max_chars)
     kept, _ = leave_out(
-        checked.interactions,
+        checked.placed,
         min_interactions=limits.min_interactions,
         max_users=limits.max_users,
         max_interactions=limits.max_interactions,
     )
     found = []
-    for _, frame in kept.group_by("user_id", maintain_order=True):
+    for _, frame in checked.rows(kept).group_by("user_id", maintain_order=True):
         found.append([(str(t), str(q), str(r)) for t, q, r in frame["task", "query", "response"].iter_rows()])
     return found
 

@@ -1,32 +1,35 @@
-"""Stage `ingest`: a source -> data/ingest/*.parquet, and what became of every row -> data/ingest.json."""
+"""Stage `ingest`: a source -> data/ingest/*.parquet, and what became of every row -> data/ingest.json.
+
+Texts of rows that are checked wait in files, and are read again and written in blocks of users.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-import string
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
 
+from spring.data.checking import Checked, check_rows, leave_out
 from spring.data.forgotten import read_forgotten, without
-from spring.data.quarantine import Checked, check_rows, leave_out
 from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError, rows_of
 from spring.data.sources.registry import SOURCES
 from spring.method.prompts import Prompt
 from spring.settings.ingest import Ingest
-from spring.settings.params import ParameterError
 from tasks.code import note_read
-from tasks.files import DATA, write_json, write_parquet
+from tasks.files import DATA, of_users, write_json, write_parquet
 from tasks.params import load_params
 from tasks.stage import run, text_of
+from tasks.steps.blocks import Parted, in_blocks
+from tasks.steps.fields import Fields
 
 log = logging.getLogger(__name__)
 
 LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
 COUNTS = DATA / "ingest.json"
-TABLES = ("interactions", "labels", "quarantine", "left_out")
+TABLES = DATA / "ingest"
 # Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
 REFUSED = DATA / "ingest-quarantine.parquet"
 
@@ -38,43 +41,72 @@ class QuarantineError(SourceError):
 def main() -> None:
     """Reads the source, checks every row, applies the limits and writes tables and counts."""
     params = load_params()
-    rows, labels = read_source(params.ingest, seed=params.seed)
-    checked = check_rows(rows, min_chars=params.ingest.min_chars, max_chars=params.ingest.max_chars)
-    stop_if_spoiled(checked, params.ingest)
-    interactions, left_out = leave_out(
-        checked.interactions,
-        min_interactions=params.ingest.min_interactions,
-        max_users=params.ingest.max_users,
-        max_interactions=params.ingest.max_interactions,
-    )
-    metrics = count(checked, interactions, left_out)
-    if interactions.is_empty():
-        raise SourceError(
-            f"no user has ingest.min_interactions = {params.ingest.min_interactions} usable interactions: "
-            f"lower it, or see where they went: {metrics}"
+    labels = [pl.DataFrame(schema=LABELS)]
+    rows = read_source(params.ingest, seed=params.seed, labels=labels)
+    TABLES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TABLES, prefix=".checking-") as folder:
+        how = params.ingest
+        checked = check_rows(rows, min_chars=how.min_chars, max_chars=how.max_chars, folder=Path(folder))
+        stop_if_spoiled(checked, how)
+        kept, left_out = leave_out(
+            checked.placed,
+            min_interactions=how.min_interactions,
+            max_users=how.max_users,
+            max_interactions=how.max_interactions,
         )
-    check_prompts(interactions, params.prompts)
-    labels = interactions.select("interaction_id").join(labels, "interaction_id", maintain_order="left")
-    for name, table in zip(TABLES, (interactions, labels, checked.quarantine, left_out), strict=True):
-        write_parquet(table, DATA / f"ingest/{name}.parquet")
+        metrics = count(checked, kept, left_out)
+        if kept.is_empty():
+            raise SourceError(
+                f"no user has ingest.min_interactions = {how.min_interactions} usable interactions: "
+                f"lower it, or see where they went: {metrics}"
+            )
+        write_interactions(checked, kept, params.prompts)
+    known = kept.select("interaction_id").join(pl.concat(labels), "interaction_id", maintain_order="left")
+    write_parquet(known, TABLES / "labels.parquet")
+    write_parquet(checked.quarantine, TABLES / "quarantine.parquet")
+    write_parquet(left_out, TABLES / "left_out.parquet")
     before = text_of(COUNTS)
-    write_json({"source": params.ingest.source, **metrics}, COUNTS)
+    write_json({"source": how.source, **metrics}, COUNTS)
     if text_of(COUNTS) != before:  # of a source outside it runs every time, and says what is new only
         log.info("ingest: %s", ", ".join(f"{name} {value}" for name, value in metrics.items() if value))
-    for line in remarks(checked, params.ingest):
+    for line in remarks(checked, how):
         log.warning("%s", line)
     REFUSED.unlink(missing_ok=True)
 
 
-def read_source(ingest: Ingest, *, seed: int) -> tuple[Iterable[RawRow | Skip | Opened], pl.DataFrame]:
-    """Raw rows of the source in use, and labels of those whose drift is known; without who was forgotten."""
+def read_source(
+    ingest: Ingest, *, seed: int, labels: list[pl.DataFrame] | None = None
+) -> Iterable[RawRow | Skip | Opened]:
+    """Raw rows of the source in use, without who was forgotten.
+
+    labels: where labels of rows whose drift is known go, as the rows are read.
+    """
     source, forgotten = SOURCES[ingest.source], read_forgotten(kept_folder(ingest))
     if source.make is not None:
-        frame = source.make(ingest.block, seed=seed)
-        labels = frame.select(pl.col(name).cast(kind) for name, kind in LABELS.items())
-        return without(rows_of(frame), forgotten), labels
+        return without(_made(source.make(ingest.block, seed=seed), labels), forgotten)
     assert source.read is not None, "a source is read or made"
-    return without(source.read(ingest.block), forgotten), pl.DataFrame(schema=LABELS)
+    return without(source.read(ingest.block), forgotten)
+
+
+def _made(parts: Iterable[pl.DataFrame], labels: list[pl.DataFrame] | None) -> Iterator[RawRow]:
+    """Rows of a source that makes tables, numbered through."""
+    first = 1
+    for part in parts:
+        if labels is not None:
+            labels.append(part.select(pl.col(name).cast(kind) for name, kind in LABELS.items()))
+        yield from rows_of(part, first=first)
+        first += part.height
+
+
+def write_interactions(checked: Checked, kept: pl.DataFrame, prompts: dict[str, Prompt]) -> None:
+    """The canonical table, in blocks of users. Raises `ParameterError` if its rows do not fit the prompts."""
+    fields = Fields()
+    with Parted(TABLES / "interactions.parquet") as table:
+        for users in in_blocks(kept["user_id"].unique()):
+            rows = checked.rows(of_users(users, kept.lazy()).collect())
+            fields.add(rows)
+            table.add(rows)
+        fields.check(prompts)
 
 
 def kept_folder(ingest: Ingest) -> Path:
@@ -100,15 +132,15 @@ def stop_if_spoiled(checked: Checked, ingest: Ingest) -> None:
         )
 
 
-def count(checked: Checked, interactions: pl.DataFrame, left_out: pl.DataFrame) -> dict[str, object]:
+def count(checked: Checked, kept: pl.DataFrame, left_out: pl.DataFrame) -> dict[str, object]:
     """What became of every row: rows_read = kept + quarantined + left out."""
     left = int(left_out["interactions"].sum())
-    assert checked.read == interactions.height + checked.quarantine.height + left, "a row was lost"
-    users_all, users = (frame["user_id"].n_unique() for frame in (checked.interactions, interactions))
+    assert checked.read == kept.height + checked.quarantine.height + left, "a row was lost"
+    users_all, users = (frame["user_id"].n_unique() for frame in (checked.placed, kept))
     by_reason = left_out.group_by("reason").agg(pl.col("interactions").sum()).sort("reason")
     return {
         "rows_read": checked.read,
-        "rows_kept": interactions.height,
+        "rows_kept": kept.height,
         "rows_quarantined": checked.quarantine.height,
         "rows_left_out": left,
         "users_kept": users,
@@ -144,45 +176,6 @@ def count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
     """Rows in quarantine by reason, most frequent first."""
     counts = quarantine.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
     return dict(counts.iter_rows())
-
-
-def check_prompts(interactions: pl.DataFrame, prompts: dict[str, Prompt]) -> None:
-    """Raises `ParameterError` if a task has no prompt or its prompt asks for a field that a query lacks."""
-    for (task,), rows in interactions.group_by("task", maintain_order=True):
-        if task not in prompts:
-            raise ParameterError(
-                f"the rows are of task {task!r}, which prompts lacks: add prompts.{task} "
-                f"(there are {sorted(prompts)})"
-            )
-        given = set.intersection(*(set(json.loads(query)) for query in rows["query"]))
-        prompt = prompts[str(task)]
-        unknown = sorted(fields_of(prompt.user, f"prompts.{task}.user") - given)
-        if unknown:
-            raise ParameterError(
-                f"prompts.{task}.user asks for {unknown}; the queries of ingest have {sorted(given)}. "
-                f"A brace itself is written {{{{ or }}}}"
-            )
-        try:
-            prompt.user.format_map(json.loads(rows["query"][0]))
-        except (ValueError, LookupError, AttributeError) as error:
-            raise ParameterError(
-                f"prompts.{task}.user cannot be filled: {error}; a field is written {{NAME}}, a brace itself "
-                f"{{{{ or }}}}"
-            ) from None
-        unfilled = [name for name in sorted(given) if f"{{{name}}}" in prompt.system]
-        if unfilled:
-            raise ParameterError(
-                f"prompts.{task}.system holds {{{unfilled[0]}}}, but it is read as it stands: move the field "
-                f"to prompts.{task}.user"
-            )
-
-
-def fields_of(template: str, key: str) -> set[str]:
-    """The fields that a prompt asks for; raises `ParameterError` where it is no template."""
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ParameterError(f"{key}: {error}; a brace itself is written {{{{ or }}}}") from None
 
 
 if __name__ == "__main__":

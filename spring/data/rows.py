@@ -97,9 +97,9 @@ class RawRow:
     damage: Problem | None = None
 
 
-def rows_of(frame: pl.DataFrame) -> Iterator[RawRow]:
+def rows_of(frame: pl.DataFrame, *, first: int = 1) -> Iterator[RawRow]:
     """Raw rows of a canonical table, for sources that make one: they are checked as any other."""
-    for number, row in enumerate(frame.select(list(INTERACTIONS)).iter_rows(named=True), start=1):
+    for number, row in enumerate(frame.select(list(INTERACTIONS)).iter_rows(named=True), start=first):
         yield RawRow(
             row=number,
             where=f"row {number}",

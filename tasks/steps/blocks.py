@@ -22,7 +22,12 @@ TOGETHER = 1024  # users of a block
 def blocks(tables: Iterable[Path], size: int | None = None) -> list[Users]:
     """The users of some tables, in blocks of `size` that leave nobody out."""
     columns = [scan_parquet(path).select("user_id") for path in tables]
-    users = pl.concat(columns).unique().drop_nulls().sort("user_id").collect()["user_id"]
+    return in_blocks(pl.concat(columns).unique().collect()["user_id"], size)
+
+
+def in_blocks(users: pl.Series, size: int | None = None) -> list[Users]:
+    """The same of users, each of whom stands there once."""
+    users = users.drop_nulls().sort()
     size = size or TOGETHER
     if len(users) <= size:
         return [EVERYBODY]

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from spring.data import batches
 from spring.data.calendar import period_starts
+from spring.data.checking import check_rows
 from spring.data.inbox import taking
 from spring.data.inbox.due import ends
 from spring.data.inbox.files import SETTLE
 from spring.data.inbox.ledger import read_ledger
 from spring.data.inbox.taking import Rules, Taken, take
-from spring.data.quarantine import check_rows
 from spring.data.rows import Opened, RawRow, Reason, Skip, SourceError
 from spring.data.sources.formats import parquet_files
 from spring.data.sources.inbox import InboxSource, read

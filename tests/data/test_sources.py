@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import yaml
 
-from spring.data.quarantine import check_rows, leave_out
+from spring.data.checking import check_rows, leave_out
 from spring.data.rows import RawRow, Reason, Skip
 from spring.data.sources import changelogs, git, table
 from spring.data.sources.addresses import clean_name, without_addresses
@@ -67,8 +67,9 @@ assert "ingest.diary.weeks: no such key" in refused(tree)
 tree["ingest"]["diary"] = {"days": 2}
 ingest = parse(tree).ingest
 assert (ingest.task, ingest.seeded) == ("diary", False)
-rows, labels = read_source(ingest, seed=0)
-assert [row.where for row in rows] == ["day 1", "day 2"] and labels.is_empty()
+labels = []
+rows = read_source(ingest, seed=0, labels=labels)
+assert [row.where for row in rows] == ["day 1", "day 2"] and not labels
 tree["ingest"]["source"] = "kaggle"
 assert "'amazon', 'inbox' or 'diary'" in refused(tree)
 """
@@ -565,7 +566,5 @@ def test_the_abstracts() -> None:
     )  # fmt: skip
     checked = check_rows(table.read(source), min_chars=8, max_chars=20000)
     assert (checked.read, checked.quarantine.height) == (2871, 0)
-    kept, left_out = leave_out(
-        checked.interactions, min_interactions=20, max_users=None, max_interactions=None
-    )
+    kept, left_out = leave_out(checked.placed, min_interactions=20, max_users=None, max_interactions=None)
     assert (kept.height, kept["user_id"].n_unique(), left_out.height) == (2871, 49, 0)

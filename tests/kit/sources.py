@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from bench.sources import signed, table
-from spring.data.quarantine import Checked, check_rows
+from spring.data.checking import Checked, check_rows
 from spring.data.rows import Opened, RawRow, Skip
 from spring.data.sources.git import GitSource
 from spring.data.sources.table import TableSource

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +36,10 @@ from kit.sources import Message, call_git, make_repository
 
 import tasks.ingest
 import tasks.split
+from spring.data import batches
+from spring.data.checking import check_rows, leave_out
 from spring.data.forgotten import FORGOTTEN, Forgotten
-from spring.data.quarantine import EXCERPT, check_rows, leave_out
+from spring.data.quarantine import EXCERPT
 from spring.data.rows import ARRIVED, INTERACTIONS, Problem, RawRow, Reason, Skip, rows_of
 from spring.data.split import LONG_TEXT
 from spring.data.values import parse_time
@@ -238,8 +241,8 @@ def test_when_a_row_arrived_is_kept_where_the_source_says_it() -> None:
     assert checked.quarantine.select("field", "reason", "value").rows() == [
         ("arrived", Reason.BAD_TIME, "soon")
     ]
-    kept, _ = leave_out(checked.interactions, min_interactions=1, max_users=None, max_interactions=2)
-    assert kept.columns == list(INTERACTIONS | ARRIVED)
+    kept, _ = leave_out(checked.placed, min_interactions=1, max_users=None, max_interactions=2)
+    assert checked.rows(kept).columns == list(INTERACTIONS | ARRIVED)
 
 
 def test_of_the_same_text_twice_the_one_that_was_here_first_stays() -> None:
@@ -297,14 +300,22 @@ def test_nothing_is_lost(rows: list[RawRow | Skip], least: int, users: int | Non
     checked = check(*rows, min_chars=2, max_chars=400)
     read = [row for row in rows if isinstance(row, RawRow)]
     assert checked.read == len(read) and sum(checked.skipped.values()) == len(rows) - len(read)
-    kept, left = leave_out(
-        checked.interactions, min_interactions=least, max_users=users, max_interactions=most
-    )
+    placed, left = leave_out(checked.placed, min_interactions=least, max_users=users, max_interactions=most)
+    kept = checked.rows(placed)
     assert kept.height + checked.quarantine.height + left["interactions"].sum() == len(read)
     assert kept["interaction_id"].is_unique().all()
     # what passed passes again, unchanged
     again = check(*rows_of(kept), min_chars=2, max_chars=400)
     assert again.quarantine.is_empty() and again.interactions.equals(kept)
+    # and whether texts wait in memory or in files, and in how many, makes no difference
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "AT_ONCE", 3)
+        filed = check_rows(rows, min_chars=2, max_chars=400, folder=Path(folder))
+        assert len(list(Path(folder).iterdir())) == max(1, -(-filed.usable.table().height // 3))
+        assert filed.rows(placed).equals(kept) and filed.interactions.equals(checked.interactions)
+        assert filed.quarantine.equals(checked.quarantine) and filed.placed.equals(checked.placed)
+        for user in placed["user_id"].unique():
+            assert filed.rows(placed.filter(user_id=user)).equals(kept.filter(user_id=user))
 
 
 # --- the stages -------------------------------------------------------------------------------------------

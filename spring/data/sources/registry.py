@@ -25,7 +25,7 @@ class Source:
     settings: type[Strict]
     task: str | Callable[[Any], str]  # which of `prompts` the rows answer; or where the settings say it
     read: Callable[[Any], Iterable[RawRow | Skip | Opened]] | None = None  # rows as they stand there
-    make: Callable[..., pl.DataFrame] | None = None  # (settings, seed=...): a table with labels of drift
+    make: Callable[..., Iterable[pl.DataFrame]] | None = None  # (settings, seed=...): parts, with labels
     columns: str | None = None  # the source whose block says the task and the columns; null: its own
     required: bool = False  # its block must be in params.yaml; blocks of sources that came later need not
 
@@ -34,7 +34,7 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {
-    "personas": Source(personas.PersonasSource, personas.TASK, make=personas.generate, required=True),
+    "personas": Source(personas.PersonasSource, personas.TASK, make=personas.parts, required=True),
     "changelogs": Source(changelogs.ChangelogsSource, changelogs.TASK, changelogs.read, required=True),
     "git": Source(git.GitSource, git.TASK, git.read, required=True),
     "table": Source(table.TableSource, attrgetter("task"), table.read, required=True),

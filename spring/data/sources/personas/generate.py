@@ -8,6 +8,7 @@ so more users or more interactions never change the ones there were. docs/person
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Literal
@@ -29,7 +30,7 @@ from spring.data.sources.personas.writer import Writer
 from spring.engine.strict import PositiveInt, Share, Strict
 
 START = datetime(2023, 1, 2, tzinfo=UTC)
-AT_ONCE = 500  # users whose rows are Python's at any time; a table takes a fifth of that
+AT_ONCE = 500  # users of a part
 CONTEXT_VERSION = 1000  # styles of passing contexts are numbered from here
 
 SCHEMA = {**INTERACTIONS, "drift": pl.String, "is_drift": pl.Boolean}
@@ -48,15 +49,19 @@ class PersonasSource(Strict):
 def generate(source: PersonasSource, *, seed: int) -> pl.DataFrame:
     """Interactions of `source.users` x `source.interactions` rows, with their labels `drift` and `is_drift`.
 
-    Sorted by user and time. `drift` is stable, abrupt, gradual, recurring, transient or noise; `is_drift` is
-    True for a preference that is new to the user, null for one that comes back, False otherwise.
+    Users in order of their numbers, each one's rows by time. `drift` is stable, abrupt, gradual, recurring,
+    transient or noise; `is_drift` is True for a preference that is new to the user, null for one that comes
+    back, False otherwise.
     """
-    frames = [pl.DataFrame(schema=SCHEMA)]
+    return pl.concat(parts(source, seed=seed))
+
+
+def parts(source: PersonasSource, *, seed: int) -> Iterator[pl.DataFrame]:
+    """The same, some users at a time."""
     for first in range(0, source.users, AT_ONCE):
         some = range(first, min(first + AT_ONCE, source.users))
         rows = [row for user in some for row in _stream(source, seed, user)]
-        frames.append(pl.DataFrame(rows, schema=SCHEMA, orient="row"))
-    return pl.concat(frames)
+        yield pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _stream(source: PersonasSource, seed: int, user: int) -> list[tuple[object, ...]]:
