@@ -23,7 +23,7 @@ from bench.gpu.jobs import Bench
 from bench.gpu.models import KINDS, TINY, Writer, adapters, make
 from bench.gpu.sides import Sides
 from bench.gpu.timing import peak, seconds
-from spring.engine.budget import GIGABYTE, training_tokens
+from spring.engine import keeping
 from spring.engine.forward import hidden_states
 from spring.engine.packing import pack_rows
 from spring.engine.queries import Query
@@ -155,7 +155,7 @@ def graph(bench: Bench) -> dict[str, float] | None:
 
 
 def kept(bench: Bench) -> dict[str, float] | None:
-    """Kilobytes that training keeps of a token for the backward pass: measured, and as the budget has it.
+    """Kilobytes that training takes of a token: measured, and what its graph keeps, by which batches are cut.
 
     Measured on a batch and half of it, so that what does not grow with tokens does not count.
     """
@@ -168,7 +168,8 @@ def kept(bench: Bench) -> dict[str, float] | None:
         most = peak(partial(sides.learn, [lesson], bench.learning), device)
         found.append((most or 0.0, sum(len(text) for text in lesson.texts)))
     (less, few), (more, many) = found
-    estimate = GIGABYTE / training_tokens(sides.model, 1.0)
+    text = max(whole.texts, key=len)
+    estimate = keeping.kept(sides.model, sides.bank, text).of(len(text)) / len(text)
     return {"kept_kb": 1e6 * (more - less) / (many - few), "budget_kb": estimate / 1e3}
 
 

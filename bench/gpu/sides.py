@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bench.plain import collate, score, with_adapters
 from bench.plain import generate as generate_plainly
-from spring.engine.budget import decoding_room, needs_checkpoints, scoring_tokens, training_tokens
+from spring.engine.budget import decoding_room, scoring_tokens, training_passes
 from spring.engine.decoding import generate
+from spring.engine.keeping import kept
 from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.optimizer import schedule
@@ -97,10 +98,14 @@ class Sides:
 
         checkpoint: activations are computed again for the backward pass, as where memory is short.
         """
-        longest = max(len(text) for lesson in lessons for text in lesson.texts)
-        checkpoint |= needs_checkpoints(self.model, self.memory_gb, longest=longest)
-        budget = training_tokens(self.model, self.memory_gb, checkpoint=checkpoint)
-        return train(self.model, self.bank, lessons, config, budget=budget, checkpoint=checkpoint)
+        longest = max((text for lesson in lessons for text in lesson.texts), key=len)
+        held = kept(self.model, self.bank, longest)
+        passes = training_passes(
+            self.model, held, self.memory_gb, longest=len(longest), checkpoint=checkpoint
+        )
+        return train(
+            self.model, self.bank, lessons, config, budget=passes.tokens, checkpoint=passes.checkpoint
+        )
 
     def answer(self, queries: Sequence[Query], settings: Decoding) -> list[Answer]:
         """Responses to all queries; no token ends one."""

@@ -9,11 +9,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from spring.engine.parallel import cores
+
+if TYPE_CHECKING:
+    from spring.engine.keeping import Kept
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ Result = TypeVar("Result")
 GIGABYTE = 1e9
 CPU_TOKENS = 1024  # more per batch does not raise the rate of a core
 GPU_TOKENS = 65536
+JOINED = 512  # of several users' batches in a pass that learns on a core: more takes memory alone
+TAKEN = 2.0  # bytes by which a process grows for each that a graph keeps: gradients, logits, holes
 
 
 @dataclass(frozen=True)
@@ -52,31 +57,43 @@ class Shape:
         return cls(layers, width, field("intermediate_size", 4 * width), kept, field("vocab_size", 1))
 
 
-def training_tokens(model: Any, memory_gb: float, *, checkpoint: bool = False) -> int:
-    """Tokens whose activations for the backward pass fit into `memory_gb`.
+@dataclass(frozen=True)
+class Passes:
+    """What passes with gradients may hold."""
 
-    With `checkpoint` every layer keeps its input alone, and one at a time the rest.
+    tokens: int  # of one pass
+    checkpoint: (
+        bool  # whether layers keep their input alone for the backward pass, and one at a time the rest
+    )
+
+
+def training_passes(
+    model: Any, kept: Kept, memory_gb: float, *, longest: int, checkpoint: bool = False
+) -> Passes:
+    """Passes that take at most `memory_gb`; the longest text has so many tokens.
+
+    If what one core may take of it does not hold the longest text, and with `checkpoint`, layers are
+    computed again.
     """
-    return _bounded(model, memory_gb * GIGABYTE / _kept_per_token(model, checkpoint=checkpoint))
+    bytes_here = memory_gb * GIGABYTE / cores(model.device) / TAKEN
+    whole = kept.of(longest)
+    checkpoint = checkpoint or whole > bytes_here
+    if checkpoint:
+        shape = Shape.of(model)
+        whole = whole / shape.layers + longest * shape.layers * shape.width * model.dtype.itemsize
+    return Passes(_bounded(model, bytes_here * longest / whole), checkpoint)
 
 
-def needs_checkpoints(model: Any, memory_gb: float, *, longest: int) -> bool:
-    """Whether what the backward pass needs of one text of so many tokens does not fit into `memory_gb`."""
-    kept = longest * _kept_per_token(model, checkpoint=False)
-    return kept > memory_gb * GIGABYTE / cores(model.device)
-
-
-def _kept_per_token(model: Any, *, checkpoint: bool) -> float:
-    shape, size = Shape.of(model), model.dtype.itemsize
-    per_layer = (16 * shape.width + 5 * shape.inner) * size + 12 * shape.width
-    return per_layer + shape.layers * shape.width * size if checkpoint else per_layer * shape.layers
+def joined(device: torch.device, budget: int) -> int:
+    """Tokens up to which batches of several users share a pass that may have `budget`."""
+    return min(budget, JOINED) if device.type == "cpu" else budget
 
 
 def scoring_tokens(model: Any, memory_gb: float) -> int:
     """Tokens that fit into `memory_gb` in a pass without gradients."""
     shape = Shape.of(model)
     per_token = (12 * shape.width + 4 * shape.inner) * model.dtype.itemsize * 2
-    return _bounded(model, memory_gb * GIGABYTE / per_token)
+    return _bounded(model, memory_gb * GIGABYTE / cores(model.device) / per_token)
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ def decoding_room(model: Any, memory_gb: float) -> Room:
 
 def _bounded(model: Any, tokens: float) -> int:
     most = GPU_TOKENS if model.device.type == "cuda" else CPU_TOKENS
-    return max(64, min(most, int(tokens / cores(model.device))))
+    return max(64, min(most, int(tokens)))
 
 
 # --- when the estimate was wrong --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpoint_of
 
-from spring.engine.budget import halved
+from spring.engine.budget import halved, joined
 from spring.engine.forward import hidden_states
 from spring.engine.layers import decoder_layers
 from spring.engine.lessons import Batch, Learned, Lesson, plan
@@ -64,7 +64,7 @@ def train(
     progress: Progress = lambda _: None,
     stepped: Stepped = lambda _: None,
 ) -> list[Learned]:
-    """Trains one adapter per lesson, `bank.slots` at a time, at most `budget` tokens in one pass.
+    """Trains one adapter per lesson, `bank.slots` at a time; a batch of at most `budget` tokens is one pass.
 
     `checkpoint` keeps only each layer's input for the backward pass and computes the rest again. `stepped` is
     told the losses of every step, one of each adapter that took it.
@@ -191,10 +191,14 @@ def _gradients(
     padded = road_of(model).padded
     if padded:
         sizes, counts = [max(len(row.text) for row in part) for part in parts], [len(part) for part in parts]
-        passes = token_batches(sizes, budget, padded=True, rows=counts)
+        passes = list(token_batches(sizes, budget, padded=True, rows=counts))
     else:
-        passes = token_batches([sum(len(row.text) for row in part) for part in parts], budget)
-    found = [one for group in each(run, passes, bank.flat.device, one=padded) for one in group]
+        sizes = [sum(len(row.text) for row in part) for part in parts]
+        passes = list(token_batches(sizes, joined(bank.flat.device, budget)))
+    # the largest first, so that in the end no core waits long for the others
+    order = sorted(range(len(passes)), key=lambda i: -sum(sizes[part] for part in passes[i]))
+    done = each(run, [passes[i] for i in order], bank.flat.device, one=padded)
+    found = [one for _, group in sorted(zip(order, done, strict=True)) for one in group]
     rows = [row for part in parts for row in part]
     return [(row, loss, grad) for row, (loss, grad) in zip(rows, found, strict=True)]
 

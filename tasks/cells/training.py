@@ -118,26 +118,26 @@ def _compute(
 ) -> None:
     from safetensors.torch import save
 
-    from spring.engine.budget import needs_checkpoints, training_tokens
+    from spring.engine.budget import training_passes
+    from spring.engine.keeping import kept
     from spring.engine.peft import adapter_files
     from spring.engine.training import train as train_many
 
     how, over = shared
     base, memory_gb = bench.base, bench.settings.memory_gb
     lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
-    longest = max(len(text) for lesson in lessons.values() for text in (*lesson.texts, *lesson.replay))
-    checkpoint = needs_checkpoints(base.model, memory_gb, longest=longest)
-    budget = training_tokens(base.model, memory_gb, checkpoint=checkpoint)
+    longest = max((text for one in lessons.values() for text in (*one.texts, *one.replay)), key=len)
     began = perf_counter()
     with bench.bank(over or how.lora, len(lessons)) as bank:
         assert bank is not None
+        passes = training_passes(base.model, kept(base.model, bank, longest), memory_gb, longest=len(longest))
         learned = train_many(
             base.model,
             bank,
             list(lessons.values()),
             how,
-            budget=budget,
-            checkpoint=checkpoint,
+            budget=passes.tokens,
+            checkpoint=passes.checkpoint,
             progress=done,
             stepped=done.losses,
         )

@@ -18,7 +18,6 @@ from spring.engine.budget import (
     halved,
     out_of_memory,
     scoring_tokens,
-    training_tokens,
     warn_of_memory,
 )
 from spring.engine.twins import twin
@@ -141,5 +140,5 @@ def test_every_family_has_a_budget(kind: str) -> None:
     shape = Shape.of(model)
     assert shape.layers >= 2 and shape.width == 64 and 64 <= shape.inner <= 512 and shape.vocabulary >= 320
     assert 16 <= shape.kept <= 512
-    for tokens in (training_tokens(model, 1.0), scoring_tokens(model, 1.0), decoding_room(model, 1.0).tokens):
+    for tokens in (scoring_tokens(model, 1.0), decoding_room(model, 1.0).tokens):
         assert tokens >= 64

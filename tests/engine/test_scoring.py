@@ -15,14 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spring.engine import scoring
-from spring.engine.budget import (
-    CPU_TOKENS,
-    Room,
-    decoding_room,
-    needs_checkpoints,
-    scoring_tokens,
-    training_tokens,
-)
+from spring.engine.budget import CPU_TOKENS, Room, decoding_room, scoring_tokens
 from spring.engine.lora import AdapterBank
 from spring.engine.passes import target_logps
 from spring.engine.scoring import (
@@ -207,17 +200,12 @@ def test_no_texts(tiny: Any) -> None:
 def test_budgets_by_hand(tiny: Any) -> None:
     """A megabyte. Widths 32 and 48, 2 layers, 2 key heads of 8, vocabulary 320, 4 bytes a number.
 
-    Scoring (12 * 32 + 4 * 48) * 4 * 2 = 4608 bytes a token; training ((16 * 32 + 5 * 48) * 4 + 12 * 32) * 2
-    = 6784; decoding 2 * 2 * 2 * 8 * 4 = 256 bytes of cache a token, 750000 of them, and logits of
-    16 * 320 bytes a row.
+    Scoring (12 * 32 + 4 * 48) * 4 * 2 = 4608 bytes a token; decoding 2 * 2 * 2 * 8 * 4 = 256 bytes of cache a
+    token, 750000 of them, and logits of 16 * 320 bytes a row.
     """
-    assert scoring_tokens(tiny, 1e-3) == 217
-    assert training_tokens(tiny, 1e-3) == 147
+    assert (scoring_tokens(tiny, 1e-3), scoring_tokens(tiny, 1e3)) == (217, CPU_TOKENS)
     assert decoding_room(tiny, 1e-3) == Room(2929, per_row=20)
     assert (scoring_tokens(tiny, 1e-9), decoding_room(tiny, 1e-9)) == (64, Room(0, per_row=20))
-    assert training_tokens(tiny, 1e3) == CPU_TOKENS
-    assert [needs_checkpoints(tiny, 1e-3, longest=n) for n in (147, 148)] == [False, True]
-    assert not needs_checkpoints(tiny, 1e3, longest=CPU_TOKENS + 1)  # a larger batch than is worth while fits
 
 
 def test_budgets_of_other_architectures(make_model: Callable[..., Any]) -> None:
@@ -232,7 +220,7 @@ def test_budgets_of_other_architectures(make_model: Callable[..., Any]) -> None:
         device=text.device,
     )
     for model in (text, whole):
-        assert training_tokens(model, 1e-3) == 147 and decoding_room(model, 1e-3) == Room(2929, 20)
+        assert scoring_tokens(model, 1e-3) == 217 and decoding_room(model, 1e-3) == Room(2929, 20)
     old = make_model("opt")
     del old.config.num_key_value_heads  # the tests' sizes name them
     assert decoding_room(old, 1e-3) == Room(1464, 10)  # 4 heads: twice the cache

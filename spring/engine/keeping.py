@@ -1,0 +1,69 @@
+"""What a pass with gradients keeps of its tokens until the backward pass: found by trying.
+
+A configuration does not say it. Kernels of ours keep less than a model's own layers do; experts, recurrent
+layers, and attention that keeps its weights, keep more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from spring.engine.forward import hidden_states
+from spring.engine.lora import AdapterBank
+from spring.engine.packing import pack_rows
+from spring.engine.texts import Text
+
+FEW, MANY = 32, 64  # tokens of the texts that are tried
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes, of all layers together."""
+
+    token: float  # of each token
+    pair: float = 0.0  # of each pair of tokens of one text
+
+    def of(self, tokens: int) -> float:
+        """Bytes of a text of so many tokens."""
+        return tokens * (self.token + tokens * self.pair)
+
+
+_known: WeakKeyDictionary[Any, dict[int, Kept]] = WeakKeyDictionary()  # of a model under banks of some width
+
+
+def kept(model: Any, bank: AdapterBank, like: Text) -> Kept:
+    """What is kept of a text, of which `like` is one, under a slot of `bank`."""
+    found = _known.setdefault(model, {})
+    if bank.width not in found:
+        few, many = (_bytes(model, bank, like, tokens) for tokens in (FEW, MANY))
+        pair = max(0.0, many / MANY - few / FEW) / (MANY - FEW)
+        found[bank.width] = Kept(max(1.0, few / FEW - FEW * pair), pair)
+    return found[bank.width]
+
+
+def _bytes(model: Any, bank: AdapterBank, like: Text, tokens: int) -> int:
+    """What the graph of a pass over so many tokens holds, beside weights; a storage counts once."""
+    lasting = {_place(weight) for weight in (*model.parameters(), *model.buffers(), bank.flat)}
+    held: dict[int, int] = {}
+
+    def hold(tensor: Tensor) -> Tensor:
+        if _place(tensor) not in lasting:
+            held[_place(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    row = list(islice(cycle(like.prompt + like.response), tokens))
+    pack = pack_rows([row], [0], device=bank.flat.device, prompts=[like.prompt], users=[like.user])
+    with bank.training(), saved_tensors_hooks(hold, lambda tensor: tensor):
+        states = hidden_states(model, pack, bank, seeds=[0])
+    del states  # till here nothing of the graph was free, so that no place was taken twice
+    return sum(held.values())
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
