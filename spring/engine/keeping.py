@@ -43,7 +43,7 @@ def kept(model: Any, bank: AdapterBank, like: Text) -> Kept:
     if bank.width not in found:
         few, many = (_bytes(model, bank, like, tokens) for tokens in (FEW, MANY))
         pair = max(0.0, many / MANY - few / FEW) / (MANY - FEW)
-        found[bank.width] = Kept(max(1.0, few / FEW - FEW * pair), pair)
+        found[bank.width] = Kept(max(1.0, many / MANY - MANY * pair), pair)
     return found[bank.width]
 
 

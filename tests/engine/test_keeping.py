@@ -7,29 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from kit.training import allocated
 
 from spring.engine.budget import CPU_TOKENS, JOINED, Passes, joined, training_passes
-from spring.engine.forward import hidden_states
 from spring.engine.fused import fuse
 from spring.engine.keeping import Kept, kept
 from spring.engine.lora import AdapterBank
-from spring.engine.packing import pack_rows
 from spring.engine.roads import Road, set_road
 from spring.engine.settings import Lora
 from spring.engine.texts import Text
 
 TEXT = Text(tuple(range(5, 60)), tuple(range(5, 40)))
 LORA = Lora(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))
-
-
-def allocated(model: Any, bank: AdapterBank, tokens: int) -> int:
-    """Bytes that a pass over so many tokens holds for the backward pass."""
-    row = [5 + i % 300 for i in range(tokens)]
-    with bank.training(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
-        states = hidden_states(model, pack_rows([row], [0], device=model.device), bank, seeds=[0])
-    assert states.requires_grad
-    return sum(event.self_cpu_memory_usage for event in told.key_averages())
 
 
 @pytest.mark.parametrize("how", ["kernels", "layers", "eager"])

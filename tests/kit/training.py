@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
+from spring.engine.forward import hidden_states
 from spring.engine.lessons import Learned, Lesson
 from spring.engine.lora import AdapterBank
+from spring.engine.packing import pack_rows
 from spring.engine.settings import Lora
 from spring.engine.texts import Text
 from spring.engine.training import train
@@ -68,6 +71,15 @@ def learn(
     learned = train(model, bank, lessons, config, budget=budget, checkpoint=checkpoint)
     bank.detach(model)
     return learned
+
+
+def allocated(model: Any, bank: AdapterBank, tokens: int) -> int:
+    """Bytes that a pass over so many tokens holds for the backward pass."""
+    row = [5 + i % 300 for i in range(tokens)]
+    with bank.training(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        states = hidden_states(model, pack_rows([row], [0], device=model.device), bank, seeds=[0])
+    assert states.requires_grad
+    return sum(event.self_cpu_memory_usage for event in told.key_averages())
 
 
 def assert_close(found: Learned, expected: Learned) -> None:
