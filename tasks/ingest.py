@@ -6,6 +6,7 @@ Texts of rows that are checked wait in files, and are read again and written in 
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 LABELS = {"interaction_id": pl.String, "drift": pl.String, "is_drift": pl.Boolean}
 COUNTS = DATA / "ingest.json"
 TABLES = DATA / "ingest"
+WAITING = ".checking-"  # begins the names of folders in which texts wait
 # Not in data/ingest, which DVC empties before each attempt: what stopped the stage stays readable.
 REFUSED = DATA / "ingest-quarantine.parquet"
 
@@ -44,7 +46,9 @@ def main() -> None:
     labels = [pl.DataFrame(schema=LABELS)]
     rows = read_source(params.ingest, seed=params.seed, labels=labels)
     TABLES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=TABLES, prefix=".checking-") as folder:
+    for killed in TABLES.glob(f"{WAITING}*"):
+        shutil.rmtree(killed)
+    with tempfile.TemporaryDirectory(dir=TABLES, prefix=WAITING) as folder:
         how = params.ingest
         checked = check_rows(rows, min_chars=how.min_chars, max_chars=how.max_chars, folder=Path(folder))
         stop_if_spoiled(checked, how)

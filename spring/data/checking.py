@@ -44,8 +44,11 @@ class Checked:
 
     def rows(self, placed: pl.DataFrame) -> pl.DataFrame:
         """The canonical rows of some of `placed`, users in order: only what these users have is read."""
-        first, last = pl.lit(placed["user_id"].min()), pl.lit(placed["user_id"].max())
-        theirs = self.usable.scan().filter(pl.col("user_id").is_between(first, last)).drop(*ARRIVED)
+        users = placed["user_id"].unique()
+        between = pl.col("user_id").is_between(
+            pl.lit(users.min()), pl.lit(users.max())
+        )  # skips groups of rows
+        theirs = self.usable.scan().filter(between & pl.col("user_id").is_in(users.implode())).drop(*ARRIVED)
         known = placed.select("interaction_id", *(column for column in ARRIVED if column in placed.columns))
         found = known.join(theirs.collect(), on="interaction_id", how="left", maintain_order="left")
         return found.select(canonical(found))

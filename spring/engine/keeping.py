@@ -17,9 +17,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from spring.engine.forward import hidden_states
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import pack_rows
+from spring.engine.roads import road_of
 from spring.engine.texts import Text
 
-FEW, MANY = 32, 64  # tokens of the texts that are tried
+TOKENS = 128  # of the text that is tried
+LENGTHS = (64, 128, 192)  # of those that tell tokens from pairs; evenly, since some layers fill up chunks
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,18 @@ def kept(model: Any, bank: AdapterBank, like: Text) -> Kept:
     """What is kept of a text, of which `like` is one, under a slot of `bank`."""
     found = _known.setdefault(model, {})
     if bank.width not in found:
-        few, many = (_bytes(model, bank, like, tokens) for tokens in (FEW, MANY))
-        pair = max(0.0, many / MANY - few / FEW) / (MANY - FEW)
-        found[bank.width] = Kept(max(1.0, many / MANY - MANY * pair), pair)
+        found[bank.width] = _weigh(model, bank, like)
     return found[bank.width]
+
+
+def _weigh(model: Any, bank: AdapterBank, like: Text) -> Kept:
+    """What does not grow with a text counts for its tokens: rather too much than too little is held of it."""
+    if not road_of(model).padded:  # attention to packed rows keeps nothing by pairs
+        return Kept(_bytes(model, bank, like, TOKENS) / TOKENS)
+    found = {tokens: _bytes(model, bank, like, tokens) for tokens in LENGTHS}
+    few, more, most = found.values()
+    pair = max(0.0, (most - 2 * more + few) / (2 * LENGTHS[0] ** 2))
+    return Kept(max(held / tokens - tokens * pair for tokens, held in found.items()), pair)
 
 
 def _bytes(model: Any, bank: AdapterBank, like: Text, tokens: int) -> int:
@@ -55,7 +65,7 @@ def _bytes(model: Any, bank: AdapterBank, like: Text, tokens: int) -> int:
     def hold(tensor: Tensor) -> Tensor:
         if _place(tensor) not in lasting:
             held[_place(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # itself would be a circle through the graph, which nothing frees
 
     row = list(islice(cycle(like.prompt + like.response), tokens))
     pack = pack_rows([row], [0], device=bank.flat.device, prompts=[like.prompt], users=[like.user])

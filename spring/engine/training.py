@@ -217,7 +217,7 @@ _Found = tuple[float, Tensor | None]  # a row's share of the loss; with a slot's
 
 
 def _parts(slot: int, state: _Slot, layers: int, budget: int, *, padded: bool) -> list[list[_Row]]:
-    """The next batch of a slot, cut if it exceeds the budget; the cut does not depend on other slots."""
+    """The next batch of a slot, cut if it exceeds the budget."""
     batch = next(state.batches)
     state.rate = batch.rate
     weight = batch.weight / sum(len(text.response) for text in batch.texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from spring.engine.settings import Lora
 from spring.engine.texts import Text
 
 TEXT = Text(tuple(range(5, 60)), tuple(range(5, 40)))
+TARGETS = {"llama": ("q_proj", "v_proj"), "gemma3_text": ("q_proj", "v_proj"), "gpt2": ("c_attn",)}
 LORA = Lora(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "down_proj"))
 
 
@@ -53,6 +56,19 @@ def test_kernels_keep_less(make_model: Callable[..., Any]) -> None:
         bank.detach(model)
     assert found[1].token < 0.9 * found[0].token
     assert not bank.flat.any() and not any(view.requires_grad for view in bank.views(0))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt2"])
+def test_weighing_leaves_nothing_behind(kind: str, make_model: Callable[..., Any]) -> None:
+    """Neither the graph that was weighed nor, through it, the bank."""
+    model = make_model(kind)
+    bank = AdapterBank(model, LORA.model_copy(update={"target_modules": TARGETS[kind]}), slots=2)
+    kept(model, bank, TEXT)
+    flat = weakref.ref(bank.flat)
+    bank.detach(model)
+    del bank
+    gc.collect()
+    assert flat() is None
 
 
 def test_passes_by_hand(tiny: Any) -> None:

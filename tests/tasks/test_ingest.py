@@ -297,6 +297,7 @@ raw_rows = st.builds(
     most=st.one_of(st.none(), st.integers(1, 3)),
 )
 def test_nothing_is_lost(rows: list[RawRow | Skip], least: int, users: int | None, most: int | None) -> None:
+    rows = [replace(row, row=n) if isinstance(row, RawRow) else row for n, row in enumerate(rows, 1)]
     checked = check(*rows, min_chars=2, max_chars=400)
     read = [row for row in rows if isinstance(row, RawRow)]
     assert checked.read == len(read) and sum(checked.skipped.values()) == len(rows) - len(read)
@@ -390,7 +391,10 @@ def test_both_stages(project: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(project: Path) -> None:
+    """Whatever a stage that was killed has left."""
     configure()
+    (DATA / "ingest" / f"{tasks.ingest.WAITING}killed").mkdir(parents=True)
+    (DATA / "ingest" / f"{tasks.ingest.WAITING}killed" / "0.parquet").write_bytes(b"texts")
     write(lines({f"user-{n}": 9 for n in range(20)}))
     seen = []
     for _ in range(2):
