@@ -11,9 +11,9 @@ from torch import Tensor
 from bench import plain, work
 from bench.baselines import Baseline, padded, poly
 from bench.texts import lessons, retrieved, texts
-from spring.engine.budget import decoding_room, scoring_tokens, training_passes
+from spring.engine.budget import decoding_room, scoring_tokens
 from spring.engine.decoding import generate
-from spring.engine.keeping import kept
+from spring.engine.keeping import passes_for
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
 from spring.engine.model import BaseModel, load
@@ -70,9 +70,7 @@ class Bench:
     def train(self, lessons: Sequence[Lesson], recipe: Train, *, slots: int = 16) -> list[Weights]:
         """The engine's adapters, `slots` at a time as in the stages."""
         bank = AdapterBank(self.model, recipe.lora, slots=min(slots, len(lessons)))
-        longest = max((text for one in lessons for text in (*one.texts, *one.replay)), key=len)
-        held = kept(self.model, bank, longest)
-        passes = training_passes(self.model, held, self.params.model.memory_gb, longest=len(longest))
+        passes = passes_for(self.model, bank, lessons, self.params.model.memory_gb)
         learned = train(self.model, bank, lessons, recipe, budget=passes.tokens, checkpoint=passes.checkpoint)
         bank.detach(self.model)
         return [one.state for one in learned]

@@ -9,6 +9,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -45,12 +46,9 @@ def main() -> None:
     params = load_params()
     labels = [pl.DataFrame(schema=LABELS)]
     rows = read_source(params.ingest, seed=params.seed, labels=labels)
-    TABLES.mkdir(parents=True, exist_ok=True)
-    for killed in TABLES.glob(f"{WAITING}*"):
-        shutil.rmtree(killed)
-    with tempfile.TemporaryDirectory(dir=TABLES, prefix=WAITING) as folder:
-        how = params.ingest
-        checked = check_rows(rows, min_chars=how.min_chars, max_chars=how.max_chars, folder=Path(folder))
+    how = params.ingest
+    with waiting_room() as folder:
+        checked = check_rows(rows, min_chars=how.min_chars, max_chars=how.max_chars, folder=folder)
         stop_if_spoiled(checked, how)
         kept, left_out = leave_out(
             checked.placed,
@@ -76,6 +74,20 @@ def main() -> None:
     for line in remarks(checked, how):
         log.warning("%s", line)
     REFUSED.unlink(missing_ok=True)
+
+
+@contextmanager
+def waiting_room() -> Iterator[Path]:
+    """A folder beside the tables in which texts wait; gone with the block, as is what a killed run left."""
+    TABLES.mkdir(parents=True, exist_ok=True)
+    for killed in TABLES.glob(f"{WAITING}*"):
+        shutil.rmtree(killed)
+    try:
+        with tempfile.TemporaryDirectory(dir=TABLES, prefix=WAITING) as folder:
+            yield Path(folder)
+    finally:
+        if not any(TABLES.iterdir()):  # of a source that was refused
+            TABLES.rmdir()
 
 
 def read_source(

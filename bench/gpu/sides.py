@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bench.plain import collate, score, with_adapters
 from bench.plain import generate as generate_plainly
-from spring.engine.budget import decoding_room, scoring_tokens, training_passes
+from spring.engine.budget import decoding_room, scoring_tokens
 from spring.engine.decoding import generate
-from spring.engine.keeping import kept
+from spring.engine.keeping import passes_for
 from spring.engine.lessons import Learned, Lesson, plan_batches
 from spring.engine.lora import AdapterBank
 from spring.engine.optimizer import schedule
@@ -98,11 +98,7 @@ class Sides:
 
         checkpoint: activations are computed again for the backward pass, as where memory is short.
         """
-        longest = max((text for lesson in lessons for text in lesson.texts), key=len)
-        held = kept(self.model, self.bank, longest)
-        passes = training_passes(
-            self.model, held, self.memory_gb, longest=len(longest), checkpoint=checkpoint
-        )
+        passes = passes_for(self.model, self.bank, lessons, self.memory_gb, checkpoint=checkpoint)
         return train(
             self.model, self.bank, lessons, config, budget=passes.tokens, checkpoint=passes.checkpoint
         )

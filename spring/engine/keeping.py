@@ -6,6 +6,7 @@ layers, and attention that keeps its weights, keep more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -14,7 +15,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from spring.engine.budget import Passes, training_passes
 from spring.engine.forward import hidden_states
+from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
 from spring.engine.packing import pack_rows
 from spring.engine.roads import road_of
@@ -45,6 +48,15 @@ def kept(model: Any, bank: AdapterBank, like: Text) -> Kept:
     if bank.width not in found:
         found[bank.width] = _weigh(model, bank, like)
     return found[bank.width]
+
+
+def passes_for(
+    model: Any, bank: AdapterBank, lessons: Sequence[Lesson], memory_gb: float, *, checkpoint: bool = False
+) -> Passes:
+    """Passes that learn these lessons in at most `memory_gb` (`training_passes`)."""
+    longest = max((text for lesson in lessons for text in (*lesson.texts, *lesson.replay)), key=len)
+    held = kept(model, bank, longest)
+    return training_passes(model, held, memory_gb, longest=len(longest), checkpoint=checkpoint)
 
 
 def _weigh(model: Any, bank: AdapterBank, like: Text) -> Kept:

@@ -118,19 +118,17 @@ def _compute(
 ) -> None:
     from safetensors.torch import save
 
-    from spring.engine.budget import training_passes
-    from spring.engine.keeping import kept
+    from spring.engine.keeping import passes_for
     from spring.engine.peft import adapter_files
     from spring.engine.training import train as train_many
 
     how, over = shared
     base, memory_gb = bench.base, bench.settings.memory_gb
     lessons = {key: _lesson(bench, job) for key, job in jobs.items()}
-    longest = max((text for one in lessons.values() for text in (*one.texts, *one.replay)), key=len)
     began = perf_counter()
     with bench.bank(over or how.lora, len(lessons)) as bank:
         assert bank is not None
-        passes = training_passes(base.model, kept(base.model, bank, longest), memory_gb, longest=len(longest))
+        passes = passes_for(base.model, bank, list(lessons.values()), memory_gb)
         learned = train_many(
             base.model,
             bank,
