@@ -9,14 +9,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from spring.engine.parallel import cores
-
-if TYPE_CHECKING:
-    from spring.engine.keeping import Kept
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +52,18 @@ class Shape:
         kept = field("num_key_value_heads", heads) * field("head_dim", width // heads)
         layers = field("num_hidden_layers", 1)
         return cls(layers, width, field("intermediate_size", 4 * width), kept, field("vocab_size", 1))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that a graph keeps for the backward pass, of all layers together (spring/engine/keeping.py)."""
+
+    token: float  # of each token
+    pair: float = 0.0  # of each pair of tokens of one text
+
+    def of(self, tokens: int) -> float:
+        """Bytes of a text of so many tokens."""
+        return tokens * (self.token + tokens * self.pair)
 
 
 @dataclass(frozen=True)

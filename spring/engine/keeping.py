@@ -7,7 +7,6 @@ layers, and attention that keeps its weights, keep more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from spring.engine.budget import Passes, training_passes
+from spring.engine.budget import Kept, Passes, training_passes
 from spring.engine.forward import hidden_states
 from spring.engine.lessons import Lesson
 from spring.engine.lora import AdapterBank
@@ -25,19 +24,6 @@ from spring.engine.texts import Text
 
 TOKENS = 128  # of the text that is tried
 LENGTHS = (64, 128, 192)  # of those that tell tokens from pairs; evenly, since some layers fill up chunks
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Bytes, of all layers together."""
-
-    token: float  # of each token
-    pair: float = 0.0  # of each pair of tokens of one text
-
-    def of(self, tokens: int) -> float:
-        """Bytes of a text of so many tokens."""
-        return tokens * (self.token + tokens * self.pair)
-
 
 _known: WeakKeyDictionary[Any, dict[int, Kept]] = WeakKeyDictionary()  # of a model under banks of some width
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from kit.training import allocated
 
-from spring.engine.budget import CPU_TOKENS, JOINED, Passes, joined, training_passes
+from spring.engine.budget import CPU_TOKENS, JOINED, Kept, Passes, joined, training_passes
 from spring.engine.fused import fuse
-from spring.engine.keeping import Kept, kept
+from spring.engine.keeping import kept
 from spring.engine.lora import AdapterBank
 from spring.engine.roads import Road, set_road
 from spring.engine.settings import Lora
